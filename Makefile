@@ -1,0 +1,60 @@
+# Every target sets up what it needs; all of them may be run again at any time.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+VENV  := .venv
+BIN   := $(VENV)/bin
+READY := $(VENV)/.setup-done
+export PYTHONUNBUFFERED = 1
+
+help:  ## these lines
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | column -t -s $$'\t'
+
+$(READY): pyproject.toml constraints.txt
+	@py=""; for p in $(PYTHON) python3.11 python3.12 python3.13 python3; do \
+	  $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { py=$$p; break; }; done; \
+	[ -n "$$py" ] || { echo "Python 3.11 or later is needed: install it, or say where it is with PYTHON=..."; exit 4; }; \
+	[ -x $(BIN)/python ] || { echo "-- virtual environment with $$($$py --version)"; $$py -m venv $(VENV); }
+	@echo "-- dependencies, the versions of constraints.txt"
+	@$(BIN)/python -m pip install -q --disable-pip-version-check uv || true
+	@if [ -x $(BIN)/uv ]; then VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install -q -c constraints.txt -e '.[dev]' \
+	  || $(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'; \
+	else $(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'; fi
+	@touch $@
+
+setup: $(READY)  ## virtual environment, dependencies, kernels compiled
+	@if [ -f algo_kit/jobs/warm.py ]; then echo "-- kernels"; $(BIN)/python -m algo_kit.jobs.warm; fi
+
+demo: setup  ## the paper trader on recorded trades: executed notebook, report, run folder
+	@$(BIN)/algo demo
+
+lint: $(READY)  ## style
+	$(BIN)/ruff check algo_kit tests benchmarks
+
+house: $(READY)  ## notebooks and modules in step, imports, wheel
+	$(BIN)/python -m pytest tests/test_house.py
+
+nbs: $(READY)  ## run every notebook
+	$(BIN)/nbdev-test --n-workers 2 --do-print
+
+test: lint house nbs  ## all of these and the fast tests
+	$(BIN)/python -m pytest --ignore tests/test_house.py -m "not slow"
+
+test-all: lint nbs  ## slow and adversarial tests as well
+	$(BIN)/python -m pytest
+
+bench: setup  ## throughput, memory, start times
+	$(BIN)/python -m benchmarks
+
+lab: setup  ## JupyterLab in nbs/tutorials
+	$(BIN)/jupyter lab nbs/tutorials
+
+docs: $(READY)  ## the book as a site in _docs
+	@$(BIN)/python -c "import mkdocs_jupyter, material" 2>/dev/null || $(BIN)/python -m pip install -q -e '.[docs]'
+	$(BIN)/mkdocs build -q && echo "_docs/index.html"
+
+clean:  ## caches and builds; environment, runs and data stay
+	rm -rf build dist _docs _proc .pytest_cache .ruff_cache
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+	@[ ! -x $(BIN)/nbdev-clean ] || $(BIN)/nbdev-clean
+
+.PHONY: help setup demo lint house nbs test test-all bench lab docs clean
