@@ -54,7 +54,7 @@ def symbol_of(
     "The way back from `safe_name`."
     return check_symbol(name.replace("-", "/", 1).replace("~", ":", 1))
 
-# %% ../../nbs/data/100_instruments.ipynb #25dbdd0c
+# %% ../../nbs/data/100_instruments.ipynb #6490c14a
 _QUOTES = ("FDUSD", "USDT", "USDC", "TUSD", "BUSD", "USD", "EUR", "GBP", "JPY", "UST", "BTC", "ETH", "BNB", "TRY")
 _SETTLED = ("binanceusdm",)
 
@@ -66,6 +66,7 @@ def unify(
     if "/" in str(raw): return check_symbol(raw)
     s = str(raw)[1:] if venue == "bitfinex" and str(raw)[:1] == "t" else str(raw)
     s = s.upper()
+    if len(parts := s.split("_")) == 3: return check_symbol(f"{parts[0]}/{parts[1]}:{parts[2]}")  # freqtrade's BTC_USDT_USDT
     for sep in ("-", "_", ":"):
         if s.count(sep) == 1: base, quote = s.split(sep); break
     else:

@@ -71,7 +71,7 @@ def _conflict(ev, clash):
     return DataError(f"{int(clash.sum())} duplicates differ from their first copy, the first is {name} in row {k}", key="duplicates", value=int(clash.sum()),
                      rule="copies of a trade are identical", hint="fetch the file again; no repair can know which copy is true")
 
-# %% ../../nbs/data/105_passport.ipynb #653d9d65
+# %% ../../nbs/data/105_passport.ipynb #2977b9a0
 DENSE_IDS = ("binance", "binanceusdm", "coinbase")  # venues whose trade ids step by one within a market
 GAP_KINDS = ("no_trades", "outage", "feed_hole", "unknown")
 
@@ -95,7 +95,9 @@ def _usual_gap_s(ev, bars):
     t = ev["ts"][ev["kind"] == BAR] if bars else ev["ts"][:2_000_000]
     if len(t) < 3: return 600.
     d = np.diff(t)
-    if bars: return float(d[d > 0].min()) / 1e9 * 1.5 if (d > 0).any() else 600.
+    if bars:
+        steps, n = np.unique(d[d > 0], return_counts=True)
+        return float(steps[n.argmax()]) / 1e9 * 1.5 if len(n) else 600.
     return float(np.clip(np.quantile(d, .999) / 1e9 * 100, 60, 600))
 
 def _steps_by_one(ev, row):
@@ -113,24 +115,27 @@ def _by_candles(ev, a, b, cs, tf, row):  # -> "" or "whole" or "missing", words
     e = ev[t0:t1]
     e = e[e["row"] == row]
     have = np.bincount((e["ts"] - c["ts"][0]) // tf, e["qty"], len(c))
-    off = np.abs(have - c["volume"]) > .01 * c["volume"]
-    words = f"{int(inside.sum())} whole candles of the venue inside it have volume 0"
-    if off.any():
-        k = int(np.flatnonzero(off)[0])
-        return ("missing" if have[k] < c["volume"][k] else ""), f"{words}; the candle at its edge has {c['volume'][k]:.6g}, the tape {have[k]:.6g}"
-    return "whole", f"{words}, those at its edges the volume of the tape"
+    short = (c["volume"] - have) / np.maximum(c["volume"], 1e-300)
+    words = f"{int(inside.sum())} whole candles inside it have volume 0" if inside.any() else "no whole candle lies inside it"
+    k = int(short.argmax())
+    if short[k] > .01: return "missing" if short[k] > .05 else "", f"{words}; the candle at its edge has volume {c['volume'][k]:.6g}, the tape {have[k]:.6g}"
+    return "whole", f"{words}, the tape has all the volume of those at its edges"
 
 def _gaps(ev, nrows, venue_of, dense_ids, reference, reference_tf, gap_s, limit):
     bars = bool(len(ev)) and ev["kind"][0] in (BAR_OHL, BAR)
     gap_s = _usual_gap_s(ev, bars) if gap_s is None else float(gap_s)
     claim = [(v in DENSE_IDS if dense_ids is None else bool(dense_ids)) and not bars for v in venue_of]
     dense = np.array([c and _steps_by_one(ev, r) for r, c in enumerate(claim)], bool)
-    a, b, lost = (np.zeros(limit, "i8") for _ in range(3))
-    n = _silences(ev, nrows, bars, int(gap_s * 1e9), dense, a, b, lost)
+    none = np.zeros(0, "i8")
+    n = _silences(ev, nrows, bars, int(gap_s * 1e9), dense, none, none, none)
+    a, b, lost = (np.zeros(n, "i8") for _ in range(3))
+    _silences(ev, nrows, bars, int(gap_s * 1e9), dense, a, b, lost)
     out, counts = [], dict.fromkeys(GAP_KINDS, 0)
-    counts["feed_hole"] = max(n - limit, 0)  # only lost ids come in such numbers
+    counts["feed_hole"] = int((lost[limit:] > 0).sum())
+    counts["no_trades"] = int(((lost[limit:] == 0) & dense[ev["row"][b[limit:]]]).sum())
+    counts["unknown"] = max(n - limit, 0) - counts["feed_hole"] - counts["no_trades"]
     rate = (len(ev) / (2 if bars else 1)) / max((int(ev["ts"][-1]) - int(ev["ts"][0])) / 1e9, 1e-9) if len(ev) > 1 else 0.
-    for j, k, m in zip(a[:n], b[:n], lost[:n], strict=True):
+    for j, k, m in zip(a[:limit], b[:limit], lost[:limit], strict=True):
         row, secs = int(ev["row"][k]), (int(ev["ts"][k]) - int(ev["ts"][j])) / 1e9
         seen, words = ("", "") if reference is None or row or bars else _by_candles(ev, int(j), int(k), reference, reference_tf, row)
         if m: kind, why = "feed_hole", f"ids: {m} missing after {ev['ref'][j]}"
@@ -146,7 +151,7 @@ def _gaps(ev, nrows, venue_of, dense_ids, reference, reference_tf, gap_s, limit)
         out.append(dict(kind=kind, row=row, from_ns=int(ev["ts"][j]), to_ns=int(ev["ts"][k]), seconds=round(secs, 3), missing=int(m), evidence=why))
     return gap_s, counts, out, ["step by one" if d else "expected to step by one, do not" if c else "no evidence" for d, c in zip(dense, claim, strict=True)]
 
-# %% ../../nbs/data/105_passport.ipynb #b2ac81ad
+# %% ../../nbs/data/105_passport.ipynb #6a57ab29
 def passport(
     events: np.ndarray,  # Rows in the order of the file, `event_dt`
     venue: str | list = "",  # Venue, or one for each instrument row
@@ -155,7 +160,7 @@ def passport(
     dense_ids: bool | None = None,  # Do the ids step by one? None: as the venue is known to do
     gap_s: float | None = None,  # Silence that counts as a hole, s; None: from the tape
     zero_bars: list | None = None,  # (from_ns, to_ns) of the stretches that a venue wrote as rows of zeros
-    limit: int = 1000,  # Holes listed one by one; all are counted
+    limit: int = 1000,  # Holes examined with candles and listed one by one; all are counted
 ) -> dict:  # Plain values, ready for JSON
     "Examine a tape. `verdict` is ok, repairable (copies or disorder that `mend` removes) or refuse."
     if not len(events): raise DataError("the tape is empty", key="rows", value=0, rule="at least one row", hint="check the file or the period asked for")

@@ -108,7 +108,7 @@ def bar_rows(
     a["ts"] = b["ts"] = np.asarray(end_ts) - 1
     return ev
 
-# %% ../../nbs/data/110_tapes.ipynb #ba3f1796
+# %% ../../nbs/data/110_tapes.ipynb #d2382718
 _TAKER = {"buy": BUY, "sell": SELL, "b": BUY, "s": SELL, "bid": BUY, "ask": SELL}
 
 def _bitfinex(c):
@@ -117,8 +117,8 @@ def _bitfinex(c):
 
 def _one(c, name):
     u = sorted({str(x) for x in np.unique(np.asarray(c[name]).astype(str))}) if name in c else []
-    if len(u) > 1: raise DataError(f"the file holds {len(u)} values of {name}: {', '.join(u[:4])}", key=name, value=len(u), rule="one market a file",
-                                   hint="split it and merge the tapes")
+    if len(u) > 1:
+        raise DataError(f"the file holds {len(u)} values of {name}: {', '.join(u[:4])}", key=name, value=len(u), rule="one a file", hint="split the file")
     return u[0] if u else ""
 
 def _binance(c):
@@ -148,9 +148,9 @@ def _tardis(c):
 
 def _coinbase(c):
     rows = trade_rows(to_ns(c["time"]), _num(c, "price"), _num(c, "size"), -_side(c, "side", {"buy": BUY, "sell": SELL}), _ids(c, "trade_id"))
-    return Raw(rows, "coinbase", "coinbase", _one(c, "product_id"))
+    return Raw(rows, "coinbase", "coinbase", _one(c, "symbol"))
 
-# %% ../../nbs/data/110_tapes.ipynb #67f5c3e7
+# %% ../../nbs/data/110_tapes.ipynb #d922f36a
 _BAR_TIME = ("mts", "open_time", "opentime", "date", "datetime", "timestamp", "time", "ts")
 _BUY_VOLUME = ("taker_buy_base_asset_volume", "taker_buy_volume", "taker_buy_base", "buy_volume", "taker_base")
 
@@ -169,7 +169,7 @@ def _candles(c):
     runs, edge = [], np.flatnonzero(np.diff(np.concatenate([[0], zero.astype("i1"), [0]])))
     for a, b in zip(edge[::2], edge[1::2], strict=True): runs.append((int(ts[a]), int(ts[b-1]) + tf))
     k = ~zero
-    return Raw(bar_rows(ts[k] + tf, o[k], h[k], l[k], cl[k], v[k], bv[k]), "candles", "", _one(c, "symbol") if "symbol" in c else "", zero_bars=runs, tf=tf)
+    return Raw(bar_rows(ts[k] + tf, o[k], h[k], l[k], cl[k], v[k], bv[k]), "candles", "", _one(c, "symbol"), zero_bars=runs, tf=tf)
 
 def _kit(c, meta):
     n = len(c["ts"])
@@ -251,7 +251,7 @@ def _bytes(path):
         return z.read(names[0])
     return data
 
-# %% ../../nbs/data/110_tapes.ipynb #8832f549
+# %% ../../nbs/data/110_tapes.ipynb #44bff047
 def _capture(data, path):
     import json
     ts, px, qty, side, ref, syms, fmt, fut = [], [], [], [], [], set(), "", False
@@ -286,8 +286,26 @@ def _json_lines(data, path):
     if not rows: raise DataError(f"{Path(path).name} holds no trades", key="rows", value=0, rule="at least one row", hint="check the file")
     return {k.lower(): np.array([r.get(k) for r in rows], object) for k in rows[0]}
 
+_MARKET = ("symbol", "pair", "product_id")
+
+def _market(c, symbol, path):
+    "Columns of one market; of several, those of the market asked for."
+    k = next((k for k in _MARKET if k in c), None)
+    if k is None: return c
+    seen = sorted({str(x) for x in np.unique(np.asarray(c[k]).astype(str))})
+    if len(seen) > 1:
+        name = {unify("", s): s for s in seen}
+        if symbol is None or symbol not in name:
+            raise DataError(f"{Path(path).name} holds {len(seen)} markets: {', '.join(list(name)[:6])}", key="symbol", value=symbol, rule="one market a tape",
+                            hint="pass --symbol with one of them, and merge the tapes for several")
+        mask = np.asarray(c[k]).astype(str) == name[symbol]
+        c = {n: np.asarray(v)[mask] for n, v in c.items()}
+        seen = [name[symbol]]
+    return c | dict(symbol=np.array(seen))
+
 def read_raw(
     path,  # File of any known format
+    symbol: str | None = None,  # Market wanted of a file that holds several
 ) -> Raw:  # Rows in the order of the file
     "Read a file as it is, without judging it."
     import json, zlib, zipfile
@@ -323,7 +341,7 @@ def read_raw(
     if not len(next(iter(t.values()))): raise DataError(f"{p.name} is empty", key="rows", value=0, rule="at least one row",
                                                         hint="check the file or the period asked for")
     if name == "kit": return _kit(t, json.loads(meta.get("algo_kit", "{}")))
-    raw = FORMATS[name][1](t)
+    raw = FORMATS[name][1](_market(t, symbol, p))
     raw.venue, raw.symbol = raw.venue or meta.get("venue", ""), raw.symbol or meta.get("symbol", "")
     return raw
 
@@ -342,7 +360,7 @@ def _npy(p):
         ins = [instrument_from(d) for d in json.loads(side.read_text())["instruments"]]
     return Raw(ev, "kit", instruments=ins)
 
-# %% ../../nbs/data/110_tapes.ipynb #25151888
+# %% ../../nbs/data/110_tapes.ipynb #f7a11c84
 class Tape:
     "Sorted, examined event rows and their instruments."
     def __init__(self, spec, instruments, events, passport, kind=None):
@@ -442,7 +460,7 @@ def open_tape(
     if s.startswith("sim:"): return _sim(s, **more)
     if s.startswith("lake:"): return importlib.import_module("algo_kit.data.lake").lake_tape(s, **more)
     path = sample_path() if s == "sample" else Path(s)
-    raw = read_raw(path)
+    raw = read_raw(path, symbol)
     ins = _who(raw, path, venue, symbol, **more)
     ref, tf = None, 0
     if reference is None and raw.fmt != "candles": reference = reference_beside(path)
