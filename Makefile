@@ -52,9 +52,12 @@ docs: $(READY)  ## the book as a site in _docs
 	@$(BIN)/python -c "import mkdocs_jupyter, material" 2>/dev/null || $(BIN)/python -m pip install -q -e '.[docs]'
 	$(BIN)/mkdocs build -q && echo "_docs/index.html"
 
+readme: $(READY)  ## README.md from nbs/index.ipynb
+	$(BIN)/python .ci/readme.py > README.md
+
 clean:  ## caches and builds; environment, runs and data stay
 	rm -rf build dist _docs _proc .pytest_cache .ruff_cache
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 	@[ ! -x $(BIN)/nbdev-clean ] || $(BIN)/nbdev-clean
 
-.PHONY: help setup demo lint house nbs test test-all bench lab docs clean
+.PHONY: help setup demo lint house nbs test test-all bench lab docs readme clean

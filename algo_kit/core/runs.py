@@ -16,7 +16,7 @@ import numpy as np
 from .errors import ConfigError, KitError, NotFound, RefusedByGate, unknown
 from .times import iso, wall_ns
 
-# %% ../../nbs/core/070_runs.ipynb #82341fe8
+# %% ../../nbs/core/070_runs.ipynb #35b6d74c
 def no_space(
     e: OSError,
     path,  # What was being written
@@ -72,11 +72,12 @@ def write_json(
 
 def write_table(
     path: str | Path,  # Ends in .parquet
-    columns: dict,  # Column name to array, all of one length
+    columns: dict,  # Column name to array, all of one length; objects are text
 ) -> Path:
     "A Parquet file, whole."
     import pyarrow as pa, pyarrow.parquet as pq
-    with whole_file(path) as tmp: pq.write_table(pa.table({k: pa.array(v) for k, v in columns.items()}), tmp, compression="zstd")
+    col = lambda v: pa.array(v, pa.string() if np.asarray(v).dtype.kind in "OU" else None)
+    with whole_file(path) as tmp: pq.write_table(pa.table({k: col(v) for k, v in columns.items()}), tmp, compression="zstd")
     return Path(path)
 
 def read_table(path: str | Path) -> dict:  # Column name to NumPy array

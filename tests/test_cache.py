@@ -1,0 +1,68 @@
+"The compile cache: an edit in a callee reaches a fresh process."
+import os, shutil, subprocess, sys
+from pathlib import Path
+
+import pytest
+
+KIT = Path(__file__).parents[1]/"algo_kit"
+CALLEE = "{njit}\n@{dec}\ndef fee(x): return x + {add}.0\n"
+CALLER = "{njit}\nfrom algo_kit.core.callee import fee\n@{dec}\ndef net(x): return fee(x)\n"
+ASK = ("import algo_kit.core.caller as c; v = c.net(1.0); s = c.net.stats; "
+       "print(v, sum(s.cache_hits.values()), c.__file__)")
+
+@pytest.fixture
+def kit(tmp_path):
+    "A fresh package with a caller and a callee; `ask` runs it in a fresh process."
+    (tmp_path/"algo_kit/core").mkdir(parents=True)
+    for f in ("__init__.py", "core/__init__.py", "core/cache.py"): shutil.copy(KIT/f, tmp_path/"algo_kit"/f)
+    def write(add, ours=True, callee="callee"):
+        w = dict(njit="from algo_kit.core.cache import njit" if ours else "from numba import njit", dec="njit" if ours else "njit(cache=True)", add=add)
+        (tmp_path/f"algo_kit/core/{callee}.py").write_text(CALLEE.format(**w))
+        (tmp_path/"algo_kit/core/caller.py").write_text(CALLER.format(**w))
+    def ask():
+        env = {k: v for k, v in os.environ.items() if not k.startswith(("ALGO_KIT_", "NUMBA_"))}
+        env |= dict(PYTHONPATH=str(tmp_path), ALGO_KIT_CACHE=str(tmp_path/"ours"), NUMBA_CACHE_DIR=str(tmp_path/"numba"), PYTHONDONTWRITEBYTECODE="1")
+        p = subprocess.run([sys.executable, "-c", ASK], env=env, cwd=tmp_path, capture_output=True, text=True)
+        assert p.returncode == 0, p.stderr
+        v, hits, file = p.stdout.split()
+        assert file.startswith(str(tmp_path)), "the copy was not the one that ran"
+        return float(v), int(hits)
+    return write, ask
+
+def test_numba_alone_serves_yesterdays_number(kit):
+    write, ask = kit
+    write(10, ours=False)
+    assert ask() == (11., 0) and ask() == (11., 1)
+    write(50, ours=False)
+    assert ask() == (11., 1), "numba has learnt to see it: the kit's own digest may be dropped"
+
+def test_ours_never_does_and_still_starts_warm(kit):
+    write, ask = kit
+    write(10)
+    assert ask() == (11., 0) and ask() == (11., 1)
+    write(50)
+    assert ask() == (51., 0) and ask() == (51., 1)
+    write(10)
+    assert ask() == (11., 1), "going back finds the old folder again"
+
+def test_a_new_file_anywhere_changes_the_folder(kit):
+    write, ask = kit
+    write(10)
+    ask()
+    write(10, callee="unrelated")
+    assert ask() == (11., 0)
+
+def test_a_persons_file_is_keyed_by_all_it_reaches(tmp_path):
+    from algo_kit.core.cache import files_digest, local_sources
+    (tmp_path/"lib").mkdir()
+    (tmp_path/"lib/__init__.py").write_text("")
+    (tmp_path/"lib/deep.py").write_text("X = 1\n")
+    (tmp_path/"helper.py").write_text("from lib import deep\n")
+    (tmp_path/"mine.py").write_text("import numpy as np\ndef f():\n    import helper\n")
+    def d(): return files_digest(local_sources(tmp_path/"mine.py"))
+    assert [p.name for p in local_sources(tmp_path/"mine.py")] == ["helper.py", "__init__.py", "deep.py", "mine.py"]
+    a = d()
+    (tmp_path/"lib/deep.py").write_text("X = 2\n")
+    assert d() != a
+    (tmp_path/"lib/deep.py").write_text("X = 1\n")
+    assert d() == a
