@@ -28,7 +28,7 @@ demo: setup  ## the paper trader on recorded trades: executed notebook, report, 
 	@$(BIN)/algo demo
 
 lint: $(READY)  ## style
-	$(BIN)/ruff check algo_kit tests benchmarks
+	$(BIN)/ruff check algo_kit tests benchmarks .ci setup.py
 
 house: $(READY)  ## notebooks and modules in step, imports, wheel
 	$(BIN)/python -m pytest tests/test_house.py
@@ -49,8 +49,9 @@ lab: setup  ## JupyterLab in nbs/tutorials
 	$(BIN)/jupyter lab nbs/tutorials
 
 docs: $(READY)  ## the book as a site in _docs
-	@$(BIN)/python -c "import mkdocs_jupyter, material" 2>/dev/null || $(BIN)/python -m pip install -q -e '.[docs]'
-	$(BIN)/mkdocs build -q && echo "_docs/index.html"
+	@$(BIN)/python -c "import mkdocs_jupyter, material" 2>/dev/null || $(BIN)/python -m pip install -q -c constraints.txt -e '.[docs]'
+	@$(BIN)/python .ci/docs.py
+	@$(BIN)/mkdocs build -q && echo "_docs/index.html"
 
 readme: $(READY)  ## README.md from nbs/index.ipynb
 	$(BIN)/python .ci/readme.py > README.md

@@ -49,7 +49,8 @@ def test_a_file_that_is_no_ini_is_refused(text):
     with pytest.raises(ConfigError, match="cannot be read"): load_settings()
 
 @pytest.mark.parametrize("name, near", [("ALGO_KIT_RUN__CAHS", "ALGO_KIT_RUN__CASH"), ("ALGO_KIT_RUN_CASH", "ALGO_KIT_RUN__CASH"),
-                                        ("ALGO_KIT_CASH", "unknown setting"), ("ALGO_KIT_HOMES", "unknown setting"), ("algo_kit_run__cahs", "ALGO_KIT_RUN__CASH")])
+                                        ("ALGO_KIT_CASH", "unknown setting"), ("ALGO_KIT_HOMES", "unknown setting"),
+                                        ("algo_kit_run__cahs", "ALGO_KIT_RUN__CASH")])
 def test_an_unknown_variable_is_refused(monkeypatch, name, near):
     monkeypatch.setenv(name, "1")
     with pytest.raises(ConfigError, match=near): load_settings()

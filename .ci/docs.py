@@ -1,0 +1,26 @@
+"Notebooks made ready for mkdocs, in _proc: figures get HTML that shares one plotly.js, cells marked hide are left out."
+import json, shutil
+from pathlib import Path
+
+import plotly.io as pio
+from plotly.offline import get_plotlyjs
+
+root = Path(__file__).parents[1]
+src, out = root/"nbs", root/"_proc"
+shutil.rmtree(out, ignore_errors=True)
+for p in sorted(src.rglob("*.ipynb")):
+    if ".ipynb_checkpoints" in p.parts: continue
+    to = out/p.relative_to(src)
+    to.parent.mkdir(parents=True, exist_ok=True)
+    nb = json.loads(p.read_text(encoding="utf-8"))
+    nb["cells"] = [c for c in nb["cells"] if not "".join(c["source"]).startswith("#| hide")]
+    up = "../" * len(p.relative_to(src).parts)  # pages are folders
+    for c in nb["cells"]:
+        if c["cell_type"] == "markdown": continue
+        c["source"] = [s for s in c["source"] if not s.startswith("#|")]
+        c["metadata"].pop("execution", None)  # nbdev-test --save writes numbers there, nbformat wants text
+        for o in c["outputs"]:
+            fig = o.get("data", {}).pop("application/vnd.plotly.v1+json", None)
+            if fig: o["data"] = {"text/html": pio.to_html({k: fig[k] for k in ("data", "layout")}, include_plotlyjs=f"{up}plotly.min.js", full_html=False, validate=False)}
+    to.write_text(json.dumps(nb), encoding="utf-8")
+(out/"plotly.min.js").write_text(get_plotlyjs(), encoding="utf-8")
