@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['METRICS', 'ANNUALISED', 'MIN_PERIODS', 'DAY', 'YEAR', 'daily', 'sharpe', 'sortino', 'drawdowns', 'longest_underwater',
            'omega', 'ulcer_index', 'var_cvar', 'moments', 'psr', 'expected_max_sharpe', 'dsr', 'min_trl', 'lo_factor',
-           'sharpe_se', 'pbo_cscv', 'exposure_time', 'metrics', 'read_columns', 'start_equity', 'days_per_year',
-           'run_metrics']
+           'sharpe_se', 'pbo_cscv', 'monthly_returns', 'rolling_sharpe', 'exposure_time', 'metrics', 'read_columns',
+           'start_equity', 'days_per_year', 'run_metrics']
 
 # %% ../../nbs/research/700_metrics.ipynb #454391c4
 import json, math
@@ -205,6 +205,33 @@ def pbo_cscv(
         logits.append(np.log(rank / (m.shape[1] + 1 - rank)))
     logits = np.concatenate(logits)
     return float(np.mean(logits <= 0)), logits
+
+# %% ../../nbs/research/700_metrics.ipynb #5016b460
+def monthly_returns(
+    ts_ns: np.ndarray,  # Times of the equity rows, ns UTC, shape (n,)
+    equity: np.ndarray,  # Equity, shape (n,)
+    start_equity: float,  # Starting capital
+) -> dict:  # {(year, month): return}, oldest first; a month without rows is not there
+    "Return of each calendar month (UTC), the first against the starting capital."
+    day, close, _ = daily(ts_ns, equity, start_equity)
+    month = day.astype("datetime64[D]").astype("datetime64[M]").astype(int)
+    last = np.flatnonzero(np.diff(month, append=month[-1:] + 1))
+    base = np.concatenate([[start_equity], close[last][:-1]])[:last.size]
+    return {(1970 + int(m) // 12, int(m) % 12 + 1): float(a / b - 1) for m, a, b in zip(month[last], close[last], base, strict=True)}
+
+def rolling_sharpe(
+    ts_ns: np.ndarray,  # Times of the equity rows, ns UTC, shape (n,)
+    equity: np.ndarray,  # Equity, shape (n,)
+    start_equity: float,  # Starting capital
+    periods: float = 365,  # Days in a year
+    window: int = MIN_PERIODS,  # Daily returns in each figure
+) -> tuple[np.ndarray, np.ndarray]:  # Day starts, ns; Sharpe ratio of the `window` days that end there, NaN without variance
+    "Sharpe ratio over the last `window` daily returns; empty when there are fewer."
+    day, _, r = daily(ts_ns, equity, start_equity)
+    if r.size < window: return np.empty(0, np.int64), np.empty(0)
+    w = np.lib.stride_tricks.sliding_window_view(r, window)
+    sd = w.std(1, ddof=1)
+    return day[window - 1:] * DAY, np.where(sd > _FLAT, w.mean(1) / np.where(sd > _FLAT, sd, 1) * math.sqrt(periods), np.nan)
 
 # %% ../../nbs/research/700_metrics.ipynb #b92dbe11
 def _col(d, *names, dtype=np.float64):  # First column of `names` that is there

@@ -1,0 +1,133 @@
+"Tear sheet: every kind of run renders offline, and foreign text stays text."
+import json, shutil, subprocess
+from html.parser import HTMLParser
+
+import numpy as np, pytest
+
+from algo_kit.core.errors import NotFound
+from algo_kit.research import charts, metrics as M, tearsheet as T
+from toy_run import toy_run
+
+KINDS = dict(week={}, zero=dict(trades=0), one_day=dict(days=.4, trades=9), flat=dict(flat=True),
+             year=dict(days=120, trades=400, symbols=3), minutes=dict(days=.01, trades=1))
+EVIL = "<img src=x onerror=\"document.title='owned'\"></script><script>document.title='owned'</script><a href='javascript:1'>"
+
+
+class Tags(HTMLParser):
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.text = [], ""
+        self.feed(text)
+    def handle_starttag(self, tag, attrs): self.tags.append((tag, dict(attrs)))
+    def handle_data(self, data): self.text += data if self.tags and self.tags[-1][0] not in ("script", "style") else ""
+    def count(self, tag): return sum(t == tag for t, _ in self.tags)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_run_renders(kind, tmp_path):
+    out = T.tear_sheet(toy_run(tmp_path/"run", **KINDS[kind]))
+    assert out == tmp_path/"run"/"report.html" and not list(out.parent.glob(".*"))
+    page = Tags(out.read_text())
+    for tag, attrs in page.tags:
+        assert tag not in ("img", "iframe", "object", "embed")
+        assert not (tag == "script" and "src" in attrs) and attrs.get("href", "data:").startswith("data:"), (tag, attrs)
+    text = page.text
+    assert "What this simulation assumes" in text and "Market impact" in text and "ok, 1 gap" in text and "nan" not in text.lower()
+    assert ("not shown below 30 daily returns" in text) == (kind != "year")
+    assert ("No round trip was closed" in text) == (kind in ("zero", "flat"))
+    assert ("Return by month" in out.read_text()) == (kind == "year")
+    assert T.summary_markdown(out.parent).startswith("**order_flow** on BTC/USD")
+    assert len(T.show_run(out.parent)) == len(T.figures(T.read_run(out.parent)))
+
+
+def test_a_run_killed_at_birth_still_has_a_page(tmp_path):
+    (tmp_path/"manifest.json").write_text('{"run": "r", "strategy": null}')
+    assert "nothing recorded" in T.tear_sheet(tmp_path).read_text()
+    assert json.loads((tmp_path/"metrics.json").read_text())["total_return"] is None
+    with pytest.raises(NotFound): T.tear_sheet(tmp_path/"nowhere")
+
+
+def poison(d):
+    "Put markup in every foreign word of a run."
+    m = json.loads((d/"manifest.json").read_text()) | dict(run=EVIL, strategy=EVIL, params={EVIL: EVIL}, settings={EVIL: EVIL}, versions={EVIL: EVIL})
+    (d/"manifest.json").write_text(json.dumps(m))
+    (d/"gates.json").write_text(json.dumps(dict(names={}, gates=[
+        dict(symbol=EVIL, gate=EVIL, passed=1, refused=2, last_value=1., last_threshold=2., last_verdict=EVIL)])))
+    (d/"assumptions.json").write_text(json.dumps([dict(topic=EVIL, modelled=EVIL, how=EVIL)]))
+    p = json.loads((d/"passport.json").read_text())
+    (d/"passport.json").write_text(json.dumps(p | dict(verdict=EVIL, ids=EVIL, gaps=[g | dict(kind=EVIL, evidence=EVIL) for g in p["gaps"]])))
+    return d
+
+
+def test_foreign_text_is_never_markup(tmp_path):
+    clean = Tags(T.tear_sheet(toy_run(tmp_path/"clean", days=.3, trades=12)).read_text())
+    d = poison(toy_run(tmp_path/"evil", days=.3, trades=12, symbol=EVIL))
+    page = T.tear_sheet(d).read_text()
+    evil = Tags(page)
+    assert evil.count("script") == clean.count("script") and evil.count("img") == evil.count("a") == 0
+    assert not [a for _, a in evil.tags if any(k.startswith("on") for k in a)]
+    assert "<img src=x" not in page and "&lt;img src=x" in page
+    assert "<img" not in T.summary_markdown(d) and "<script" not in T.summary_markdown(d)
+    for f in T.show_run(d): assert "<img" not in f.to_json() and "<a href" not in f.to_json()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("chromium"), reason="chromium is not installed: apt-get install chromium")
+def test_a_browser_draws_it_and_is_not_owned(tmp_path):
+    page = T.tear_sheet(poison(toy_run(tmp_path/"evil", days=.3, trades=12, symbol=EVIL)))
+    flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync"
+    cmd = ["chromium", *flags.split(), f"--user-data-dir={tmp_path}/profile", "--virtual-time-budget=8000", "--dump-dom", page.as_uri()]
+    dom = subprocess.run(cmd, capture_output=True, text=True, timeout=120).stdout
+    assert "<title>owned" not in dom and dom.count('class="main-svg"') >= 7
+
+
+def test_figures_stay_small(tmp_path):
+    d = toy_run(tmp_path/"long", days=250, trades=3000)
+    figs = T.figures(T.read_run(d))
+    for name, f in figs.items():
+        for t in f.data: assert t.type == "heatmap" or t.x is None or len(t.x) <= charts.MAX_POINTS, (name, t.name)
+    assert T.tear_sheet(d).stat().st_size < 8e6
+
+
+def test_thin_keeps_every_extreme_and_the_ends():
+    rng = np.random.default_rng(0)
+    for n in (1, 5, 1_999, 2_001, 50_000):
+        y = rng.normal(size=n).cumsum()
+        k = charts.thin(y)
+        assert k.size <= 2_000 and k[0] == 0 and k[-1] == n - 1 and (np.diff(k) > 0).all()
+        assert y[k].min() == y.min() and y[k].max() == y.max()
+    assert charts.thin(np.empty(0)).size == 0
+
+
+def test_no_bar_of_the_histogram_mixes_gains_and_losses():
+    ret = np.random.default_rng(3).normal(0, .004, 500)
+    b = charts.plot_returns(ret).data[0]
+    n, x, c = np.array(b.y), np.array(b.x), np.array(b.marker.color)
+    assert n.sum() == 500 and n[x < 0].sum() == (ret < 0).sum() and (c[x < 0] == charts.ORANGE).all() and (c[x > 0] == charts.BLUE).all()
+    for few in ([], [.01], [0., 0.]): charts.plot_returns(np.array(few))
+
+
+def test_months_and_rolling_sharpe_agree_with_pandas():
+    pd = pytest.importorskip("pandas")
+    rng = np.random.default_rng(9)
+    t = pd.date_range("2023-11-15 23:00", periods=2_000, freq="2h")
+    eq = pd.Series(1e5 * np.exp(rng.normal(0, .004, t.size).cumsum()), t)
+    ts = t.as_unit("ns").asi8
+    monthly = eq.resample("ME").last()
+    want = (monthly / monthly.shift(fill_value=1e5) - 1)
+    assert M.monthly_returns(ts, eq.to_numpy(), 1e5) == pytest.approx({(i.year, i.month): v for i, v in want.items()})
+    day = eq.resample("D").last()
+    r = day / day.shift(fill_value=1e5) - 1
+    want = (r.rolling(30).mean() / r.rolling(30).std() * np.sqrt(365)).dropna()
+    at, got = M.rolling_sharpe(ts, eq.to_numpy(), 1e5)
+    np.testing.assert_allclose(got, want, rtol=1e-8)
+    assert (at == want.index.as_unit("ns").asi8).all()
+
+
+def test_the_page_shows_the_runs_own_numbers(tmp_path):
+    d = toy_run(tmp_path/"run")
+    m, page = M.run_metrics(d), T.tear_sheet(d).read_text()
+    for k in ("total_return", "max_drawdown", "win_rate", "profit_factor", "fees_paid"): assert T.fmt(k, m[k]) in page, k
+    assert m["trades"] == 140 and "Last 50 of 140" in page
+    t = M.read_columns(d/"trades.parquet")
+    assert f"{t['pnl'].min():+,.2f}" in page and f"{t['pnl'].max():+,.2f}" in page
