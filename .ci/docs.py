@@ -21,6 +21,10 @@ for p in sorted(src.rglob("*.ipynb")):
         c["metadata"].pop("execution", None)  # nbdev-test --save writes numbers there, nbformat wants text
         for o in c["outputs"]:
             fig = o.get("data", {}).pop("application/vnd.plotly.v1+json", None)
-            if fig: o["data"] = {"text/html": pio.to_html({k: fig[k] for k in ("data", "layout")}, include_plotlyjs=f"{up}plotly.min.js", full_html=False, validate=False)}
+            if not fig: continue
+            fig = {k: fig[k] for k in ("data", "layout")}
+            o["data"] = {"text/html": pio.to_html(fig, include_plotlyjs=f"{up}plotly.min.js", full_html=False, validate=False)}
+    nb["cells"] = [c for c in nb["cells"] if "".join(c["source"]).strip()]
     to.write_text(json.dumps(nb), encoding="utf-8")
+(out/"book.css").write_text(".jp-InputPrompt, .jp-OutputPrompt { display: none !important } .md-grid { max-width: 80rem }\n")
 (out/"plotly.min.js").write_text(get_plotlyjs(), encoding="utf-8")

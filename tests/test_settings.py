@@ -107,3 +107,10 @@ def test_a_secret_shows_nothing_of_itself(monkeypatch):
 def test_it_runs_as_a_program():
     out = subprocess.run([sys.executable, "-m", "algo_kit.core.settings"], capture_output=True, text=True)
     assert out.stdout == settings_ini() and not out.stderr
+
+def test_the_cache_folder_is_known_before_the_first_kernel(tmp_path):
+    code = ("from algo_kit.core.settings import load_settings, use_cache; use_cache(load_settings({'paths.cache': 'here'})); "
+            "from algo_kit.core.cache import CACHE_DIR; print(CACHE_DIR.parent)\n"
+            "import os; os.environ.pop('ALGO_KIT_CACHE')\ntry: use_cache(load_settings({'paths.cache': 'here'}))\nexcept Exception as e: print(e)")
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path).stdout.splitlines()
+    assert out[0] == str(tmp_path/"here") and "too late" in out[1]

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['FIELDS', 'ENV', 'NOT_SETTINGS', 'OUTSIDE_DIGEST', 'RunSettings', 'VenueSettings', 'RiskSettings', 'JournalSettings',
            'PathSettings', 'SimSettings', 'LogSettings', 'Settings', 'load_settings', 'describe', 'explain', 'as_dict',
-           'digest', 'settings_ini', 'secret']
+           'digest', 'settings_ini', 'use_cache', 'secret']
 
-# %% ../../nbs/core/050_settings.ipynb #6ee8afba
-import configparser, hashlib, json, os
+# %% ../../nbs/core/050_settings.ipynb #2cee5673
+import configparser, hashlib, json, os, sys
 from pathlib import Path
 from typing import Literal, get_args, get_origin
 
@@ -18,7 +18,7 @@ from pydantic_settings import BaseSettings, InitSettingsSource, SettingsConfigDi
 
 from .errors import ConfigError, nearest
 
-# %% ../../nbs/core/050_settings.ipynb #ce708f02
+# %% ../../nbs/core/050_settings.ipynb #24f5abdf
 def _f(default, unit, description, **rule): return Field(default, description=description, json_schema_extra=dict(unit=unit), **rule)
 
 class _Section(BaseModel):
@@ -58,7 +58,7 @@ class RiskSettings(_Section):
 
 class JournalSettings(_Section):
     "How durable an event is before anything acts on it."
-    sync: Literal["always", "group", "never"] = _f("group", "", "Sync each batch, one group per sync_ms, or leave it to the system; live starts from always")
+    sync: Literal["always", "group", "never"] = _f("group", "", "Sync each batch, one group per sync_ms, or leave it to the system")
     sync_ms: float = _f(50., "ms", "Longest time an event waits for its sync under group", ge=0, le=10_000)
 
 class PathSettings(_Section):
@@ -96,7 +96,7 @@ FIELDS = {f"{s}.{k}": f for s, m in Settings.model_fields.items() for k, f in m.
 ENV = "ALGO_KIT_"
 NOT_SETTINGS = ("ALGO_KIT_HOME", "ALGO_KIT_CACHE")  # variables of ours that are no settings; ALGO_KIT_TEST_* belongs to the tests
 
-# %% ../../nbs/core/050_settings.ipynb #9d05f1d4
+# %% ../../nbs/core/050_settings.ipynb #0fc55f20
 def _known(key, where, shown=None, show=lambda k: k):
     "`key` when it is a setting; else the error that names the nearest one."
     if key in FIELDS: return key
@@ -120,7 +120,7 @@ def _read_ini(path):
     cp = configparser.ConfigParser(interpolation=None, default_section="\0", inline_comment_prefixes=("#", ";"))
     cp.optionxform = str
     try: cp.read_string(path.read_text(encoding="utf-8-sig"), str(path))
-    except (configparser.Error, UnicodeDecodeError) as e:
+    except (configparser.Error, UnicodeDecodeError, OSError) as e:
         raise ConfigError(f"{path} cannot be read: {str(e).splitlines()[0]}", str(path), None, "sections in [brackets], then key = value",
                           "mend or remove the line") from None
     secs = list(Settings.model_fields)
@@ -219,6 +219,15 @@ def settings_ini() -> str:
     return "\n".join(out) + "\n"
 
 if __name__ == "__main__" and "__file__" in globals(): print(settings_ini(), end="")
+
+# %% ../../nbs/core/050_settings.ipynb #2191cd5e
+def use_cache(s: Settings) -> None:
+    "Let `paths.cache` count, before any kernel is imported. `ALGO_KIT_CACHE`, when set, stays."
+    if not s.paths.cache or os.environ.get("ALGO_KIT_CACHE"): return
+    if "algo_kit.core.cache" in sys.modules:
+        raise ConfigError("paths.cache comes too late: kernels are imported already", "paths.cache", s.paths.cache, "before the first kernel",
+                          "set ALGO_KIT_CACHE, or call use_cache first")
+    os.environ["ALGO_KIT_CACHE"] = str(Path(s.paths.cache).resolve())
 
 # %% ../../nbs/core/050_settings.ipynb #7f5567b5
 def secret(
