@@ -58,7 +58,7 @@ def thin(
     for a, b in zip(edge[:-1], edge[1:], strict=True): keep += [a + int(np.argmin(y[a:b])), a + int(np.argmax(y[a:b]))]
     return np.unique(keep)
 
-# %% ../../nbs/research/710_charts.ipynb #19f79b94
+# %% ../../nbs/research/710_charts.ipynb #58457889
 def plot_equity(
     ts_ns: np.ndarray,  # Times, ns UTC, shape (n,)
     equity: np.ndarray,  # Equity, shape (n,)
@@ -86,7 +86,7 @@ def plot_drawdown(
     if dd.size and dd.min() < 0:
         i = int(dd.argmin())
         f.add_scatter(x=x[[i]], y=dd[[i]], mode="markers", marker=dict(color=ORANGE, size=7), hoverinfo="skip")
-        f.update_layout(title=f"Drawdown: {dd[i]:.2%} at worst, {str(x[i].astype('datetime64[m]')).replace('T', ' ')} UTC")
+        f.update_xaxes(range=[x[0], x[-1]]).update_layout(title=f"Drawdown: {dd[i]:.2%} at worst, {str(x[i].astype('datetime64[m]')).replace('T', ' ')} UTC")
     elif dd.size: f.update_yaxes(range=[-.01, .001])
     return f
 
@@ -121,7 +121,7 @@ def plot_rolling_sharpe(
     f.add_hline(y=0, line=dict(color=GREY, width=1))
     return f.add_scatter(x=_t(ts_ns), y=values, line=dict(color=BLUE, width=1.6), name="sharpe")
 
-# %% ../../nbs/research/710_charts.ipynb #d4245eec
+# %% ../../nbs/research/710_charts.ipynb #1773db35
 def _hold(s): return f"{s:.0f} s" if s < 120 else f"{s / 60:.0f} min" if s < 7200 else f"{s / 3600:.1f} h" if s < 172_800 else f"{s / 86_400:.1f} d"
 
 def _wins(pnl): return (("gain", pnl > 0, BLUE), ("loss", pnl <= 0, ORANGE))
@@ -135,7 +135,7 @@ def plot_trades(
     k = biggest(pnl)
     more = f", the {k.size:,} largest of {pnl.size:,}" if k.size < pnl.size else ""
     f = _fig(fig, title=f"Trades: return and holding time{more}", yaxis=dict(tickformat="~%"))
-    f.update_xaxes(type="log", tickvals=[1, 10, 60, 600, 3600, 21600, 86400, 604800], ticktext="1 s,10 s,1 min,10 min,1 h,6 h,1 d,1 w".split(","))
+    f.update_xaxes(type="log", tickvals=[1, 10, 60, 300, 1800, 7200, 43200, 259200], ticktext="1 s,10 s,1 min,5 min,30 min,2 h,12 h,3 d".split(","))
     for name, m, colour in _wins(pnl):
         j = k[m[k]]
         what = (_text(np.asarray(trades[c], object)[j]) for c in ("symbol", "side", "exit_reason"))

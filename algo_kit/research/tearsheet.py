@@ -229,7 +229,7 @@ def tables(
     out["run"] = _table(("Run", ""), [[k, _plain(v)] for k, v in facts.items()])
     return out
 
-# %% ../../nbs/research/720_tearsheet.ipynb #a8282d9e
+# %% ../../nbs/research/720_tearsheet.ipynb #3c265d62
 _CSS = """
 :root { --ink: #1F2933; --muted: #66727F; --line: #E3E7EB; --soft: #F6F7F9; --gain: #2F6DA3; --loss: #B85C0E; }
 * { box-sizing: border-box; }
@@ -296,6 +296,7 @@ _PAGE = """{% macro table(t, cls="", empty="none") %}{% if t -%}
 <section><h2>How it went</h2>{{ fig("equity") }}{{ fig("drawdown") }}{{ fig("monthly") }}{{ fig("rolling_sharpe") }}
 {% if "equity" not in figs %}<p class="muted">No equity was written.</p>{% endif %}</section>
 <section><h2>Price and trades</h2>{% for name in figs if name.startswith("price_") %}{{ fig(name) }}{% endfor %}
+{% if t.gaps and n_price %}<p class="muted small">Shaded: gaps in the data, listed below.</p>{% endif %}
 {% if more_symbols %}<p class="muted small">{{ more_symbols }}</p>{% endif %}
 {% if n_trades %}<div class="two">{{ fig("trades") }}{{ fig("returns") }}</div>{% else %}<p class="muted">No round trip was closed.</p>{% endif %}</section>
 {% if n_trades %}<section><h2>Why trades ended</h2>{{ fig("exits") }}{{ table(t.exits) }}</section>{% endif %}
@@ -332,7 +333,7 @@ def tear_sheet(
     env = jinja2.Environment(autoescape=True, undefined=jinja2.ChainableUndefined)
     page = env.from_string(_PAGE).render(
         m=dict.fromkeys(("run", "strategy", "stage", "status"), "–") | {k: v for k, v in r.manifest.items() if v is not None},
-        figs=figs, t=t, halves=half, tiles=tiles(r), notes=notes(r), css=_CSS, plotlyjs=get_plotlyjs(), verdict=verdict(r.passport), n_trades=r.n_trades,
+        figs=figs, t=t, halves=half, tiles=tiles(r), notes=notes(r), css=_CSS, plotlyjs=get_plotlyjs(), verdict=verdict(r.passport), n_trades=r.n_trades, n_price=shown,
         symbols=", ".join(r.symbols[:8]) + (f" and {len(r.symbols) - 8} more" if len(r.symbols) > 8 else "") or "no instrument",
         period=f"{when(r.ts[0])} to {when(r.ts[-1])} UTC, {span(r.days)}" if len(r.ts) else "nothing recorded",
         more_symbols=f"The {shown} instruments with the most trades, of {len(r.symbols)}." if len(r.symbols) > shown > 0 else "")
