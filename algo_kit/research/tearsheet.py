@@ -229,7 +229,7 @@ def tables(
     out["run"] = _table(("Run", ""), [[k, _plain(v)] for k, v in facts.items()])
     return out
 
-# %% ../../nbs/research/720_tearsheet.ipynb #3c265d62
+# %% ../../nbs/research/720_tearsheet.ipynb #c54d9274
 _CSS = """
 :root { --ink: #1F2933; --muted: #66727F; --line: #E3E7EB; --soft: #F6F7F9; --gain: #2F6DA3; --loss: #B85C0E; }
 * { box-sizing: border-box; }
@@ -333,7 +333,8 @@ def tear_sheet(
     env = jinja2.Environment(autoescape=True, undefined=jinja2.ChainableUndefined)
     page = env.from_string(_PAGE).render(
         m=dict.fromkeys(("run", "strategy", "stage", "status"), "–") | {k: v for k, v in r.manifest.items() if v is not None},
-        figs=figs, t=t, halves=half, tiles=tiles(r), notes=notes(r), css=_CSS, plotlyjs=get_plotlyjs(), verdict=verdict(r.passport), n_trades=r.n_trades, n_price=shown,
+        figs=figs, t=t, halves=half, tiles=tiles(r), notes=notes(r), css=_CSS, plotlyjs=get_plotlyjs(),
+        verdict=verdict(r.passport), n_trades=r.n_trades, n_price=shown,
         symbols=", ".join(r.symbols[:8]) + (f" and {len(r.symbols) - 8} more" if len(r.symbols) > 8 else "") or "no instrument",
         period=f"{when(r.ts[0])} to {when(r.ts[-1])} UTC, {span(r.days)}" if len(r.ts) else "nothing recorded",
         more_symbols=f"The {shown} instruments with the most trades, of {len(r.symbols)}." if len(r.symbols) > shown > 0 else "")
