@@ -9,22 +9,24 @@ __all__ = ['event_dt', 'TRADE', 'QUOTE', 'BAR_OHL', 'BAR', 'ACK', 'REJECT', 'FIL
            'UNKNOWN', 'STATE_NAMES', 'ACTIVE', 'REDUCING', 'HALTED', 'TRADING_STATES', 'CMD_CANCEL_ALL', 'CMD_REDUCE',
            'CMD_HALT', 'CMD_RESUME', 'CMD_FLATTEN', 'CMD_GAP', 'COMMAND_NAMES', 'REASONS', 'R', 'PLACE', 'AMEND',
            'CANCEL', 'WISH_NAMES', 'order_dt', 'decision_dt', 'fill_dt', 'SPOT', 'PERP', 'FUTURE', 'FX', 'CFD',
-           'MARKETS', 'instrument_dt', 'candle_dt', 'SECOND', 'TIMEFRAMES', 'columns']
+           'MARKETS', 'instrument_dt', 'position_dt', 'account_dt', 'request_dt', 'verdict_dt', 'change_dt',
+           'equity_dt', 'mark_dt', 'candle_dt', 'SECOND', 'TIMEFRAMES', 'columns']
 
 # %% ../../nbs/core/020_records.ipynb #b8ef46be
 import numpy as np
 
-# %% ../../nbs/core/020_records.ipynb #34edee3d
+# %% ../../nbs/core/020_records.ipynb #5b0eeab4
 event_dt = np.dtype([
     ("ts", "i8"),     # event time, ns UTC
     ("recv", "i8"),   # receive time, ns UTC; 0: event time plus the modelled feed latency
     ("seq", "i8"),    # place in the run, from 1; 0 until the engine has taken it
     ("px", "f8"),     # price; of a BAR its close; of a SIGNAL the wanted position -1..1
     ("qty", "f8"),    # quantity in base units; of a BAR its volume; of a FILL in lots
-    ("ref", "i8"),    # trade id; of a venue event the order id; of a TIMER its number; of a COMMAND its code
-    ("spare", "f8"),  # of a BAR_OHL the low; of a BAR the buy volume; of a FILL 1 when maker
+    ("ref", "i8"),    # trade id; of a FILL the venue's trade id; of a TIMER its number; of a COMMAND its code
+    ("spare", "f8"),  # of a BAR_OHL the low; of a BAR the buy volume; of a venue event our order id
     ("row", "i4"),    # instrument
-    ("kind", "i2"), ("side", "i1"), ("flags", "i1"),
+    ("kind", "i2"), ("side", "i1"),
+    ("flags", "i1"),  # of a FILL 1 when maker
 ], align=True)
 
 # market
@@ -90,6 +92,36 @@ instrument_dt = np.dtype([
     ("multiplier", "f8"), ("leverage", "f8"), ("market", "i4"), ("short_ok", "i4"),
 ], align=True)
 
+# %% ../../nbs/core/020_records.ipynb #5e948bd7
+position_dt = np.dtype([
+    ("lots", "i8"), ("cost", "i8"), ("realised", "i8"), ("fees", "i8"),   # signed lots; cash units paid for them; P&L of what was closed; fees
+    ("buying", "i8"), ("selling", "i8"),                                  # lots in open orders, each side
+    ("entry_ts", "i8"), ("signal", "i8"),                                 # first fill of this position; the wish that opened it
+    ("last_ts", "i8"), ("last", "f8"), ("entry_px", "f8"),                # last trade; average price paid
+    ("best", "f8"),                                                       # best price since entry, from trades as they arrived
+    ("bar_ts", "i8"), ("open", "f8"), ("high", "f8"), ("low", "f8"), ("close", "f8"), ("volume", "f8"), ("buy_volume", "f8"), ("bars", "i8"),  # last closed candle
+    ("n_open", "i4"), ("n_exit", "i4"),                                   # open orders; those of them that are plain exits
+], align=True)
+
+account_dt = np.dtype([
+    ("cash", "i8"), ("reserved", "i8"), ("realised", "i8"), ("fees", "i8"), ("start", "i8"), ("next_id", "i8"),
+    ("rate_start", "i8"), ("rate_n", "i8"), ("n_open", "i4"), ("trading", "i4"),
+], align=True)
+
+request_dt = np.dtype([
+    ("qty", "f8"), ("frac", "f8"),        # base units, or a fraction of equity when qty is 0
+    ("px", "f8"), ("stop", "f8"), ("trail_ppm", "i8"),
+    ("strength", "f8"), ("order", "i8"), ("snap", "f8", (4,)),
+    ("row", "i4"), ("reason", "i2"), ("wish", "i1"), ("side", "i1"), ("type", "i1"), ("reduce_only", "i1"), ("pad", "i2"), ("pad2", "i4"),
+], align=True)
+
+verdict_dt = np.dtype([                   # one cell of the decision ledger: instrument x gate
+    ("passed", "i8"), ("refused", "i8"), ("seq", "i8"), ("ts", "i8"), ("value", "f8"), ("threshold", "f8"), ("verdict", "i1"), ("pad", "i1", (7,)),
+], align=True)
+change_dt = np.dtype([("seq", "i8"), ("ts", "i8"), ("value", "f8"), ("threshold", "f8"), ("row", "i4"), ("gate", "i2"), ("verdict", "i1"), ("pad", "i1")], align=True)
+equity_dt = np.dtype([("ts", "i8"), ("equity", "i8"), ("cash", "i8"), ("exposure", "i8"), ("fees", "i8")], align=True)
+mark_dt = np.dtype([("ts", "i8"), ("px", "f8"), ("lots", "i8"), ("row", "i4"), ("pad", "i4")], align=True)
+
 # %% ../../nbs/core/020_records.ipynb #c2ae1c08
 candle_dt = np.dtype([
     ("ts", "i8"),                                           # open time, ns UTC
@@ -99,7 +131,7 @@ candle_dt = np.dtype([
 SECOND = 1_000_000_000
 TIMEFRAMES = {"1s": SECOND, "1m": 60*SECOND, "5m": 300*SECOND, "15m": 900*SECOND, "30m": 1800*SECOND, "1h": 3600*SECOND, "4h": 14400*SECOND, "1d": 86400*SECOND}
 
-# %% ../../nbs/core/020_records.ipynb #085ae1a1
+# %% ../../nbs/core/020_records.ipynb #fe39aea5
 def columns(
     a: np.ndarray,  # Structured array, shape (n,)
     **names,  # field={code: word} to translate codes
@@ -107,7 +139,7 @@ def columns(
     "Columns of a structured array, ready for Arrow or pandas."
     out = {}
     for f in a.dtype.names:
-        if f == "pad": continue
+        if f.startswith("pad"): continue
         if a.dtype[f].shape: out |= {f"{f}_{j}": np.ascontiguousarray(a[f][:, j]) for j in range(a.dtype[f].shape[0])}
         elif f in names:
             words = names[f]

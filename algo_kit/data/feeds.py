@@ -6,9 +6,8 @@
 __all__ = ['HELLO', 'REQUEST', 'EVENTS', 'BEAT', 'END', 'MARK', 'HEAD', 'MAX_FRAME', 'EndOfFeed', 'parse_speed', 'Feed',
            'Hygiene', 'TapeFeed', 'frame', 'EventServer', 'serve_events', 'SocketFeed', 'check_feed', 'main']
 
-# %% ../../nbs/data/160_feeds.ipynb #4fcdf767
+# %% ../../nbs/data/160_feeds.ipynb #c406d1e7
 import hashlib, json, queue, random, socket, struct, threading, time, zlib
-from collections import deque
 
 import numpy as np
 
@@ -18,7 +17,7 @@ from ..core.records import BAR, BAR_OHL, CMD_GAP, COMMAND, QUOTE, TRADE, event_d
 from ..core.times import wall_ns
 from .instruments import instrument_from
 
-# %% ../../nbs/data/160_feeds.ipynb #e98d7ab0
+# %% ../../nbs/data/160_feeds.ipynb #2ead7d5c
 class EndOfFeed(StopIteration):
     "Nothing will ever come again. A `StopIteration`, so a `for` loop simply ends."
 
@@ -75,9 +74,14 @@ class Feed:
     ) -> np.ndarray | None:  # `event_dt` (n > 0,), the caller's own; None: nothing yet
         "The next events."
         self.start()
-        if self._over is not None: raise self._over
-        try: x = self._q.get_nowait() if timeout_s == 0 else self._q.get(timeout=timeout_s)
-        except queue.Empty: return None
+        until = float("inf") if timeout_s is None else time.monotonic() + timeout_s
+        while self._over is None:
+            left = until - time.monotonic()
+            try: x = self._q.get(timeout=min(left, 0.5)) if left > 0 else self._q.get_nowait(); break
+            except queue.Empty:
+                if self._stop.is_set(): self._over = EndOfFeed()
+                elif left <= 0.5: return None
+        else: raise self._over.with_traceback(None)
         if isinstance(x, BaseException):
             self._over = x
             raise x
@@ -106,7 +110,7 @@ class Feed:
                 t.join(0.05)
         if self._over is None: self._over = EndOfFeed()
 
-# %% ../../nbs/data/160_feeds.ipynb #51ab4566
+# %% ../../nbs/data/160_feeds.ipynb #b521a042
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 
 @njit
@@ -165,10 +169,13 @@ class Hygiene:
         if self._counts[0] > bad and len(self.examples) < 5:
             self.examples += [e for e in ev[~keep] if not _sane(e, self.rows)][:5 - len(self.examples)]
         return ev if keep.all() else ev[keep]
+    def forget(self):
+        "Another stream begins: its ids and times are its own."
+        self._ids[:], self._n[:], self._last[:] = 0, 0, 0
     @property
     def counts(self): return dict(zip(("rejected", "duplicates", "out_of_order"), map(int, self._counts), strict=True))
 
-# %% ../../nbs/data/160_feeds.ipynb #b0055acf
+# %% ../../nbs/data/160_feeds.ipynb #e143d503
 class TapeFeed(Feed):
     "Replays a tape through the queue."
     def __init__(self,
@@ -191,7 +198,7 @@ class TapeFeed(Feed):
         if not 0 <= start <= n: raise ConfigError(f"start {start} is outside the tape of {n} events", key="start", value=start, rule=f"0 <= start <= {n}")
         self.position, self.end, self.speed = start, n if stop is None else min(n, stop), parse_speed(speed)  # `position`: first event not yet sent
         self._rng, self._sizes, self._for = random.Random(seed), (min_chunk, max_chunk), for_ns
-        self._hygiene = Hygiene(len(self.instruments) or 2**31 - 1, dedupe=False) if self.instruments else None
+        self._hygiene = Hygiene(len(self.instruments), dedupe=False) if self.instruments else None
 
     def _size(self):
         lo, hi = self._sizes
@@ -287,7 +294,7 @@ class _Line:
         try: self.sock.close()
         except OSError: pass
 
-# %% ../../nbs/data/160_feeds.ipynb #920f91a9
+# %% ../../nbs/data/160_feeds.ipynb #895462f6
 class EventServer:
     "Serves a market on a TCP port until closed."
     def __init__(self,
@@ -297,11 +304,12 @@ class EventServer:
         speed="1x",                 # Market seconds a second, or "max"
         start: str="now",           # "now": the first event happens when the server starts; "tape": keep the times of the source
         events: int | None=None,    # Stop after so many; None: the whole tape, or for ever
-        keep: int=1_000_000,        # Events a late client can still have
+        keep: int=1_000_000,        # Events a late client can still have, >= 10,000
         beat_s: float=1.0,          # Sign of life when nothing trades
         t0_wall: int | None=None,   # Wall clock of the first event, ns; now when None
         instruments=None,           # Needed for an array
     ):
+        if keep < 10_000: raise ConfigError(f"keep {keep}", key="keep", value=keep, rule="keep >= 10000")
         if start not in ("now", "tape"): raise ConfigError(f"start {start!r}", key="start", value=start, rule="now or tape")
         self.speed, self.keep, self.beat_s, self.events = parse_speed(speed), keep, beat_s, events
         self.instruments = instruments if instruments is not None else source.instruments
@@ -313,7 +321,7 @@ class EventServer:
         self._shift = self.t0 - first
         what = [who, start, self.speed, events, self.t0_wall if self.speed or start == "now" else 0]
         self.epoch = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
-        self._blocks, self.lo, self.hi, self.ended, self._cond, self._stop = deque(), 1, 1, False, threading.Condition(), threading.Event()
+        self._ring, self.lo, self.hi, self.ended, self._cond, self._stop = np.zeros(keep, event_dt), 1, 1, False, threading.Condition(), threading.Event()
         self._cursors, self._floor, self._threads = {}, 1, []
         self._sock = socket.create_server((host, port))
         self._sock.settimeout(0.2)
@@ -344,10 +352,11 @@ class EventServer:
 
     def _publish(self, a):
         with self._cond:
-            self._blocks.append((self.hi, a))
+            at = (self.hi - 1) % self.keep
+            n = min(len(a), self.keep - at)
+            self._ring[at:at + n], self._ring[:len(a) - n] = a[:n], a[n:]
             self.hi += len(a)
-            while self._blocks and self.hi - (self._blocks[0][0] + len(self._blocks[0][1])) >= self.keep: self._blocks.popleft()
-            self.lo = self._blocks[0][0]
+            self.lo = max(1, self.hi - self.keep)
             self._cond.notify_all()
 
     def _pace(self):
@@ -359,8 +368,7 @@ class EventServer:
             while k < len(a) and not self._stop.is_set():
                 if self.speed is None:
                     with self._cond:
-                        self._floor = max(self._floor, min(self._cursors.values(), default=self._floor))
-                        if self.hi - self._floor > self.keep // 2: self._cond.wait(0.1); continue
+                        if self.hi - min(self._cursors.values(), default=self._floor) > self.keep // 2: self._cond.wait(0.1); continue
                     due = len(a)
                 else:
                     now = self.now()
@@ -380,10 +388,10 @@ class EventServer:
             except OSError: return
             self._go(self._client, sock)
 
-    def _from(self, seq):  # arrays from number `seq` on, inside what is kept
-        for first, a in self._blocks:
-            if first + len(a) > seq: return max(seq, first), a[max(0, seq - first):]
-        return seq, None
+    def _from(self, seq):  # some events from number `seq` on, or from the first that is kept
+        seq = max(seq, self.lo)
+        at = (seq - 1) % self.keep
+        return seq, self._ring[at:at + max(0, min(self.hi - seq, 16_384))].copy()
 
     def _client(self, sock):
         line = _Line(sock, self._stop, 10.0)
@@ -400,19 +408,18 @@ class EventServer:
                     if self.hi <= seq and not self.ended: self._cond.wait(self.beat_s)
                     seq, a = self._from(seq)
                     done = self.ended and seq >= self.hi
-                if a is not None:
-                    for k in range(0, len(a), 16_384): line.send(frame(EVENTS, seq + k, a[k:k + 16_384]))
+                if len(a):
+                    line.send(frame(EVENTS, seq, a))
                     seq += len(a)
                     with self._cond:
                         self._cursors[id(line)] = seq
                         self._cond.notify_all()
                 elif done: line.send(frame(END, seq)); return
                 else: line.send(frame(BEAT, self.hi))
-        except (_Lost, DataError, ValueError): pass
+        except (_Lost, DataError, ValueError, TypeError): pass  # its trouble, not the market's
         finally:
             with self._cond:
-                self._floor = max(self._floor, min(self._cursors.values(), default=1))
-                self._cursors.pop(id(line), None)
+                self._floor = self._cursors.pop(id(line), self._floor)  # with nobody there, wait where the last one left
             line.close()
 
     def close(self) -> None:
@@ -434,7 +441,7 @@ def serve_events(
     "Serve a market on a TCP port."
     return EventServer(source, host, port, speed, **more)
 
-# %% ../../nbs/data/160_feeds.ipynb #a1a2d5be
+# %% ../../nbs/data/160_feeds.ipynb #75e4a82d
 class SocketFeed(Feed):
     "Takes a served market from a TCP port."
     def __init__(self,
@@ -451,7 +458,7 @@ class SocketFeed(Feed):
         super().__init__([], queue_chunks)
         self.host, self.port, self.next_seq, self.epoch = host, port, start_seq, epoch
         self.give_up_s, self.max_wait_s = give_up_s, max_wait_s
-        self._rng, self._last_recv, self._line, self._hole = random.Random(), 0, None, None
+        self._rng, self._last_recv, self._line, self._hole, self._hygiene = random.Random(), 0, None, None, None
         self._connect(connect_s)
         self._hygiene = Hygiene(len(self.instruments), True, remember)
 
@@ -481,12 +488,15 @@ class SocketFeed(Feed):
             ins, epoch, seq = [instrument_from(i) for i in d["instruments"]], str(d["epoch"]), int(d["serve_from"])
             self.beat_s, self.speed, proto, row = float(d["beat_s"]), d["speed"], d["proto"], d["row"]
             self.t0, self.t0_wall = int(d["t0"]), int(d["t0_wall"])
-        except (KeyError, TypeError, ValueError) as e: raise DataError(f"the server's greeting lacks {e}", key="greeting", rule="protocol 1") from None
+        except (KeyError, TypeError, ValueError, KitError) as e:
+            raise DataError(f"the server's greeting is wrong: {e}", key="greeting", rule="protocol 1") from None
         if proto != 1 or row != event_dt.itemsize:
             raise DataError(f"the server speaks protocol {proto} with rows of {row} bytes", key="proto", value=proto, rule=f"1 and {event_dt.itemsize}")
         if self.instruments and ins != self.instruments:
             raise DataError("the server came back with other instruments", key="instruments", rule="the same list", hint="start a new run")
-        if self.epoch and epoch != self.epoch: self._hole, self.next_seq = -1, seq  # another stream: what was missed cannot be counted
+        if self.epoch and epoch != self.epoch:  # another stream: what was missed cannot be counted
+            self._hole, self.next_seq = -1, seq
+            if self._hygiene is not None: self._hygiene.forget()
         elif self.next_seq <= 0: self.next_seq = seq
         self.instruments, self.epoch, self.last_received_ns = ins, epoch, wall_ns()
 
@@ -498,8 +508,10 @@ class SocketFeed(Feed):
         a = np.frombuffer(p, event_dt).copy()
         if seq + len(a) <= self.next_seq: return a[:0]
         if seq > self.next_seq: self._hole = seq - self.next_seq if self._hole is None else self._hole
-        else: a = a[self.next_seq - seq:]
-        self.next_seq = max(seq, self.next_seq) + len(a)
+        else: a, seq = a[self.next_seq - seq:], self.next_seq
+        self.next_seq = seq + len(a)
+        plain = (a["kind"] == TRADE) | (a["kind"] == QUOTE)
+        a["spare"][plain] = np.arange(seq, seq + len(a))[plain]
         a = self._hygiene.clean(a)
         self.stats |= self._hygiene.counts
         if not len(a): return a

@@ -12,7 +12,7 @@ from ..core.cache import njit
 from ..core.errors import DataError
 from ..core.records import TRADE, BAR_OHL, BAR
 
-# %% ../../nbs/data/105_passport.ipynb #da2414d1
+# %% ../../nbs/data/105_passport.ipynb #0af8ae23
 @njit
 def _scan(ev, last_ref):
     back, bad_px, bad_qty, rising, ids = 0, 0, 0, True, 0
@@ -20,6 +20,7 @@ def _scan(ev, last_ref):
         e = ev[k]
         if k > 0 and e["ts"] < ev[k-1]["ts"]: back += 1
         px, qty = e["px"], e["qty"]
+        if e["kind"] != TRADE and e["kind"] != BAR and e["kind"] != BAR_OHL: continue
         if not (px > 0. and px < np.inf): bad_px += 1
         if e["kind"] == TRADE:
             if not (qty > 0. and qty < np.inf): bad_qty += 1
@@ -35,10 +36,10 @@ def _scan(ev, last_ref):
                 bad_px += ev[k+1]["px"] > 0. and ev[k+1]["px"] < np.inf
     return back, bad_px, bad_qty, rising, ids
 
-# %% ../../nbs/data/105_passport.ipynb #73f5c95d
+# %% ../../nbs/data/105_passport.ipynb #0b52f8e0
 def _copies(ev):  # -> mask of repeats, mask of repeats that differ from the first copy
     bar = (ev["kind"] == BAR) | (ev["kind"] == BAR_OHL)
-    key = np.where(bar, ev["ts"], ev["ref"])
+    key = np.where(bar, ev["ts"], np.where(ev["kind"] == TRADE, ev["ref"], 0))
     order = np.lexsort((key, ev["kind"], ev["row"]))
     k, r, g = key[order], ev["row"][order], ev["kind"][order]
     again = np.zeros(len(ev), bool)

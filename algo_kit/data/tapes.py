@@ -251,7 +251,7 @@ def _bytes(path):
         return z.read(names[0])
     return data
 
-# %% ../../nbs/data/110_tapes.ipynb #44bff047
+# %% ../../nbs/data/110_tapes.ipynb #3e6f3483
 def _capture(data, path):
     import json
     ts, px, qty, side, ref, syms, fmt, fut = [], [], [], [], [], set(), "", False
@@ -350,7 +350,7 @@ def _npy(p):
     except (ValueError, EOFError, OSError) as e: raise DataError(f"{p.name} cannot be read: {e}", key="format", rule="an array of event_dt",
                                                                  hint="write it with np.save") from None
     if ev.dtype != event_dt or ev.ndim != 1:
-        raise DataError(f"{p.name} holds {ev.dtype} of shape {ev.shape}", key="format", value=str(ev.dtype), rule="event_dt, shape (n,)",
+        raise DataError(f"{p.name} holds {ev.dtype} of shape {ev.shape}, not rows of event_dt", key="format", value=str(ev.dtype), rule="event_dt, shape (n,)",
                         hint="write the rows of a tape with np.save")
     if not len(ev): raise DataError(f"{p.name} is empty", key="rows", value=0, rule="at least one row", hint="check the file")
     side = p.with_suffix(".json")
@@ -360,7 +360,7 @@ def _npy(p):
         ins = [instrument_from(d) for d in json.loads(side.read_text())["instruments"]]
     return Raw(ev, "kit", instruments=ins)
 
-# %% ../../nbs/data/110_tapes.ipynb #f7a11c84
+# %% ../../nbs/data/110_tapes.ipynb #197a7090
 class Tape:
     "Sorted, examined event rows and their instruments."
     def __init__(self, spec, instruments, events, passport, kind=None):
@@ -455,7 +455,7 @@ def open_tape(
     **more,  # For `sim:`: arguments of `sim_events`; else fields of the instrument that differ
 ) -> Tape:
     "Read, examine and refuse or hand over."
-    if isinstance(spec, (list, tuple)): return merge_tapes([open_tape(s, venue, symbol, repair, reference, **more) for s in spec])
+    if isinstance(spec, (list, tuple)): return merge_tapes([open_tape(s, venue, symbol, repair, reference, **more) for s in spec], repair)
     s = str(spec)
     if s.startswith("sim:"): return _sim(s, **more)
     if s.startswith("lake:"): return importlib.import_module("algo_kit.data.lake").lake_tape(s, **more)
@@ -488,8 +488,9 @@ def _sim(spec, **more):
 
 def merge_tapes(
     tapes: list,  # Tapes of one or several instruments
+    repair: bool = False,  # Drop trades that two tapes of a market both have
 ) -> Tape:  # Rows in time order; at one time, in the order of the list
-    "One tape of many. Tapes of the same market share a row."
+    "One tape of many. Tapes of the same market share a row, others keep what their passports found."
     if not tapes: raise DataError("there is nothing to merge", key="tapes", value=0, rule="at least one tape", hint="name a tape")
     if len(tapes) == 1: return tapes[0]
     ins, parts = [], []
@@ -503,7 +504,12 @@ def merge_tapes(
         e["row"] = np.array(to, "i4")[e["row"]]
         parts.append(e)
     ev = np.concatenate(parts)
-    return _admit("+".join(t.spec for t in tapes), ins, ev[np.argsort(ev["ts"], kind="stable")], False, what="merged tape")
+    out = _admit("+".join(t.spec for t in tapes), ins, ev[np.argsort(ev["ts"], kind="stable")], repair, what="merged tape")
+    if len(ins) == sum(len(t.instruments) for t in tapes):
+        first = np.cumsum([0] + [len(t.instruments) for t in tapes])
+        for k in [k for k in out.passport if k.startswith("gap_") and k != "gap_s"] + ["duplicates", "out_of_order"]: out.passport[k] = sum(t.passport[k] for t in tapes)
+        out.passport["gaps"] = sorted((g | dict(row=g["row"] + int(a)) for t, a in zip(tapes, first, strict=False) for g in t.passport["gaps"]), key=lambda g: g["from_ns"])
+    return out
 
 # %% ../../nbs/data/110_tapes.ipynb #5d20f9a0
 def read_rows(
