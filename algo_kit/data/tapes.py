@@ -360,7 +360,7 @@ def _npy(p):
         ins = [instrument_from(d) for d in json.loads(side.read_text())["instruments"]]
     return Raw(ev, "kit", instruments=ins)
 
-# %% ../../nbs/data/110_tapes.ipynb #197a7090
+# %% ../../nbs/data/110_tapes.ipynb #fd163de8
 class Tape:
     "Sorted, examined event rows and their instruments."
     def __init__(self, spec, instruments, events, passport, kind=None):
@@ -507,8 +507,9 @@ def merge_tapes(
     out = _admit("+".join(t.spec for t in tapes), ins, ev[np.argsort(ev["ts"], kind="stable")], repair, what="merged tape")
     if len(ins) == sum(len(t.instruments) for t in tapes):
         first = np.cumsum([0] + [len(t.instruments) for t in tapes])
-        for k in [k for k in out.passport if k.startswith("gap_") and k != "gap_s"] + ["duplicates", "out_of_order"]: out.passport[k] = sum(t.passport[k] for t in tapes)
-        out.passport["gaps"] = sorted((g | dict(row=g["row"] + int(a)) for t, a in zip(tapes, first, strict=False) for g in t.passport["gaps"]), key=lambda g: g["from_ns"])
+        counted = [k for k in out.passport if k.startswith("gap_") and k != "gap_s"] + ["duplicates", "out_of_order"]
+        gaps = [g | dict(row=g["row"] + int(a)) for t, a in zip(tapes, first, strict=False) for g in t.passport["gaps"]]
+        out.passport |= {k: sum(t.passport[k] for t in tapes) for k in counted} | dict(gaps=sorted(gaps, key=lambda g: g["from_ns"]))
     return out
 
 # %% ../../nbs/data/110_tapes.ipynb #5d20f9a0
