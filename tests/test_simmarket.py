@@ -169,9 +169,21 @@ def test_regimes_take_turns():
     assert rate["shock"] > 1.5 * rate["range"]
 
 
-@pytest.mark.parametrize("bad, word", [(dict(corelation=0.5), "corr"), (dict(corr=1.5), "corr"), (dict(burst=1.0), "burst"), (dict(meta_tail=float("nan")), "meta_tail"),
-                                       (dict(symbols=0), "symbols"), (dict(symbols="BTC/EUR"), "BTC/USD"), (dict(symbols=["BTC/USD", "BTC/USD"]), "each once"),
-                                       (dict(n_events=-1), "n_events"), (dict(rate_per_s="2"), "rate_per_s")])
+@pytest.mark.parametrize("bad, word", [
+    (dict(corelation=0.5), "corr"), (dict(corr=1.5), "corr"), (dict(burst=1.0), "burst"), (dict(meta_tail=float("nan")), "meta_tail"),
+    (dict(symbols=0), "symbols"), (dict(symbols="BTC/EUR"), "BTC/USD"), (dict(symbols=["BTC/USD", "BTC/USD"]), "each once"),
+    (dict(n_events=-1), "n_events"), (dict(rate_per_s="2"), "rate_per_s")])
 def test_what_cannot_be_is_refused(bad, word):
     with pytest.raises(ConfigError) as e: sim_events(**(dict(seed=1, n_events=10) | bad))
     assert word in str(e.value) + str(e.value.rule)
+
+
+@pytest.mark.slow
+def test_same_bits_without_the_newest_instructions():
+    "The plainest x86 code (no fused multiply-add) and the machine's own agree."
+    import os, subprocess, sys, tempfile
+    say = "import hashlib; from algo_kit.data.simmarket import sim_events; print(hashlib.sha256(sim_events(7, 100_000, 1)[0].tobytes()).hexdigest()[:16])"
+    with tempfile.TemporaryDirectory() as d:
+        env = os.environ | dict(NUMBA_CPU_NAME="generic", NUMBA_CPU_FEATURES="", ALGO_KIT_CACHE=d)
+        r = subprocess.run([sys.executable, "-c", say], env=env, capture_output=True, text=True)
+    assert r.stdout.strip() == "56063bfd51ff46dc", r.stderr
