@@ -1,5 +1,7 @@
-"1-minute candles from trades: the kit in columns and in event rows, its step called through a driver, polars and DuckDB. `python benchmarks/candles.py [millions]`"
-import json, sys, time
+"1-minute candles from trades, one core: the kit in columns and in event rows, polars, DuckDB. `python benchmarks/candles.py [millions]`"
+import json, os, sys, time
+
+os.environ["POLARS_MAX_THREADS"] = "1"
 
 import numpy as np
 
@@ -35,6 +37,7 @@ def main(millions=10):
     except ImportError: pass
     import duckdb, pyarrow as pa
     db, t = duckdb.connect(), pa.table(dict(ts=ts, px=px, qty=qty, side=side))
+    db.execute("SET threads = 1")
     db.register("t", t)
     q = ("SELECT ts // 60000000000 k, arg_min(px, ts), max(px), min(px), arg_max(px, ts), sum(qty), sum(qty) FILTER (side > 0), count(*) "
          "FROM t GROUP BY k ORDER BY k")
