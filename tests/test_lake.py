@@ -41,7 +41,7 @@ def test_ties_keep_their_order(tmp_path):
 def test_a_period_is_half_open(tmp_path, a, b):
     ev = trades()
     import_trades(npy(tmp_path/"t.npy", ev), root=tmp_path)
-    lo, hi = int((20_000 + a) * DAY), int((20_000 + b) * DAY)
+    lo, hi = (int(ev["ts"][min(np.searchsorted(ev["ts"], int((20_000 + x) * DAY)), len(ev) - 1)]) for x in (a, b))  # on a trade, so that the ends matter
     want = ev[(ev["ts"] >= lo) & (ev["ts"] < hi)]
     assert lake_events("binance", "BTC/USDT", lo, hi, root=tmp_path).tobytes() == want.tobytes()
     t = open_tape(f"lake:binance:BTC/USDT:{lo}:{hi}", root=tmp_path)

@@ -1,10 +1,10 @@
 "A tape is read with the aggressor on the right side, or it is refused with the number and the next move."
-import gzip, json, os, subprocess, sys, zipfile
+import gzip, json, subprocess, sys, zipfile
 from pathlib import Path
 
 import numpy as np, pytest
 
-from algo_kit.core.errors import ConfigError, DataError, NotFound
+from algo_kit.core.errors import ConfigError, DataError, KitError, NotFound
 from algo_kit.core.records import BAR, BAR_OHL, event_dt
 from algo_kit.data.instruments import Instrument, instrument, instrument_from, records, safe_name, symbol_of, unify
 from algo_kit.data.tapes import (bar_rows, merge_tapes, open_tape, read_candles, read_raw, read_rows, rows_hash, sample_path, save_npy, to_ns, trade_rows)
@@ -66,6 +66,13 @@ def test_the_aggressor_moves_the_price_up_when_buying():
 def test_hyperliquid_captures_are_read():
     t = open_tape(RAW/"hyperliquid_btc_20250126.gz")
     assert (t.venue, t.symbol) == ("hyperliquid", "BTC/USDC:USDC") and t.n > 50
+    mids = []
+    for line in gzip.open(RAW/"hyperliquid_btc_20250126.gz"):
+        m = json.loads(line.split(b" ", 1)[1])
+        if m["channel"] == "l2Book": mids.append((m["data"]["time"] * 10**6, sum(float(side[0]["px"]) for side in m["data"]["levels"]) / 2))
+    at = np.searchsorted([x for x, _ in mids], t.events["ts"], "right") - 1
+    e, mid = t.events[at >= 0], np.array([x for _, x in mids])[at[at >= 0]]
+    assert len(e) > 5 and ((e["px"] - mid) * e["side"] > 0).mean() > .6, "buyers pay more than the middle of the book"
 
 @shared
 def test_a_candle_file_of_many_markets_asks_which():
@@ -199,9 +206,23 @@ def test_repair_never_guesses(tmp_path, kind):
 def test_damaged_files_are_data_errors(tmp_path, name):
     p = tmp_path/name
     good = {"t.parquet": sample_path().read_bytes()[:50_000], "t.csv.gz": gzip.compress(b"id,mts,amount,price\n" * 100)[:-12],
-            "t.zip": b"PK\x03\x04" + b"x" * 50, "t.npy": b"\x93NUMPY\x01\x00v", "t.feather": b"ARROW1\x00\x00" + b"x" * 99, "t.csv": os.urandom(512)}[name]
+            "t.zip": b"PK\x03\x04" + b"x" * 50, "t.npy": b"\x93NUMPY\x01\x00v", "t.feather": b"ARROW1\x00\x00" + b"x" * 99, "t.csv": b"\xff\xfeid,mts\n\x00\x80,1\n"}[name]
     p.write_bytes(good)
     with pytest.raises(DataError): open_tape(p, "bitfinex", "BTC/USD")
+
+@pytest.mark.parametrize("seed", range(60))
+def test_no_bytes_break_a_reader(tmp_path, seed):
+    "Mutated files end in a tape or in an error of the kit, never in anything else."
+    rng = np.random.default_rng(seed)
+    t = bitfinex(tmp_path/"b.csv", rows(30)).read_bytes()
+    capture = b'1723161255088176367 {"stream":"x@trade","data":{"T":1723161256322,"s":"BTCUSDT","t":5,"p":"618.30","q":"0.006","m":false}}\n'
+    good = [t, gzip.compress(t), sample_path().read_bytes()[-4_000:], rng.bytes(300), capture * 3, b'[{"type":"match","side":"buy"}]',
+            t.replace(b"id,mts,amount,price", b"timestamp,side,price,amount")][seed % 7]
+    b = bytearray(good)
+    for k in rng.integers(0, len(b), int(rng.integers(1, 6))): b[k] = int(rng.integers(0, 256))
+    (tmp_path/"m.bin").write_bytes(b)
+    try: open_tape(tmp_path/"m.bin", "bitfinex", "BTC/USD")
+    except KitError: pass
 
 def test_pickles_are_never_read(tmp_path):
     np.save(tmp_path/"t.npy", np.array([dict(a=1)], object), allow_pickle=True)

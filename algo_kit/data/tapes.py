@@ -251,7 +251,7 @@ def _bytes(path):
         return z.read(names[0])
     return data
 
-# %% ../../nbs/data/110_tapes.ipynb #3e6f3483
+# %% ../../nbs/data/110_tapes.ipynb #39a24851
 def _capture(data, path):
     import json
     ts, px, qty, side, ref, syms, fmt, fut = [], [], [], [], [], set(), "", False
@@ -272,6 +272,7 @@ def _capture(data, path):
         except (ValueError, KeyError, TypeError) as e:
             raise DataError(f"{Path(path).name}: a message cannot be read ({type(e).__name__} {e}): {line[:80]!r}", key="format",
                             rule="receive time, space, JSON", hint="the capture is damaged there") from None
+    if not ts: raise DataError(f"{Path(path).name} holds no trades", key="rows", value=0, rule="at least one trade", hint="was the trade stream recorded?")
     if len(syms) > 1: raise DataError(f"the capture holds {len(syms)} symbols", key="symbol", value=", ".join(sorted(syms)[:4]), rule="one market a file",
                                       hint="split it")
     venue = "hyperliquid" if fmt == "hyperliquid_ws" else "binanceusdm" if fut else "binance"
@@ -330,13 +331,13 @@ def read_raw(
             if start in b"{[" and start: t = _json_lines(data, p)
             elif data[:40].split(b" ")[0].isdigit() and b"{" in data[:60]: return _capture(data, p)
             else: t = _csv_table(data, p)
+        if not isinstance(t, dict):
+            meta = {k.decode(): v.decode("utf-8", "replace") for k, v in (t.schema.metadata or {}).items()}
+            t = _columns(t)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError, EOFError, zlib.error, zipfile.BadZipFile, UnicodeDecodeError) as e:
         if isinstance(e, PermissionError): raise
         raise DataError(f"{p.name} cannot be read: {str(e)[:120]}", key="format", value=p.suffix, rule="Parquet, Feather, CSV, zip, gzip, capture or npy",
                         hint="the file is cut or damaged") from None
-    if not isinstance(t, dict):
-        meta = {k.decode(): v.decode("utf-8", "replace") for k, v in (t.schema.metadata or {}).items()}
-        t = _columns(t)
     name = detect(t, p)
     if not len(next(iter(t.values()))): raise DataError(f"{p.name} is empty", key="rows", value=0, rule="at least one row",
                                                         hint="check the file or the period asked for")
