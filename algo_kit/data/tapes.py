@@ -202,7 +202,7 @@ def detect(
                     rule="; ".join(f"{k}: {' '.join(sorted(v[0]))}" for k, v in FORMATS.items()),
                     hint=f"known formats are {', '.join(FORMATS)} and kit; rename the columns or convert the file")
 
-# %% ../../nbs/data/110_tapes.ipynb #20360429
+# %% ../../nbs/data/110_tapes.ipynb #8115bdda
 _B7 = ["id", "price", "qty", "quote_qty", "time", "is_buyer_maker", "isbestmatch"]
 _B8 = ["agg_trade_id", "price", "quantity", "first_trade_id", "last_trade_id", "transact_time", "is_buyer_maker", "isbestmatch"]
 _RENAME = {"quoteqty": "quote_qty", "isbuyermaker": "is_buyer_maker", "is_best_match": "isbestmatch", "aggtradeid": "agg_trade_id", "agg_id": "agg_trade_id",
@@ -244,14 +244,15 @@ def _bytes(path):
     if data[:2] == b"\x1f\x8b": return gzip.decompress(data)
     if data[:4] == b"PK\x03\x04":
         import io
-        z = zipfile.ZipFile(io.BytesIO(data))
-        names = [n for n in z.namelist() if not n.endswith("/")]
-        if len(names) != 1: raise DataError(f"{Path(path).name} holds {len(names)} files", key="format", value=len(names), rule="one table in a zip",
-                                            hint="unpack it")
-        return z.read(names[0])
+        try:
+            z = zipfile.ZipFile(io.BytesIO(data))
+            names = [n for n in z.namelist() if not n.endswith("/")]
+            if len(names) == 1: return z.read(names[0])
+        except (ValueError, NotImplementedError, RuntimeError, KeyError) as e: raise OSError(e) from None  # what zipfile says of damage and encryption
+        raise DataError(f"{Path(path).name} holds {len(names)} files", key="format", value=len(names), rule="one table in a zip", hint="unpack it")
     return data
 
-# %% ../../nbs/data/110_tapes.ipynb #39a24851
+# %% ../../nbs/data/110_tapes.ipynb #fbd6be3b
 def _capture(data, path):
     import json
     ts, px, qty, side, ref, syms, fmt, fut = [], [], [], [], [], set(), "", False
@@ -347,8 +348,9 @@ def read_raw(
     return raw
 
 def _npy(p):
+    from tokenize import TokenError
     try: ev = np.load(p, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, OSError) as e: raise DataError(f"{p.name} cannot be read: {e}", key="format", rule="an array of event_dt",
+    except (ValueError, EOFError, OSError, SyntaxError, TokenError) as e: raise DataError(f"{p.name} cannot be read: {e}", key="format", rule="an array of event_dt",
                                                                  hint="write it with np.save") from None
     if ev.dtype != event_dt or ev.ndim != 1:
         raise DataError(f"{p.name} holds {ev.dtype} of shape {ev.shape}, not rows of event_dt", key="format", value=str(ev.dtype), rule="event_dt, shape (n,)",
