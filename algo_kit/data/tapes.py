@@ -252,7 +252,7 @@ def _bytes(path):
         raise DataError(f"{Path(path).name} holds {len(names)} files", key="format", value=len(names), rule="one table in a zip", hint="unpack it")
     return data
 
-# %% ../../nbs/data/110_tapes.ipynb #fbd6be3b
+# %% ../../nbs/data/110_tapes.ipynb #4db7400d
 def _capture(data, path):
     import json
     ts, px, qty, side, ref, syms, fmt, fut = [], [], [], [], [], set(), "", False
@@ -350,7 +350,8 @@ def read_raw(
 def _npy(p):
     from tokenize import TokenError
     try: ev = np.load(p, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, OSError, SyntaxError, TokenError) as e: raise DataError(f"{p.name} cannot be read: {e}", key="format", rule="an array of event_dt",
+    except (ValueError, EOFError, OSError, SyntaxError, TokenError) as e: raise DataError(f"{p.name} cannot be read: {e}", key="format",
+                                                                                         rule="an array of event_dt",
                                                                  hint="write it with np.save") from None
     if ev.dtype != event_dt or ev.ndim != 1:
         raise DataError(f"{p.name} holds {ev.dtype} of shape {ev.shape}, not rows of event_dt", key="format", value=str(ev.dtype), rule="event_dt, shape (n,)",
@@ -363,7 +364,7 @@ def _npy(p):
         ins = [instrument_from(d) for d in json.loads(side.read_text())["instruments"]]
     return Raw(ev, "kit", instruments=ins)
 
-# %% ../../nbs/data/110_tapes.ipynb #fd163de8
+# %% ../../nbs/data/110_tapes.ipynb #783ec84f
 class Tape:
     "Sorted, examined event rows and their instruments."
     def __init__(self, spec, instruments, events, passport, kind=None):
@@ -455,13 +456,14 @@ def open_tape(
     symbol: str | None = None,  # When the file does not say
     repair: bool = False,  # Drop identical copies and sort
     reference=None,  # File of the venue's own candles; a file beside the tape is found by its name
+    root="data",  # Folder of the kit's data, for `lake:`
     **more,  # For `sim:`: arguments of `sim_events`; else fields of the instrument that differ
 ) -> Tape:
     "Read, examine and refuse or hand over."
-    if isinstance(spec, (list, tuple)): return merge_tapes([open_tape(s, venue, symbol, repair, reference, **more) for s in spec], repair)
+    if isinstance(spec, (list, tuple)): return merge_tapes([open_tape(s, venue, symbol, repair, reference, root, **more) for s in spec], repair)
     s = str(spec)
     if s.startswith("sim:"): return _sim(s, **more)
-    if s.startswith("lake:"): return importlib.import_module("algo_kit.data.lake").lake_tape(s, **more)
+    if s.startswith("lake:"): return importlib.import_module("algo_kit.data.lake").lake_tape(s, root=root, **more)
     path = sample_path() if s == "sample" else Path(s)
     raw = read_raw(path, symbol)
     ins = _who(raw, path, venue, symbol, **more)
