@@ -274,6 +274,22 @@ def test_read_rows_touches_only_its_row_groups(tmp_path, monkeypatch):
         assert read_rows(p, lo, hi, symbol="BTC/USD").tobytes() == t.slice(lo, hi).tobytes(), (lo, hi)
     assert seen[2] == [5, 6, 7] and seen[5] == [3]
 
+def test_read_rows_of_a_file_of_two_markets(tmp_path):
+    import pyarrow as pa, pyarrow.parquet as pq
+    n = 400
+    cols = dict(trade_ms=MS + np.arange(n), price=np.full(n, 5.), qty=np.ones(n), is_buyer_maker=np.arange(n) % 3 == 0, trade_id=np.arange(1, n + 1),
+                symbol=np.where(np.arange(n) % 2, "ETHUSDT", "BTCUSDT"))
+    pq.write_table(pa.table(cols), p := tmp_path/"two.parquet", row_group_size=50)
+    t = open_tape(p, "binance", "ETH/USDT")
+    assert t.n == 200 and t.events["ref"][0] == 2
+    assert read_rows(p, 90, 110, venue="binance", symbol="ETH/USDT").tobytes() == t.slice(90, 110).tobytes()
+    with pytest.raises(DataError, match="holds 2 markets"): open_tape(p, "binance")
+
+@shared
+def test_read_rows_of_a_binance_table():
+    p = TRADES/"binance_spot_btcusdt_20240808.parquet"
+    assert read_rows(p, 5_000, 5_010).tobytes() == open_tape(p).slice(5_000, 5_010).tobytes()
+
 def test_merging_is_stable_and_shares_rows(tmp_path):
     a = open_tape(bitfinex(tmp_path/"a.csv", rows(40, 1)), symbol="BTC/USD")
     b = open_tape(bitfinex(tmp_path/"b.csv", rows(40, 2)), symbol="ETH/USD")

@@ -252,7 +252,7 @@ def _bytes(path):
         raise DataError(f"{Path(path).name} holds {len(names)} files", key="format", value=len(names), rule="one table in a zip", hint="unpack it")
     return data
 
-# %% ../../nbs/data/110_tapes.ipynb #4db7400d
+# %% ../../nbs/data/110_tapes.ipynb #f58e2cf1
 def _capture(data, path):
     import json
     ts, px, qty, side, ref, syms, fmt, fut = [], [], [], [], [], set(), "", False
@@ -350,9 +350,8 @@ def read_raw(
 def _npy(p):
     from tokenize import TokenError
     try: ev = np.load(p, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, OSError, SyntaxError, TokenError) as e: raise DataError(f"{p.name} cannot be read: {e}", key="format",
-                                                                                         rule="an array of event_dt",
-                                                                 hint="write it with np.save") from None
+    except (ValueError, EOFError, OSError, SyntaxError, TokenError) as e:
+        raise DataError(f"{p.name} cannot be read: {e}", key="format", rule="an array of event_dt", hint="write it with np.save") from None
     if ev.dtype != event_dt or ev.ndim != 1:
         raise DataError(f"{p.name} holds {ev.dtype} of shape {ev.shape}, not rows of event_dt", key="format", value=str(ev.dtype), rule="event_dt, shape (n,)",
                         hint="write the rows of a tape with np.save")
@@ -517,7 +516,13 @@ def merge_tapes(
         out.passport |= {k: sum(t.passport[k] for t in tapes) for k in counted} | dict(gaps=sorted(gaps, key=lambda g: g["from_ns"]))
     return out
 
-# %% ../../nbs/data/110_tapes.ipynb #5d20f9a0
+# %% ../../nbs/data/110_tapes.ipynb #837440b0
+def _one_market(f):
+    "Do the statistics of a Parquet file show one market in all its row groups?"
+    cols = [j for j, c in enumerate(f.schema_arrow.names) if c.lower() in _MARKET]
+    stats = [f.metadata.row_group(g).column(j).statistics for g in range(f.num_row_groups) for j in cols]
+    return all(s is not None and s.has_min_max for s in stats) and len({x for s in stats for x in (s.min, s.max)}) <= len(cols)
+
 def read_rows(
     spec,  # As in `open_tape`
     lo: int, hi: int,  # Rows wanted, `lo` <= k < `hi`
@@ -532,7 +537,7 @@ def read_rows(
             import pyarrow.parquet as pq
             f = pq.ParquetFile(path)
             name = detect([_RENAME.get(c.lower(), c.lower()) for c in f.schema_arrow.names], path)
-            if name != "candles":
+            if name != "candles" and _one_market(f):
                 ends = np.cumsum([f.metadata.row_group(g).num_rows for g in range(f.num_row_groups)])
                 g0, g1 = np.searchsorted(ends, lo, "right"), np.searchsorted(ends, max(hi - 1, lo), "right") + 1
                 groups = list(range(g0, min(g1, f.num_row_groups)))
