@@ -206,7 +206,8 @@ def test_repair_never_guesses(tmp_path, kind):
 def test_damaged_files_are_data_errors(tmp_path, name):
     p = tmp_path/name
     good = {"t.parquet": sample_path().read_bytes()[:50_000], "t.csv.gz": gzip.compress(b"id,mts,amount,price\n" * 100)[:-12],
-            "t.zip": b"PK\x03\x04" + b"x" * 50, "t.npy": b"\x93NUMPY\x01\x00v", "t.feather": b"ARROW1\x00\x00" + b"x" * 99, "t.csv": b"\xff\xfeid,mts\n\x00\x80,1\n"}[name]
+            "t.zip": b"PK\x03\x04" + b"x" * 50, "t.npy": b"\x93NUMPY\x01\x00v", "t.feather": b"ARROW1\x00\x00" + b"x" * 99,
+            "t.csv": b"\xff\xfeid,mts\n\x00\x80,1\n"}[name]
     p.write_bytes(good)
     with pytest.raises(DataError): open_tape(p, "bitfinex", "BTC/USD")
 
