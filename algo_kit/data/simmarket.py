@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RANGE', 'TREND', 'SHOCK', 'REGIMES', 'DEPTH', 'SLOTS', 'sim_dt', 'simsym_dt', 'simpar_dt', 'SimParams', 'sim_step',
-           'sim_instruments', 'SimMarket', 'sim_events']
+           'sim_instruments', 'SimMarket', 'sim_events', 'tape_facts', 'plot_facts']
 
 # %% ../../nbs/data/150_simmarket.ipynb #509b584f
 import re
@@ -66,7 +66,7 @@ def _normal(st):  # Marsaglia's polar method; its twin is thrown away, so no hid
 def _draw(st, n, kind, out):  # for the lesson and the tests
     for k in range(n): out[k] = _uniform(st) if kind == 0 else _normal(st)
 
-# %% ../../nbs/data/150_simmarket.ipynb #b2f3cd9b
+# %% ../../nbs/data/150_simmarket.ipynb #9224e8b0
 RANGE, TREND, SHOCK = 0, 1, 2
 REGIMES = {RANGE: "range", TREND: "trend", SHOCK: "shock"}
 DEPTH, SLOTS = 8, 4   # resting orders kept a side; parent orders working at once, per instrument
@@ -79,13 +79,15 @@ class SimParams:
     vol_bps_min: float = 10.0      # volatility of the first instrument over a minute in the range regime, basis points
     corr: float = 0.6              # correlation of the returns of any two instruments
     burst: float = 0.95            # branching ratio of arrivals: share of orders set off by earlier ones, 0 <= burst < 1
+    mood: float = 1.0              # spread of the log of activity, which wanders over half an hour, >= 0
     cross: float = 0.3             # share of that excitation which spills over to all instruments
     activity: float = 0.8          # share of the variance that arrives with orders instead of with time
     meta_tail: float = 1.4         # tail exponent of the length of parent orders; smaller is longer memory of signs, > 1
+    informed: float = 0.8          # correlation of the news an order brings with the surprise in its side, 0 to 1
     stick: float = 0.2             # chance that the next order comes from the same parent order as the last
-    impact_bps: float = 0.15       # how far an order the size of a resting one moves the price for a while, basis points
+    impact_bps: float = 0.08       # how far an order the size of a resting one moves the price for a while, basis points
     impact_s: float = 10.0         # time constant with which that goes away, seconds
-    spread_bps: float = 0.6        # spread to which makers return, basis points
+    spread_bps: float = 0.5        # spread to which makers return, basis points
     size_quote: float = 230.0      # median market order, quote currency
     size_sigma: float = 2.1        # spread of log size
     size_tail: float = 1.2         # exponent of the Pareto tail of sizes
@@ -97,11 +99,12 @@ class SimParams:
     t0: int = 1_704_067_200 * SECOND  # first instant, ns UTC
     quotes: bool = False           # also emit QUOTE rows when the best bid or ask changes
 
-# %% ../../nbs/data/150_simmarket.ipynb #80a770a4
+# %% ../../nbs/data/150_simmarket.ipynb #eb6cc0de
 sim_dt = np.dtype([
     ("rng", "u8"), ("ts", "i8"), ("trades", "i8"), ("orders", "i8"), ("until", "i8"),  # random word, now, last trade id, orders, end of the regime
     ("total", "f8", 3), ("shared", "f8", 3), ("scale", "f8", 3),                       # excitation per time scale: sum, share of all, its common factor
     ("factor", "f8"), ("anchor", "f8"), ("clock", "f8"), ("dir", "f8"), ("regime", "i8"),
+    ("mood", "f8"), ("lift", "f8"), ("mood_at", "i8"),                                 # how busy the day is: log, factor, next change
     ("pend", "i8"), ("pend_at", "i8"),                                                 # rows made but not yet handed out
 ], align=True)
 
@@ -110,15 +113,16 @@ simsym_dt = np.dtype([
     ("impact", "f8"), ("heat", "f8", 3),                                                   # the dent orders left, excitation
     ("side", "i8", SLOTS), ("left", "i8", SLOTS), ("size", "f8", SLOTS), ("slot", "i8"),   # parent orders: side, children left, log size
     ("bid", "i8", DEPTH), ("bid_lots", "i8", DEPTH), ("ask", "i8", DEPTH), ("ask_lots", "i8", DEPTH),  # resting orders, best first, ticks and lots
+    ("memory", "f8", 3), ("surprise", "f8"),                                               # recent sides at three speeds; mean square surprise
     ("told", "i8", 4),                                                                     # last quote emitted
     ("tick", "f8"), ("lot", "f8"), ("weight", "f8"), ("sigma", "f8"), ("load", "f8"), ("idio", "f8"), ("size_med", "f8"), ("rest_med", "f8"),  # fixed
 ], align=True)
 
 simpar_dt = np.dtype([(f.name, "f8") for f in fields(SimParams) if f.name not in ("t0", "stamp_ns", "quotes")]
-                     + [("stamp_ns", "i8"), ("quotes", "i8"), ("base", "f8"), ("order_var", "f8"), ("jump", "f8", 3), ("beta", "f8", 3),
+                     + [("stamp_ns", "i8"), ("quotes", "i8"), ("base", "f8"), ("order_var", "f8"), ("count", "f8"), ("jump", "f8", 3), ("beta", "f8", 3),
                         ("var_mul", "f8", 3), ("rate_mul", "f8", 3), ("spread_mul", "f8", 3), ("stay", "f8", 3)], align=True)
 
-# %% ../../nbs/data/150_simmarket.ipynb #85a70e18
+# %% ../../nbs/data/150_simmarket.ipynb #22103494
 @njit
 def _pick(st, sym):  # instrument by base weight
     u, n = _uniform(st), sym.size
@@ -148,18 +152,27 @@ def _fade(st, sym, par, dt):  # let excitation fade for `dt` seconds
             g.scale[k] = 1.0
 
 @njit
+def _stir(st, par):  # the mood wanders: an autoregressive step every five minutes or so
+    g, p = st[0], par[0]
+    g.mood = 0.85 * g.mood + 0.5268 * _normal(st)
+    g.lift = _exp(p.mood * g.mood - 0.5 * p.mood * p.mood)
+    g.mood_at = g.ts + np.int64(-_log(_uniform(st)) * 300e9) + 1
+
+@njit
 def _arrive(st, sym, par):  # advance to the next market order; its instrument
     g, p, n, since = st[0], par[0], sym.size, st[0].ts
     while True:
-        base = p.base * p.rate_mul[g.regime]
+        base = p.base * p.rate_mul[g.regime] * g.lift
         lam = base + g.total[0] * g.scale[0] + g.total[1] * g.scale[1] + g.total[2] * g.scale[2]
         dt = -_log(_uniform(st)) / lam
-        left = (g.until - g.ts) * 1e-9
+        until = min(g.until, g.mood_at)
+        left = (until - g.ts) * 1e-9
         if dt >= left:
             _fade(st, sym, par, left)
-            _move(st, par, (g.until - since) * 1e-9, 0)
-            g.ts = since = g.until
-            _switch(st, par)
+            _move(st, par, (until - since) * 1e-9)
+            g.ts = since = until
+            if until == g.until: _switch(st, par)
+            else: _stir(st, par)
             continue
         _fade(st, sym, par, dt)
         g.ts += np.int64(dt * 1e9)
@@ -184,21 +197,39 @@ def _arrive(st, sym, par):  # advance to the next market order; its instrument
             sym[i].heat[k] += (1.0 - p.cross) * a
             g.shared[k] += p.cross * a
             g.total[k] += a
-        _move(st, par, (g.ts - since) * 1e-9, 1)
+        _move(st, par, (g.ts - since) * 1e-9)
         g.orders += 1
         return i
 
-# %% ../../nbs/data/150_simmarket.ipynb #3a2d0ef8
+# %% ../../nbs/data/150_simmarket.ipynb #cb068e8d
+_NEWS = 0.35
+
 @njit
-def _move(st, par, dt, orders):  # run the variance clock and the factor over `dt` seconds and 0 or 1 orders
+def _move(st, par, dt):  # let the variance clock and the factor run for `dt` seconds
     g, p = st[0], par[0]
-    dv = p.var_mul[g.regime] * ((1.0 - p.activity) * dt + p.order_var * orders)
+    dv = (1.0 - p.activity) * dt * p.var_mul[g.regime]
     g.clock += dv
-    z = _normal(st)
-    if orders and _uniform(st) < 0.01: z *= 5.0
-    g.factor += np.sqrt(dv) * z
+    g.factor += np.sqrt(dv) * _normal(st)
     if g.regime == TREND: g.factor += g.dir * dt / np.sqrt(p.trend_s)
     elif g.regime == RANGE: g.factor -= (g.factor - g.anchor) * min(1.0, dt / p.range_s)
+
+@njit
+def _news(st, s, par, side):  # what the price learns from an order
+    g, p = st[0], par[0]
+    m = s.memory
+    u = side - 0.27 * m[0] - 0.31 * m[1] - 0.39 * m[2]
+    m[0], m[1], m[2] = 0.3 * m[0] + 0.7 * side, 0.9 * m[1] + 0.1 * side, 0.99 * m[2] + 0.01 * side
+    s.surprise += 0.001 * (u * u - s.surprise)
+    if _uniform(st) >= _NEWS: return
+    d = np.sqrt(p.order_var * p.var_mul[g.regime] / _NEWS)
+    z = p.informed * u / np.sqrt(s.surprise) + np.sqrt(1.0 - p.informed * p.informed) * _normal(st)
+    a, b = s.load / np.sqrt(p.count), s.idio  # what of the variance is the factor's, what its own
+    c = np.sqrt(a * a + b * b)
+    df = d / np.sqrt(p.count) * (a * z + b * _normal(st)) / c
+    g.factor += df
+    s.factor += df
+    r = s.sigma * d * c * z
+    s.price *= 1.0 + r + 0.5 * r * r
 
 @njit
 def _switch(st, par):  # enter the next regime
@@ -212,14 +243,14 @@ def _switch(st, par):  # enter the next regime
     if nxt == SHOCK: g.factor += g.dir * (8.0 - 8.0 * _log(_uniform(st)))
     g.until = g.ts + np.int64(-_log(_uniform(st)) * p.stay[nxt] * 1e9) + 1
 
-# %% ../../nbs/data/150_simmarket.ipynb #9d1e696b
+# %% ../../nbs/data/150_simmarket.ipynb #0f885d1a
 @njit
 def _child(st, s, par):  # side and lots of the next market order
     g, p = st[0], par[0]
     if _uniform(st) >= p.stick: s.slot = np.int64(_uniform(st) * SLOTS)
     j = s.slot
     if s.left[j] <= 0:
-        tilt = 0.25 * g.dir if g.regime == TREND else (0.4 * g.dir if g.regime == SHOCK else 0.0)
+        tilt = 0.25 * g.dir if g.regime == TREND else (0.2 * g.dir if g.regime == SHOCK else 0.0)
         s.side[j] = BUY if _uniform(st) < 0.5 + tilt * s.load else SELL
         s.left[j] = np.int64(min(20000.0, np.ceil(_exp(-_log(_uniform(st)) / p.meta_tail))))
         s.size[j] = 0.7 * p.size_sigma * _normal(st)
@@ -228,7 +259,7 @@ def _child(st, s, par):  # side and lots of the next market order
     else: lots = s.size_med * _exp(s.size[j] + 0.714 * p.size_sigma * _normal(st))
     return s.side[j], max(1, np.int64(min(lots, 1e12)))
 
-# %% ../../nbs/data/150_simmarket.ipynb #2969e3f1
+# %% ../../nbs/data/150_simmarket.ipynb #1cb72820
 @njit
 def _rest(s, u):  # lots of a new resting order: log-logistic, median `rest_med`, tail exponent 0.8, at most 10,000 medians
     a = u / (1.0 - u)
@@ -236,10 +267,10 @@ def _rest(s, u):  # lots of a new resting order: log-logistic, median `rest_med`
 
 @njit
 def _tail(st, s, tick, lots, k, sign, first):  # fill places k.. behind those that stand; `sign` -1 for bids
-    gap, at = 1e-4 * s.price / s.tick, first if k == 0 else tick[k - 1]
+    gap, at = 0.7e-4 * s.price / s.tick, first if k == 0 else tick[k - 1]
     for j in range(k, DEPTH):
         r = _next(st)
-        u = np.float64(np.int64(r & _M32)) * (3.0 / 4294967296.0) - 2.0  # low half: step in price; high half: size
+        u = np.float64(np.int64(r & _M32)) * (4.0 / 4294967296.0) - 3.0  # low half: step in price; high half: size
         if j > 0 and u > 0.0: at += sign * (1 + np.int64(u * u * gap))
         tick[j], lots[j] = at, _rest(s, (np.float64(np.int64(r >> _S32)) + 0.5) / 4294967296.0)
 
@@ -314,6 +345,7 @@ def _order(st, sym, par, out, k):  # one market order: rows from out[k]; next fr
         last = tick[j - 1]
         _shift(tick, there, j)
         _tail(st, s, tick, there, DEPTH - j, np.int64(side), last + side)
+    _news(st, s, par, side)
     s.impact += side * p.impact_bps * 1e-4 * np.sqrt(min(9.0, done / s.rest_med))
     if p.quotes: k = _quote(s, out, k, stamp, i)
     return k
@@ -340,7 +372,7 @@ def sim_step(
             g.pend_at += 1
             k += 1
 
-# %% ../../nbs/data/150_simmarket.ipynb #4cd43b46
+# %% ../../nbs/data/150_simmarket.ipynb #b1353366
 #         symbol     price   tick      lot        vol   (beyond these: SIM8/USD, SIM9/USD ...)
 _TABLE = [("BTC/USD", 60_000., "0.1", "0.00001", 1.0), ("ETH/USD", 3_000., "0.01", "0.0001", 1.2), ("SOL/USD", 150., "0.01", "0.001", 1.6),
           ("XRP/USD", 0.55, "0.0001", "0.1", 1.3), ("ADA/USD", 0.45, "0.0001", "0.1", 1.4), ("DOGE/USD", 0.12, "0.00001", "1", 1.6),
@@ -369,9 +401,10 @@ def sim_instruments(
     return [Instrument(venue="sim", symbol=s, market="spot", base=s.split("/")[0], quote="USD", tick=tick, lot=lot, cash_unit="0.00000001",
                        min_notional="5", maker="0.0002", taker="0.0005") for s, _, tick, lot, _ in _listed(symbols)]
 
-_BOUNDS = dict(corr=(0, 1), burst=(0, 0.98), cross=(0, 1), activity=(0, 1), stick=(0, 0.99), meta_tail=(1.05, 10), size_tail=(1.05, 10), size_sigma=(0, 5),
-               rate_per_s=(1e-3, 1e4), vol_bps_min=(0, 1000), impact_bps=(0, 100), impact_s=(0.01, 1e5), spread_bps=(0, 1000), size_quote=(1, 1e9),
-               rest_quote=(1, 1e9), range_s=(1, 1e9), trend_s=(1, 1e9), shock_s=(1, 1e9), stamp_ns=(1, SECOND), t0=(1, 4 * 10**18))
+_BOUNDS = dict(
+    corr=(0, 1), burst=(0, 0.98), mood=(0, 3), cross=(0, 1), activity=(0, 1), informed=(0, 1), stick=(0, 0.99), meta_tail=(1.05, 10), size_tail=(1.05, 10),
+    size_sigma=(0, 5), rate_per_s=(1e-3, 1e4), vol_bps_min=(0, 1000), impact_bps=(0, 100), impact_s=(0.01, 1e5), spread_bps=(0, 1000), size_quote=(1, 1e9),
+    rest_quote=(1, 1e9), range_s=(1, 1e9), trend_s=(1, 1e9), shock_s=(1, 1e9), stamp_ns=(1, SECOND), t0=(1, 4 * 10**18))
 
 def _checked(
     params: dict,  # Names and values of `SimParams`
@@ -401,16 +434,18 @@ class SimMarket:
         for f in fields(SimParams):
             if f.name in simpar_dt.names: self.par[f.name] = getattr(p, f.name)
         q = self.par[0]
-        q["base"], q["order_var"] = p.rate_per_s * n * (1 - p.burst), p.activity / (p.rate_per_s * n)
+        q["base"], q["order_var"], q["count"] = p.rate_per_s * n * (1 - p.burst), p.activity / p.rate_per_s, n
         q["beta"] = 1/128, 1/4, 16.0  # ratios 2**5 and 2**6, which `_fade` relies on
-        q["jump"] = p.burst * np.array([0.22, 0.25, 0.53]) * q["beta"]
+        q["jump"] = p.burst * np.array([0.17, 0.25, 0.58]) * q["beta"]
         q["var_mul"], q["rate_mul"], q["spread_mul"], q["stay"] = (1, 1.2, 5), (1, 1.3, 4), (1, 1.2, 3), (p.range_s, p.trend_s, p.shock_s)
         g = self.st[0]
         g["rng"], g["ts"], g["until"], g["scale"], g["dir"] = np.uint64(self.seed & (2**64 - 1)), p.t0, p.t0 + int(p.range_s * SECOND), 1.0, 1.0
+        g["lift"], g["mood_at"] = 1.0, p.t0
         g["total"] = g["shared"] = p.rate_per_s * n * q["jump"] / q["beta"]
         for s, (_, price, tick, lot, vol) in zip(self.sym, listed, strict=True):
             s["price"], s["tick"], s["lot"], s["weight"], s["ts"] = price, float(tick), float(lot), 1 / n, p.t0
             s["sigma"], s["load"], s["idio"] = vol * p.vol_bps_min * 1e-4 / np.sqrt(60.0), np.sqrt(p.corr), np.sqrt(1 - p.corr)
+            s["surprise"] = 0.81
             s["size_med"], s["rest_med"] = p.size_quote / price / float(lot), p.rest_quote / price / float(lot)
             at = int(price / float(tick))
             s["bid"], s["ask"] = at - 1 - np.arange(DEPTH), at + 1 + np.arange(DEPTH)
@@ -464,3 +499,71 @@ def sim_events(
     if n_events < 0: raise ConfigError(f"n_events is {n_events}, it cannot be negative", key="n_events", value=n_events, rule="n_events >= 0")
     m = SimMarket(seed, symbols, **params)
     return m.next(int(n_events)), m.instruments
+
+# %% ../../nbs/data/150_simmarket.ipynb #d8d7aa98
+def tape_facts(
+    ev: np.ndarray,  # `event_dt` of one instrument, trades
+) -> dict:  # Name to number, or to (x, y) of a curve
+    "What trade tapes are known by: bursts, long memory of signs, heavy sizes, fat and clustered returns."
+    ev = ev[ev["kind"] == TRADE]
+    t, px, sign, qty = ev["ts"] / 1e9, ev["px"], ev["side"].astype(float), ev["qty"]
+    def acf(x, lags):
+        x = x - x.mean()
+        return np.array([(x[:-k] * x[k:]).mean() for k in lags]) / x.var()
+    def survival(x, points=60):
+        x = np.sort(x[x > 0])
+        k = np.unique(np.geomspace(1, len(x), points).astype(int))
+        return x[len(x) - k], k / len(x)
+    def last(w):
+        b = ((t - t[0]) // w).astype(int)
+        p = np.full(b[-1] + 1, np.nan)
+        p[b] = px
+        return p[np.maximum.accumulate(np.where(np.isnan(p), 0, np.arange(len(p))))]
+    flip, out = sign[1:] != sign[:-1], {}
+    out["trades a second"] = len(ev) / (t[-1] - t[0])
+    out["share with the time stamp of the one before, %"] = 100 * (np.diff(ev["ts"]) == 0).mean()
+    out["share with the price of the one before, %"] = 100 * (np.diff(px) == 0).mean()
+    out["share that turns side, %"] = 100 * flip.mean()
+    out["median price step when side turns, bp"] = 1e4 * np.median(np.abs(np.diff(np.log(px)))[flip])
+    big = np.sort(qty)[-max(20, len(qty) // 200):]
+    out["tail exponent of size (Hill, top 0.5 %)"] = 1 / np.log(big[1:] / big[0]).mean()
+    for w, name in ((10, "10 s"), (60, "1 min"), (300, "5 min")):
+        r = np.diff(np.log(last(w)))
+        a = acf(np.abs(r), [1])[0]
+        out |= {f"volatility over {name}, bp": 1e4 * r.std(), f"excess kurtosis over {name}": ((r - r.mean()) ** 4).mean() / r.var() ** 2 - 3,
+                f"correlation of |return| with the next, {name}": a, f"correlation of return with the next, {name}": acf(r, [1])[0]}
+    p30 = np.log(last(30))
+    net = np.bincount(((t - t[0]) // 30).astype(int), sign, len(p30))
+    out["correlation of 30 s net trades with the return, same"] = np.corrcoef(net[1:], np.diff(p30))[0, 1]
+    out["correlation of 30 s net trades with the return, next"] = np.corrcoef(net[1:-1], np.diff(p30)[1:])[0, 1]
+    ws = np.array([1, 3, 10, 30, 100, 300])
+    fano = []
+    for w in ws:
+        c = np.bincount(((t - t[0]) // w).astype(int))[:-1]
+        fano.append(c.var() / c.mean())
+    out["dispersion of counts over 1 s"], out["dispersion of counts over 100 s"] = fano[0], fano[4]
+    lags = np.unique(np.geomspace(1, 1000, 28).astype(int))
+    steps = np.unique(np.geomspace(1, 120, 20).astype(int))
+    r = np.abs(np.diff(np.log(last(10))))
+    out["curves"] = {"waiting time above, s": survival(np.diff(t)), "dispersion of counts, by window in s": (ws, np.array(fano)),
+                     "correlation of signs, by lag in trades": (lags, acf(sign, lags)), "size above, over the median": survival(qty / np.median(qty)),
+                     "|10 s return| above, over the mean": survival(r / r.mean()), "correlation of |10 s return|, by lag": (steps, acf(r, steps))}
+    return out
+
+def plot_facts(
+    facts: dict,  # Name of a tape to its `tape_facts`
+) -> "go.Figure":  # noqa: F821
+    "The curves of several tapes, one panel each."
+    from plotly.subplots import make_subplots
+    names, colors = list(next(iter(facts.values()))["curves"]), ["#1f77b4", "#d62728", "#2ca02c", "#9467bd"]
+    fig = make_subplots(2, 3, subplot_titles=names, vertical_spacing=0.14)
+    for (tape, f), color in zip(facts.items(), colors, strict=False):
+        for j, (x, y) in enumerate(f["curves"].values()):
+            k = y > 0
+            fig.add_scatter(x=np.round(x[k], 6), y=np.round(y[k], 7), name=tape, mode="lines", legendgroup=tape, showlegend=j == 0,
+                            line=dict(color=color, width=1.6), row=j // 3 + 1, col=j % 3 + 1)
+    fig.update_xaxes(type="log", exponentformat="power", dtick=1)
+    fig.update_yaxes(type="log", exponentformat="power", dtick=1)
+    fig.update_yaxes(dtick="D2", row=1, col=3)
+    fig.update_yaxes(dtick="D2", row=2, col=3)
+    return fig.update_layout(height=560, template="plotly_white", legend=dict(orientation="h", y=-0.08), margin=dict(t=50, l=40, r=20))
