@@ -32,7 +32,7 @@ def read_notes(path) -> dict:
     try: return json.loads(Path(path).read_text())
     except (OSError, ValueError): return {}
 
-# %% ../../nbs/jobs/900_papermill_engine.ipynb #3bb43df1
+# %% ../../nbs/jobs/900_papermill_engine.ipynb #0238e91c
 TYPES = {"int": int, "float": float, "str": str, "bool": bool, "dict": dict, "list": list}
 
 def as_declared(
@@ -61,6 +61,7 @@ def declared(
 ) -> dict:  # name -> dict(type, default, help); {} without a parameters cell
     "Parameters of a notebook, as papermill reads them."
     from papermill.inspection import _infer_parameters
+    for c in nb.cells: c.metadata.setdefault("tags", [])
     return {p.name: dict(type=p.inferred_type_name, default=p.default, help=p.help) for p in _infer_parameters(nb)}
 
 def check_parameters(
@@ -105,7 +106,7 @@ class _Stop:
         if self.kernel:
             with suppress(ProcessLookupError): os.kill(self.kernel, signal.SIGINT)
 
-# %% ../../nbs/jobs/900_papermill_engine.ipynb #3d570d05
+# %% ../../nbs/jobs/900_papermill_engine.ipynb #6a238b5c
 BEAT_S, SAVE_S = 1., 5.
 
 @cache
@@ -144,6 +145,7 @@ def _classes():
     class Client(PapermillNotebookClient):
         def create_kernel_manager(self):
             km = super().create_kernel_manager()
+            if os.name == "posix": km.transport = "ipc"  # no ports, no eavesdropping
             if km.kernel_spec and km.kernel_spec.language == "python":  # the interpreter that has the kit, whatever a user's kernelspec says
                 km.kernel_spec.argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
             return km

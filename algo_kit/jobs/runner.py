@@ -7,8 +7,9 @@ __all__ = ['OURS', 'RESULT', 'job_values', 'spec_fields', 'job_spec', 'short_err
            'finish', 'run_files', 'markdown', 'as_markdown', 'show_spec', 'show_wiring', 'show_summary', 'show_figures',
            'show_table', 'show_positions', 'job_places', 'jobs_ls', 'find_job', 'run_job']
 
-# %% ../../nbs/jobs/910_runner.ipynb #4ecfcf64
-import html, json, os, threading
+# %% ../../nbs/jobs/910_runner.ipynb #0b1b914c
+import html, json, os, threading, time
+from contextlib import suppress
 from pathlib import Path
 
 from ..core import errors
@@ -64,26 +65,33 @@ def short_errors():
         shell._showtraceback(etype, e, lines)
     ip.set_custom_exc((KitError,), handler)
 
-# %% ../../nbs/jobs/910_runner.ipynb #910f17b6
+# %% ../../nbs/jobs/910_runner.ipynb #dcb2c869
+def _replace(path, doc):
+    tmp = path.with_name(f".{path.name}.tmp")
+    tmp.write_text(json.dumps(doc, default=plain))
+    os.replace(tmp, path)
+
 def follow(
-    trader,  # Started: status(), stop(now), join(timeout), error
+    trader,  # Started: status(), stop(now), join(timeout), which raises what the trader raised
     tick=None,  # f(status) every `every_s`
     every_s: float = 0.25,
 ) -> dict:  # The trader's result
-    "Wait for a trader; an interrupt becomes an orderly stop."
-    asked = 0
+    "Wait for a trader; an interrupt becomes an orderly stop. What it last said lies in `status.json` of its run folder."
+    asked, place, told = 0, getattr(trader, "dir", None), 0.
     while True:
         try:
-            out = trader.join(every_s)
-            if tick: tick(trader.status())
-            if trader.error: raise trader.error
+            out, s = trader.join(every_s), trader.status()
+            if tick: tick(s)
+            if place and (out is not None or time.monotonic() - told > 1):
+                told = time.monotonic()
+                with suppress(OSError): _replace(Path(place)/"status.json", s)
             if out is not None: return out
         except KeyboardInterrupt:
             asked += 1
             if asked > 2: raise
             trader.stop(now=asked > 1)
 
-# %% ../../nbs/jobs/910_runner.ipynb #4ff8dd9b
+# %% ../../nbs/jobs/910_runner.ipynb #50e6958b
 def _n(x): return "–" if x is None else f"{x:,.0f}"
 
 def progress_html(
@@ -103,7 +111,8 @@ def progress_html(
              ("lag", f"{s['lag_s']:.2f} s" if s.get("lag_s") else "–")]
     bar = "height:6px;border-radius:3px;"
     bar = f'<div style="{bar}background:#E8EBEF;margin:6px 0 10px"><div style="{bar}width:{share:.1%};background:#2F6DA3"></div></div>'
-    head = f'<b>{html.escape(str(s.get("status", "")))}</b> &nbsp; {done:,}' + (f" of {n:,} events ({share:.1%})" if n else " events")
+    word = "compiling its kernels" if s.get("status") == "running" and not done else str(s.get("status", ""))
+    head = f'<b>{html.escape(word)}</b> &nbsp; {done:,}' + (f" of {n:,} events ({share:.1%})" if n else " events")
     row = "".join(f'<div><div style="color:#66727F;font-size:12px">{k}</div><div>{html.escape(str(v))}</div></div>' for k, v in cells)
     return (f'<div style="max-width:860px;font-size:14px;font-variant-numeric:tabular-nums">{head}, {rate:,.0f} a second{left}{bar if n else "<br>"}'
             f'<div style="display:flex;gap:28px;flex-wrap:wrap">{row}</div></div>')
@@ -124,18 +133,23 @@ def watch(
     if shown: shown.update(HTML(progress_html(trader.status() | {k: out[k] for k in ("status", "events", "decisions", "orders", "fills") if k in out})))
     return out
 
-# %% ../../nbs/jobs/910_runner.ipynb #212cb707
+# %% ../../nbs/jobs/910_runner.ipynb #e9b98e5c
 RESULT = "run dir status events decisions orders fills state_hash passport resumed".split()
 
 def finish(
     result: dict,  # What the trader returned
+    report: bool = True,  # Write report.html too
 ) -> dict:  # The same with metrics and files: what `--json` prints
     "Metrics and report of a run that has ended."
     from algo_kit.research.metrics import run_metrics
-    from algo_kit.research.tearsheet import tear_sheet
     d = Path(result["dir"])
     out = dict(result) | dict(metrics=run_metrics(d))
-    tear_sheet(d)
+    if report:
+        try: import jinja2, plotly  # noqa: F401
+        except ModuleNotFoundError as e: out["report"] = f"not written: {e.name} is missing, pip install 'algo_kit[research]'"
+        else:
+            from algo_kit.research.tearsheet import tear_sheet
+            out["report"] = str(tear_sheet(d))
     out["files"] = run_files(d)
     note(result=json.loads(json.dumps(out, default=plain)), run_dir=str(d.resolve()))
     return out
@@ -144,7 +158,7 @@ def run_files(d) -> list[str]:
     "Files of a run, for people: report, notebook, metrics first."
     first = ["report.html", "executed.ipynb", "metrics.json", "manifest.json"]
     kinds = (".json", ".parquet", ".html", ".ipynb", ".jsonl")
-    names = sorted(p.name for p in Path(d).iterdir() if p.suffix in kinds and p.name != "heartbeat.json" and p.name[0] != ".")
+    names = sorted(p.name for p in Path(d).iterdir() if p.suffix in kinds and p.name not in ("heartbeat.json", "status.json") and p.name[0] != ".")
     return [str(Path(d)/n) for n in [n for n in first if n in names] + [n for n in names if n not in first]]
 
 # %% ../../nbs/jobs/910_runner.ipynb #0fe4e311
