@@ -17,7 +17,7 @@ from ..core.records import BAR, BAR_OHL, CMD_GAP, COMMAND, QUOTE, TRADE, event_d
 from ..core.times import wall_ns
 from .instruments import instrument_from
 
-# %% ../../nbs/data/160_feeds.ipynb #2ead7d5c
+# %% ../../nbs/data/160_feeds.ipynb #bdb95b99
 class EndOfFeed(StopIteration):
     "Nothing will ever come again. A `StopIteration`, so a `for` loop simply ends."
 
@@ -94,6 +94,10 @@ class Feed:
     def __next__(self): return self.next(None)
     def __enter__(self): return self
     def __exit__(self, *_): self.close()
+
+    def now_ns(self) -> int:  # ns UTC; 0 when only the events tell
+        "What o'clock it is in the market, for timers that must run when nothing trades."
+        return 0
 
     def quiet_s(self) -> float:  # Seconds since the last sign of life; infinite before the first
         "How long nothing has been heard: what a stall is detected by."
@@ -441,7 +445,7 @@ def serve_events(
     "Serve a market on a TCP port."
     return EventServer(source, host, port, speed, **more)
 
-# %% ../../nbs/data/160_feeds.ipynb #75e4a82d
+# %% ../../nbs/data/160_feeds.ipynb #462ec673
 class SocketFeed(Feed):
     "Takes a served market from a TCP port."
     def __init__(self,
@@ -500,7 +504,8 @@ class SocketFeed(Feed):
         elif self.next_seq <= 0: self.next_seq = seq
         self.instruments, self.epoch, self.last_received_ns = ins, epoch, wall_ns()
 
-    def _now(self):
+    def now_ns(self) -> int:  # ns UTC; 0 at speed `max`
+        "The served market's clock."
         if self.speed is None: return 0
         return self.t0 + int((wall_ns() - self.t0_wall) * self.speed)
 
@@ -521,7 +526,7 @@ class SocketFeed(Feed):
             self.stats["gaps"], self.stats["missed"], self._hole = self.stats["gaps"] + 1, self.stats["missed"] + max(0, self._hole), None
             a = np.concatenate([g, a])
         a["seq"] = 0
-        if now := self._now():
+        if now := self.now_ns():
             now = max(now, self._last_recv)
             self.stats["ahead"] += int((a["ts"] > now).sum())
             a["recv"] = np.maximum(now, np.maximum.accumulate(a["ts"]))
