@@ -10,7 +10,7 @@ import numpy as np
 
 from ..core.cache import njit
 
-# %% ../../nbs/analyzers/200_flow.ipynb #5e2225bc
+# %% ../../nbs/analyzers/200_flow.ipynb #ccd5163b
 BUCKETS = 512  # longest memory, in evaluations
 flow_dt = np.dtype([
     ("buy", "f8", (BUCKETS,)), ("sell", "f8", (BUCKETS,)), ("n", "i8", (BUCKETS,)), ("big_buy", "f8", (BUCKETS,)), ("big_sell", "f8", (BUCKETS,)),
@@ -89,7 +89,8 @@ def flow(
     "Flow ratio at each evaluation instant, from the same step that trades."
     every = int(every_s * 1e9)
     k = int(round(window_s / every_s))
-    if k < 1 or k > BUCKETS or abs(k * every_s - window_s) > 1e-9: raise ValueError(f"window_s must be 1 to {BUCKETS} times every_s, got {window_s} and {every_s}")
+    if k < 1 or k > BUCKETS or abs(k * every_s - window_s) > 1e-9:
+        raise ValueError(f"window_s must be 1 to {BUCKETS} times every_s, got {window_s} and {every_s}")
     ts = np.ascontiguousarray(ts, np.int64)
     st = np.zeros(1, flow_dt) if st is None else st
     out = np.empty((int(ts[-1] // every - ts[0] // every) if ts.size else 0, 4))

@@ -72,7 +72,7 @@ def to_lots(qty, lots_per_qty):
     n = np.int64(r) if abs(t - r) <= 1e-12 * max(1.0, t) else np.int64(np.floor(t))
     return n if qty >= 0 else -n
 
-# %% ../../nbs/core/030_money.ipynb #d5f53dc3
+# %% ../../nbs/core/030_money.ipynb #b8448e40
 def units(
     x,  # Number or decimal string
     unit,  # Size of one unit, as a decimal string or number
@@ -80,8 +80,10 @@ def units(
 ) -> int:  # Whole units
     "`x` as a whole number of `unit`s; an error when it is not one."
     f = Fraction(Decimal(str(x))) / Fraction(Decimal(str(unit)))
-    if f.denominator != 1: raise ConfigError(f"{what} {x} is not a multiple of {unit}", key=what, value=x, rule=f"a multiple of {unit}", hint=f"try {floor(f) * Decimal(str(unit))}")
-    if abs(f.numerator) >= 2**62: raise DataError(f"{what} {x} in units of {unit} does not fit 62 bits", key=what, value=x, rule="|units| < 2**62", hint="declare a larger unit")
+    if f.denominator != 1: raise ConfigError(f"{what} {x} is not a multiple of {unit}", key=what, value=x, rule=f"a multiple of {unit}",
+                                             hint=f"try {floor(f) * Decimal(str(unit))}")
+    if abs(f.numerator) >= 2**62: raise DataError(f"{what} {x} in units of {unit} does not fit 62 bits", key=what, value=x, rule="|units| < 2**62",
+                                                  hint="declare a larger unit")
     return int(f)
 
 def tick_value(

@@ -41,7 +41,7 @@ KIND_NAMES = {TRADE: "trade", QUOTE: "quote", BAR_OHL: "bar_ohl", BAR: "bar", AC
               EXPIRED: "expired", TIMER: "timer", CANDLE: "candle", SIGNAL: "signal", COMMAND: "command"}
 BUY, SELL = 1, -1
 
-# %% ../../nbs/core/020_records.ipynb #c0f746bc
+# %% ../../nbs/core/020_records.ipynb #43fcd6f3
 MARKET, LIMIT, STOP, TRAIL = 1, 2, 3, 4
 TYPE_NAMES = {MARKET: "market", LIMIT: "limit", STOP: "stop", TRAIL: "trailing_stop"}
 INITIALIZED, SUBMITTED, ACCEPTED, PARTIALLY_FILLED, FILLED, CANCELED_, REJECTED, EXPIRED_, UNKNOWN = range(1, 10)
@@ -67,7 +67,8 @@ order_dt = np.dtype([
 decision_dt = np.dtype([
     ("seq", "i8"), ("ts", "i8"), ("order", "i8"),           # event, time, order id (of a cancel: the order it cancels)
     ("qty", "i8"), ("px", "i8"), ("stop", "i8"), ("trail_ppm", "i8"),
-    ("arrival_px", "f8"), ("strength", "f8"), ("value", "f8"), ("threshold", "f8"),  # market when wished; confidence 0..1; what the refusing gate saw, and wanted
+    ("arrival_px", "f8"), ("strength", "f8"), ("value", "f8"), ("threshold", "f8"),
+    # the four: market when wished; confidence 0..1; what the refusing gate saw, and wanted
     ("signal", "i8"),                                       # id of the evaluation that asked
     ("snap", "f8", (4,)),                                   # the strategy's own picture of the market
     ("row", "i4"), ("reason", "i2"), ("gate", "i2"),        # gate that refused, 0: placed
@@ -92,14 +93,15 @@ instrument_dt = np.dtype([
     ("multiplier", "f8"), ("leverage", "f8"), ("market", "i4"), ("short_ok", "i4"),
 ], align=True)
 
-# %% ../../nbs/core/020_records.ipynb #5e948bd7
+# %% ../../nbs/core/020_records.ipynb #8c6ebf8a
 position_dt = np.dtype([
     ("lots", "i8"), ("cost", "i8"), ("realised", "i8"), ("fees", "i8"),   # signed lots; cash units paid for them; P&L of what was closed; fees
     ("buying", "i8"), ("selling", "i8"),                                  # lots in open orders, each side
     ("entry_ts", "i8"), ("signal", "i8"),                                 # first fill of this position; the wish that opened it
     ("last_ts", "i8"), ("last", "f8"), ("entry_px", "f8"),                # last trade; average price paid
     ("best", "f8"),                                                       # best price since entry, from trades as they arrived
-    ("bar_ts", "i8"), ("open", "f8"), ("high", "f8"), ("low", "f8"), ("close", "f8"), ("volume", "f8"), ("buy_volume", "f8"), ("bars", "i8"),  # last closed candle
+    ("bar_ts", "i8"), ("open", "f8"), ("high", "f8"), ("low", "f8"), ("close", "f8"), ("volume", "f8"), ("buy_volume", "f8"),
+    ("bars", "i8"),                                                       # last closed candle, and how many there were
     ("n_open", "i4"), ("n_exit", "i4"),                                   # open orders; those of them that are plain exits
 ], align=True)
 
@@ -118,7 +120,8 @@ request_dt = np.dtype([
 verdict_dt = np.dtype([                   # one cell of the decision ledger: instrument x gate
     ("passed", "i8"), ("refused", "i8"), ("seq", "i8"), ("ts", "i8"), ("value", "f8"), ("threshold", "f8"), ("verdict", "i1"), ("pad", "i1", (7,)),
 ], align=True)
-change_dt = np.dtype([("seq", "i8"), ("ts", "i8"), ("value", "f8"), ("threshold", "f8"), ("row", "i4"), ("gate", "i2"), ("verdict", "i1"), ("pad", "i1")], align=True)
+change_dt = np.dtype([("seq", "i8"), ("ts", "i8"), ("value", "f8"), ("threshold", "f8"), ("row", "i4"), ("gate", "i2"), ("verdict", "i1"), ("pad", "i1")],
+                     align=True)
 equity_dt = np.dtype([("ts", "i8"), ("equity", "i8"), ("cash", "i8"), ("exposure", "i8"), ("fees", "i8")], align=True)
 mark_dt = np.dtype([("ts", "i8"), ("px", "f8"), ("lots", "i8"), ("row", "i4"), ("pad", "i4")], align=True)
 

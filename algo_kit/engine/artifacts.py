@@ -6,13 +6,13 @@
 __all__ = ['TRADE_COLUMNS', 'Table', 'fills_table', 'decisions_table', 'orders_table', 'trades_table', 'equity_table',
            'marks_table', 'gates_json', 'assumptions']
 
-# %% ../../nbs/engine/555_artifacts.ipynb #87b0c05d
+# %% ../../nbs/engine/555_artifacts.ipynb #fe4eb853
 import numpy as np
 
-from ..core.records import MARKETS, REASONS, STATE_NAMES, TYPE_NAMES, WISH_NAMES, PLACE
+from ..core.records import REASONS, STATE_NAMES, TYPE_NAMES, WISH_NAMES, PLACE
 from ..strategies.contract import N_ENGINE_GATES
 
-# %% ../../nbs/engine/555_artifacts.ipynb #bb37c2e4
+# %% ../../nbs/engine/555_artifacts.ipynb #a7bcfb13
 def _words(codes, names): return np.array([names[int(c)] if not isinstance(names, dict) else names.get(int(c), "") for c in codes], dtype=object)
 def _sides(a): return np.where(a > 0, "buy", np.where(a < 0, "sell", "")).astype(object)
 
@@ -29,16 +29,21 @@ class Table:
 def fills_table(t: Table, f: np.ndarray) -> dict:
     "`fill_dt` rows for people."
     r = f["row"]
-    return dict(seq=f["seq"], ts=f["ts"], recv=f["recv"], order=f["order"], trade_id=f["trade_id"], symbol=t.symbol(r), side=_sides(f["side"]), qty=t.qty(r, f["qty"]), price=t.price(r, f["px"]),
-                notional=t.cash(f["notional"]), fee=t.cash(f["fee"]), realised=t.cash(f["realised"]), liquidity=np.where(f["maker"] > 0, "maker", "taker").astype(object), reason=_words(f["reason"], REASONS),
+    return dict(seq=f["seq"], ts=f["ts"], recv=f["recv"], order=f["order"], trade_id=f["trade_id"], symbol=t.symbol(r), side=_sides(f["side"]),
+                qty=t.qty(r, f["qty"]), price=t.price(r, f["px"]),
+                notional=t.cash(f["notional"]), fee=t.cash(f["fee"]), realised=t.cash(f["realised"]), liquidity=np.where(f["maker"] > 0, "maker",
+                        "taker").astype(object), reason=_words(f["reason"], REASONS),
                 arrival_px=f["arrival_px"], position_after=t.qty(r, f["lots_after"]), cash_after=t.cash(f["cash_after"]), qty_lots=f["qty"], px_ticks=f["px"])
 
 def decisions_table(t: Table, d: np.ndarray, gates: tuple) -> dict:
     "`decision_dt` rows for people; `gate` is the gate that refused, empty when placed."
     r, names = d["row"], ("",) + tuple(gates)
-    return dict(seq=d["seq"], ts=d["ts"], wish=_words(d["wish"], WISH_NAMES), symbol=t.symbol(r), side=_sides(d["side"]), type=_words(d["type"], TYPE_NAMES), qty=t.qty(r, d["qty"]), price=t.price(r, d["px"]),
-                stop=t.price(r, d["stop"]), trail=d["trail_ppm"] * 1e-6, reduce_only=d["reduce_only"] > 0, order=d["order"], reason=_words(d["reason"], REASONS), gate=_words(d["gate"], names), value=d["value"],
-                threshold=d["threshold"], strength=d["strength"], arrival_px=d["arrival_px"], signal_id=d["signal"], **{f"snap_{j}": np.ascontiguousarray(d["snap"][:, j]) for j in range(4)})
+    return dict(seq=d["seq"], ts=d["ts"], wish=_words(d["wish"], WISH_NAMES), symbol=t.symbol(r), side=_sides(d["side"]), type=_words(d["type"], TYPE_NAMES),
+                qty=t.qty(r, d["qty"]), price=t.price(r, d["px"]),
+                stop=t.price(r, d["stop"]), trail=d["trail_ppm"] * 1e-6, reduce_only=d["reduce_only"] > 0, order=d["order"], reason=_words(d["reason"],
+                        REASONS), gate=_words(d["gate"], names), value=d["value"],
+                threshold=d["threshold"], strength=d["strength"], arrival_px=d["arrival_px"], signal_id=d["signal"],
+                **{f"snap_{j}": np.ascontiguousarray(d["snap"][:, j]) for j in range(4)})
 
 def orders_table(t: Table, d: np.ndarray, f: np.ndarray, live: np.ndarray, ended: dict) -> dict:
     "One row per placed order: what was wished, what was filled, how it ended."
@@ -47,12 +52,14 @@ def orders_table(t: Table, d: np.ndarray, f: np.ndarray, live: np.ndarray, ended
     for o, q in zip(f["order"].tolist(), f["qty"].tolist(), strict=True): filled[o] = filled.get(o, 0) + q
     r, got, state = d["row"], np.array([filled[o] for o in d["order"].tolist()], "i8"), {int(o["id"]): STATE_NAMES[int(o["state"])] for o in live}
     end = [state.get(o) or ended.get(o) or "FILLED" for o in d["order"].tolist()]
-    return dict(order=d["order"], seq=d["seq"], ts=d["ts"], symbol=t.symbol(r), side=_sides(d["side"]), type=_words(d["type"], TYPE_NAMES), qty=t.qty(r, d["qty"]), filled=t.qty(r, got), price=t.price(r, d["px"]),
-                stop=t.price(r, d["stop"]), trail=d["trail_ppm"] * 1e-6, reduce_only=d["reduce_only"] > 0, reason=_words(d["reason"], REASONS), state=np.array(end, dtype=object))
+    return dict(order=d["order"], seq=d["seq"], ts=d["ts"], symbol=t.symbol(r), side=_sides(d["side"]), type=_words(d["type"], TYPE_NAMES),
+                qty=t.qty(r, d["qty"]), filled=t.qty(r, got), price=t.price(r, d["px"]),
+                stop=t.price(r, d["stop"]), trail=d["trail_ppm"] * 1e-6, reduce_only=d["reduce_only"] > 0, reason=_words(d["reason"],
+                        REASONS), state=np.array(end, dtype=object))
 
-# %% ../../nbs/engine/555_artifacts.ipynb #29177450
-TRADE_COLUMNS = ("trade signal_id strategy symbol side confidence entry_ts exit_ts entry_px exit_px qty fees gross pnl ret slippage_entry slippage_exit exec_ms_entry exec_ms_exit holding_s "
-                 "entry_reason exit_reason snap_0 snap_1 snap_2 snap_3").split()
+# %% ../../nbs/engine/555_artifacts.ipynb #1fdc560d
+TRADE_COLUMNS = ("trade signal_id strategy symbol side confidence entry_ts exit_ts entry_px exit_px qty fees gross pnl ret slippage_entry slippage_exit "
+                 "exec_ms_entry exec_ms_exit holding_s entry_reason exit_reason snap_0 snap_1 snap_2 snap_3").split()
 
 def trades_table(
     t: Table,
@@ -82,15 +89,17 @@ def trades_table(
         we, wx = wish[int(first["order"])], wish[int(last["order"])]
         gross = (b - a) * k["side"] * qty * t.ins["multiplier"][r]
         slip = lambda px, w, side: side * (px / w["arrival_px"] - 1) if w["arrival_px"] > 0 else 0.
-        vals = (n, int(first["order"]), strategy, t.symbols[r], "long" if k["side"] > 0 else "short", float(we["strength"]), int(first["ts"]), int(last["ts"]), a, b, qty, k["fees"], gross, gross - k["fees"],
-                (gross - k["fees"]) / (a * qty * t.ins["multiplier"][r]), slip(a, we, k["side"]), slip(b, wx, -k["side"]), (int(first["recv"]) - int(we["ts"])) / 1e6, (int(last["recv"]) - int(wx["ts"])) / 1e6,
+        vals = (n, int(first["order"]), strategy, t.symbols[r], "long" if k["side"] > 0 else "short", float(we["strength"]), int(first["ts"]),
+                int(last["ts"]), a, b, qty, k["fees"], gross, gross - k["fees"],
+                (gross - k["fees"]) / (a * qty * t.ins["multiplier"][r]), slip(a, we, k["side"]), slip(b, wx,
+                        -k["side"]), (int(first["recv"]) - int(we["ts"])) / 1e6, (int(last["recv"]) - int(wx["ts"])) / 1e6,
                 (int(last["ts"]) - int(first["ts"])) / 1e9, REASONS[int(first["reason"])], REASONS[int(last["reason"])], *(float(v) for v in we["snap"]))
         for c, v in zip(TRADE_COLUMNS, vals, strict=True): out[c].append(v)
     text = {"strategy", "symbol", "side", "entry_reason", "exit_reason"}
     whole = {"trade", "signal_id", "entry_ts", "exit_ts"}
     return {c: np.array(v, object if c in text else "i8" if c in whole else "f8") for c, v in out.items()}
 
-# %% ../../nbs/engine/555_artifacts.ipynb #8c1ac4a4
+# %% ../../nbs/engine/555_artifacts.ipynb #adffdc71
 def equity_table(t: Table, q: np.ndarray) -> dict:
     "The equity curve, quote currency."
     return dict(ts_ns=q["ts"], equity=t.cash(q["equity"]), cash=t.cash(q["cash"]), exposure=t.cash(q["exposure"]), fees=t.cash(q["fees"]))
@@ -102,10 +111,11 @@ def gates_json(t: Table, gates: tuple) -> dict:
     out = []
     for r, sym in enumerate(t.symbols):
         for g, c in zip(gates, t.s.world.rows["led"][r], strict=True):
-            if c["verdict"]: out.append(dict(symbol=sym, gate=g, passed=int(c["passed"]), refused=int(c["refused"]), last_value=float(c["value"]), last_threshold=float(c["threshold"]), last_verdict="pass" if c["verdict"] > 0 else "refuse"))
+            if c["verdict"]: out.append(dict(symbol=sym, gate=g, passed=int(c["passed"]), refused=int(c["refused"]), last_value=float(c["value"]),
+                                             last_threshold=float(c["threshold"]), last_verdict="pass" if c["verdict"] > 0 else "refuse"))
     return dict(names={g: ("engine" if i < N_ENGINE_GATES else "strategy") for i, g in enumerate(gates)}, gates=out)
 
-# %% ../../nbs/engine/555_artifacts.ipynb #79997275
+# %% ../../nbs/engine/555_artifacts.ipynb #0b09b645
 def assumptions(
     s,  # `Settings` of the run
     instruments: list,  # Its `Instrument`s
@@ -114,21 +124,28 @@ def assumptions(
 ) -> list[dict]:  # topic, modelled (yes, partly, no), how
     "The assumptions page."
     v, r = s.venue, s.risk
-    fees = "; ".join(f"{i.symbol}: maker {v.maker_bps if v.maker_bps is not None else float(i.maker) * 1e4:g} bps, taker {v.taker_bps if v.taker_bps is not None else float(i.taker) * 1e4:g} bps" for i in instruments)
+    bps = lambda ours, theirs: ours if ours is not None else float(theirs) * 1e4
+    fees = "; ".join(f"{i.symbol}: maker {bps(v.maker_bps, i.maker):g} bps, taker {bps(v.taker_bps, i.taker):g} bps" for i in instruments)
     lots = "; ".join(f"{i.symbol}: tick {i.tick}, lot {i.lot}, minimum notional {i.min_notional or 0}" for i in instruments)
     fill = "the first trade after arrival" if v.market_fill == "next_trade" else "the last trade before arrival"
     if kind == "candles": fill = "the open of the bar after arrival" if v.market_fill == "next_trade" else "the close of the bar before arrival"
+    stops = f"triggered by a trade at or beyond the stop, filled at that trade {v.slippage_bps:g} bps worse"
+    if kind == "candles": stops = "inside a bar the stop is tried before the new extreme moves it; a gap fills at the open"
+    limits = (f"one order at most {r.max_order_frac:g} of equity, a position {r.max_position_frac:g}, {r.max_open_orders} open orders, "
+              f"{r.max_orders_per_minute} orders a minute, no entry on data older than {r.stale_after_s:g} s")
+    sync = dict(always="every journal frame is synced", group=f"journal written before anything acts on it, synced every {s.journal.sync_ms:g} ms",
+                never="journal written, never synced: a power cut may lose the end")
     rows = [
         ("market orders", "yes", f"filled whole at {fill}, {v.slippage_bps:g} bps worse; size is not limited by what traded"),
         ("limit orders", "partly", "fill only when traded through, at most the size of that trade; a touch fills nothing; no queue position"),
-        ("stops and trailing stops", "yes", f"triggered by a trade at or beyond the stop, filled at that trade {v.slippage_bps:g} bps worse" if kind == "trades" else "inside a bar the stop is tried before the new extreme moves it; a gap fills at the open"),
+        ("stops and trailing stops", "yes", stops),
         ("order book", "no", "the tape has none: no depth, no spread beyond the slippage above"),
         ("market impact", "no", "our orders do not move the price and take nothing from others"),
         ("latency", "yes", f"constant: feed {v.feed_latency_ms:g} ms, order {v.order_latency_ms:g} ms, answer {v.response_latency_ms:g} ms"),
         ("fees", "yes", fees), ("rounding", "yes", f"{lots}; sizes down, fill prices against us, cash in whole units of {instruments[0].cash_unit}"),
         ("funding, borrowing, interest", "no", "not charged"), ("margin and liquidation", "no", "positions are paid in full; spot cannot be sold short"),
-        ("order limits", "yes", f"one order at most {r.max_order_frac:g} of equity, a position {r.max_position_frac:g}, {r.max_open_orders} open orders, {r.max_orders_per_minute} orders a minute, no entry on data older than {r.stale_after_s:g} s"),
+        ("order limits", "yes", limits),
         ("venue outages", "partly", "the tape's own gaps only: nothing fills while nothing trades; no rejects beyond balance, no rate limits of the venue"),
-        ("durability", "yes", {"always": "every journal frame is synced", "group": f"journal written before anything acts on it, synced every {s.journal.sync_ms:g} ms", "never": "journal written, never synced: a power cut may lose the end"}[durability]),
+        ("durability", "yes", sync[durability]),
     ]
     return [dict(topic=a, modelled=b, how=c) for a, b, c in rows]

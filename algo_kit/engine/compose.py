@@ -15,7 +15,7 @@ from ..core.cache import CODE_DIGEST, PACKAGE, cache_base, cache_folder
 from ..core.errors import KitError
 from ..strategies.contract import Strategy, _write_once, on_signal
 
-# %% ../../nbs/engine/530_compose.ipynb #7644e710
+# %% ../../nbs/engine/530_compose.ipynb #f407da9f
 _HOOK = "from ..strategies.contract import hold as on_event"
 _LOADED = {}
 
@@ -55,7 +55,8 @@ def _uncached(f):
     import types
     mod = types.ModuleType(f"driver_cell_{id(f)}")
     if f in _LOADED: return _LOADED[f]
-    src = driver_source("", "").replace("from algo_kit.core.cache import njit", "from functools import partial\nimport numba\nnjit = partial(numba.njit, nogil=True, error_model='numpy')")
+    src = driver_source("", "").replace("from algo_kit.core.cache import njit",
+                                        "from functools import partial\nimport numba\nnjit = partial(numba.njit, nogil=True, error_model='numpy')")
     mod.on_event = f
     exec(compile(src.replace("on_event = None  # set by compose", ""), mod.__name__, "exec"), mod.__dict__)
     return _LOADED.setdefault(f, mod)

@@ -103,7 +103,7 @@ class Journal:
             os.close(self.fd)
             self.fd = None
 
-# %% ../../nbs/engine/540_journal.ipynb #7be18b70
+# %% ../../nbs/engine/540_journal.ipynb #1b48452b
 class Scan:
     "Index of a journal: `frames` is a list of (kind, seq, offset of the payload, size)."
     def __init__(self, path): self.path, self.frames, self.chain, self.end, self.torn = Path(path), [], bytes(CHAIN), 0, 0
@@ -154,7 +154,8 @@ def scan(
             else: f.seek(length + CHAIN, 1)
             s.frames.append((kind, seq, s.end + HEAD.size, length))
             s.end += HEAD.size + length + CHAIN
-            if verify and anchor and s.n == anchor[0] and s.chain.hex() != anchor[1]: raise _bad(path, s.n - 1, "does not match the anchor: the journal was replaced")
+            if verify and anchor and s.n == anchor[0] and s.chain.hex() != anchor[1]: raise _bad(path, s.n - 1,
+                    "does not match the anchor: the journal was replaced")
     if anchor and s.n < anchor[0]: raise _bad(path, s.n, f"is missing: {anchor[0]} frames had been acknowledged, {s.n} are there")
     return s
 

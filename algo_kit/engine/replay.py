@@ -5,23 +5,18 @@
 # %% auto #0
 __all__ = ['open_session', 'replay', 'why']
 
-# %% ../../nbs/engine/570_replay.ipynb #3b05c80a
-from pathlib import Path
-
-import numpy as np
-
+# %% ../../nbs/engine/570_replay.ipynb #329b6b0d
 from ..core.errors import ConfigError, DataError, NotFound, unknown
 from ..core.kitdb import KitDB
 from ..core.runs import find_run
 from ..core.times import iso
 from ..data.instruments import instrument_from
 from ..data.tapes import open_tape, read_rows
-from .journal import END, OUT, SNAP, TAPE, scan, unpack_out
+from .journal import END, scan
 from .session import NEVER, Session, Walk, restore
-from .trader import RunSpec
 from ..strategies.contract import load_strategy
 
-# %% ../../nbs/engine/570_replay.ipynb #e01852b4
+# %% ../../nbs/engine/570_replay.ipynb #81bd3290
 def _settings_of(m):
     from algo_kit.core.settings import load_settings
     return load_settings({k: v for k, v in m["settings"].items() if not k.startswith(("paths.", "log."))})
@@ -46,25 +41,33 @@ class _Rows:
     def whole(self, data=None):
         if self.d.get("kind") == "feed": return self
         src = self.d["source"]
-        more = dict(venue=self.d.get("venue"), symbol=self.d.get("symbol")) if not src.startswith(("sim:", "lake:", "sample")) else {}
-        if src.startswith("sim:"): more |= self.sim
+        more = self.more(src)
         self.tape = open_tape(src, repair=bool(self.d.get("repair")), **more)
-        if self.tape.hash != self.d["hash"]: raise DataError(f"tape {src} is not the one this run traded: its hash differs", key="tape", value=self.tape.hash[:12], rule=self.d["hash"][:12], hint="restore the file")
+        if self.tape.hash != self.d["hash"]: raise DataError(f"tape {src} is not the one this run traded: its hash differs", key="tape",
+                                                             value=self.tape.hash[:12], rule=self.d["hash"][:12], hint="restore the file")
         return self
-    sim = {}
+    block, ahead = None, 1 << 18  # pieces of a live run are small: read on, and keep
     def __call__(self, lo, hi):
         if self.tape is not None: return self.tape.slice(lo, hi)
+        if self.block is None or not (self.block[0] <= lo and hi <= self.block[0] + len(self.block[1])):
+            self.block = lo, self._read(lo, min(max(hi, lo + self.ahead), self.d["rows"]))
+        at, ev = self.block
+        return ev[lo - at:hi - at]
+    def _read(self, lo, hi):
         src = self.d["source"]
-        more = self.sim if src.startswith("sim:") else {} if src.startswith(("lake:", "sample")) else dict(venue=self.d.get("venue"), symbol=self.d.get("symbol"))
-        if self.d.get("repair") or src.startswith(("sim:", "lake:")): return self.whole()(lo, hi)
-        return read_rows(src, lo, hi, **more)
+        if self.d.get("repair") or src.startswith(("sim:", "lake:")): return self.whole().tape.slice(lo, hi)
+        return read_rows(src, lo, hi, **self.more(src))
+    def more(self, src):
+        if src.startswith("sim:"): return self.sim
+        if src.startswith("lake:"): return dict(root=self.root)
+        return {} if src == "sample" else dict(venue=self.d.get("venue"), symbol=self.d.get("symbol"))
 
 def _rows(m, s):
     r = _Rows(m)
-    r.sim = dict(n_events=s.sim.events, symbols=s.sim.symbols)
+    r.sim, r.root = dict(n_events=s.sim.events, symbols=s.sim.symbols), s.paths.data
     return r
 
-# %% ../../nbs/engine/570_replay.ipynb #557aed31
+# %% ../../nbs/engine/570_replay.ipynb #0b6330cf
 _NAMES = dict(dec="decision", fil="fill", ven="venue event", chg="verdict change")
 
 def _compare(made, noted, details):
@@ -101,9 +104,10 @@ def replay(
     want = sc.json(ends[-1])["state_hash"] if ends else m.get("state_hash")
     if want and want != s.hash: n += 1; details.append(f"final state: {want[:12]} journalled, {s.hash[:12]} replayed")
     g = s.clock
-    return dict(run=r.run, dir=str(r.path), events=int(g["events"]), decisions=int(g["decisions"]), orders=int(g["orders"]), fills=int(g["fills"]), state_hash=s.hash, passport=r.read_json("passport.json"), differences=n, details=details)
+    return dict(run=r.run, dir=str(r.path), events=int(g["events"]), decisions=int(g["decisions"]), orders=int(g["orders"]), fills=int(g["fills"]),
+                state_hash=s.hash, passport=r.read_json("passport.json"), differences=n, details=details)
 
-# %% ../../nbs/engine/570_replay.ipynb #49267966
+# %% ../../nbs/engine/570_replay.ipynb #31d3083b
 def why(
     run,  # Run folder, path or name
     symbol: str,  # Instrument
@@ -122,10 +126,13 @@ def why(
     walk = Walk(s, sc, _rows(m, settings), start)
     walk.load_signals()
     walk.run(NEVER if event is None else event, at_ns)
-    if s.seq == 0: raise NotFound(f"run {r.run} has no event at or before {iso(at_ns) if at_ns is not None else event}", key="at", value=at_ns or event, rule="within the run", hint=f"its data begins {iso(m['data'][0]['first_ts'])}" if m["data"][0].get("first_ts") else "")
+    if s.seq == 0: raise NotFound(f"run {r.run} has no event at or before {iso(at_ns) if at_ns is not None else event}", key="at", value=at_ns or event,
+                                  rule="within the run", hint=f"its data begins {iso(m['data'][0]['first_ts'])}" if m["data"][0].get("first_ts") else "")
     if event is not None and s.seq < event: raise NotFound(f"run {r.run} has {s.seq} events, not {event}", key="event", value=event, rule=f"1 to {s.seq}")
     i = symbols.index(symbol)
-    gates = [dict(name=g, value=float(c["value"]), threshold=float(c["threshold"]), margin=abs(float(c["value"]) - float(c["threshold"])) * (1 if c["verdict"] > 0 else -1), verdict="pass" if c["verdict"] > 0 else "refuse", event=int(c["seq"]), ts_ns=int(c["ts"]))
+    gates = [dict(name=g, value=float(c["value"]), threshold=float(c["threshold"]),
+                  margin=abs(float(c["value"]) - float(c["threshold"])) * (1 if c["verdict"] > 0 else -1),
+                  verdict="pass" if c["verdict"] > 0 else "refuse", event=int(c["seq"]), ts_ns=int(c["ts"]))
              for g, c in zip(s.strategy.all_gates, s.world.rows["led"][i], strict=True) if c["verdict"]]
     latest = max((g["ts_ns"] for g in gates), default=0)
     refused = [g["name"] for g in gates if g["ts_ns"] == latest and g["verdict"] == "refuse"]

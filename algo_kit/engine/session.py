@@ -6,14 +6,14 @@
 __all__ = ['ERRORS', 'NEVER', 'engine_config', 'engine_instruments', 'Session', 'candle_frame', 'ask_signals', 'command',
            'Recorder', 'Walk', 'restore']
 
-# %% ../../nbs/engine/550_session.ipynb #70feb225
+# %% ../../nbs/engine/550_session.ipynb #9050bd1b
 import hashlib
 import struct
 from pathlib import Path
 
 import numpy as np
 
-from ..core.errors import ConfigError, DataError, JournalError, KitError, ParityError
+from ..core.errors import ConfigError, JournalError, KitError
 from ..core.records import COMMAND, SIGNAL, TIMEFRAMES, event_dt
 from ..core.runs import whole_file
 from ..data.instruments import records
@@ -22,13 +22,15 @@ from .journal import EVENTS, INSERT, OUT, OUT_DTYPES, SNAP, TAPE, _death, die, p
 from .state import LAST_TRADE, NEXT_TRADE, new_world, pack, state_hash, take, unpack
 from ..strategies.contract import Strategy
 
-# %% ../../nbs/engine/550_session.ipynb #d36a31f1
+# %% ../../nbs/engine/550_session.ipynb #92085d00
 def engine_config(s) -> dict:
     "Fields of `config_dt` from `Settings`."
     v, r, ms = s.venue, s.risk, 1_000_000
-    return dict(feed_ns=round(v.feed_latency_ms * ms), order_ns=round(v.order_latency_ms * ms), resp_ns=round(v.response_latency_ms * ms), slip_ppm=v.slippage_bps * 100,
+    return dict(feed_ns=round(v.feed_latency_ms * ms), order_ns=round(v.order_latency_ms * ms), resp_ns=round(v.response_latency_ms * ms),
+                slip_ppm=v.slippage_bps * 100,
                 fill_mode=LAST_TRADE if v.market_fill == "last_trade" else NEXT_TRADE, sim=1, ask=1, equity_ns=round(s.run.equity_every_s * 1e9),
-                max_order_frac=r.max_order_frac, max_position_frac=r.max_position_frac, max_open=r.max_open_orders, max_rate=r.max_orders_per_minute, stale_ns=round(r.stale_after_s * 1e9))
+                max_order_frac=r.max_order_frac, max_position_frac=r.max_position_frac, max_open=r.max_open_orders, max_rate=r.max_orders_per_minute,
+                stale_ns=round(r.stale_after_s * 1e9))
 
 def engine_instruments(instruments: list, s) -> np.ndarray:
     "`instrument_dt` rows, with the fees of the settings where they are given."
@@ -37,7 +39,7 @@ def engine_instruments(instruments: list, s) -> np.ndarray:
         if bps is not None: a[f] = round(bps * 10_000)
     return a
 
-# %% ../../nbs/engine/550_session.ipynb #034e70e1
+# %% ../../nbs/engine/550_session.ipynb #2141ab62
 ERRORS = {2: "the venue's queue of answers is full", 3: "an amount does not fit 62 bits", 4: "there are too many open orders"}
 NEVER = 2**62
 
@@ -54,10 +56,15 @@ class Session:
         self.strategy, self.params, self.instruments, self.settings = strategy, params, list(instruments), settings
         ins = engine_instruments(instruments, settings)
         units = {float(u) for u in ins["cash_unit"]}
-        if len(units) != 1 or len({i.quote for i in instruments}) != 1: raise ConfigError("instruments of one run must share quote currency and cash unit", key="instruments", value=sorted({i.quote for i in instruments}), rule="one account currency", hint="run them apart")
-        if strategy.signals is not None and len(ins) > 62: raise ConfigError(f"a pandas strategy takes at most 62 instruments, got {len(ins)}", key="instruments", value=len(ins), rule="<= 62", hint="write it as a candle kernel")
+        if len(units) != 1 or len({i.quote for i in instruments}) != 1:
+            raise ConfigError("instruments of one run must share quote currency and cash unit", key="instruments", value=sorted({i.quote for i in instruments}),
+                              rule="one account currency", hint="run them apart")
+        if strategy.signals is not None and len(ins) > 62:
+            raise ConfigError(f"a pandas strategy takes at most 62 instruments, got {len(ins)}", key="instruments", value=len(ins), rule="<= 62",
+                              hint="write it as a candle kernel")
         self.cash_unit = units.pop()
-        self.world = new_world(strategy, params, ins, round(settings.run.cash / self.cash_unit), engine_config(settings) | dict(sim=int(sim)), settings.run.ledger if ledger is None else ledger)
+        self.world = new_world(strategy, params, ins, round(settings.run.cash / self.cash_unit), engine_config(settings) | dict(sim=int(sim)),
+                               settings.run.ledger if ledger is None else ledger)
         self.driver, self.taken = driver(strategy), 0  # `taken`: market events since the start of the run
         self._death = _death()
 
@@ -84,7 +91,8 @@ class Session:
         if not ev.flags.writeable: ev = ev.copy()
         while k < len(ev):
             k = self.driver.run(*w, ev, k, len(ev), stop_seq)
-            if g["error"]: raise KitError(f"engine stopped at event {self.seq}: {ERRORS.get(int(g['error']), g['error'])}", key="engine", value=int(g["error"]), hint="trade smaller or declare larger units")
+            if g["error"]: raise KitError(f"engine stopped at event {self.seq}: {ERRORS.get(int(g['error']), g['error'])}", key="engine",
+                                          value=int(g["error"]), hint="trade smaller or declare larger units")
             self.took = k
             yield take(w)
             if g["asked"]:
@@ -101,11 +109,12 @@ class Session:
         self.driver.sample(*self.world)
         yield take(self.world)
 
-# %% ../../nbs/engine/550_session.ipynb #08d4060f
-def candle_frame(c: np.ndarray) -> "pd.DataFrame":
+# %% ../../nbs/engine/550_session.ipynb #086ef740
+def candle_frame(c: np.ndarray):
     "Closed candles as the DataFrame a strategy sees, indexed by open time."
     import pandas as pd
-    return pd.DataFrame({f: c[f] for f in ("open", "high", "low", "close", "volume", "buy_volume", "sell_volume", "trades")}, index=pd.DatetimeIndex(c["ts"].view("M8[ns]"), tz="UTC", name="ts"))
+    return pd.DataFrame({f: c[f] for f in ("open", "high", "low", "close", "volume", "buy_volume", "sell_volume", "trades")},
+                        index=pd.DatetimeIndex(c["ts"].view("M8[ns]"), tz="UTC", name="ts"))
 
 def ask_signals(s: Session, rows: list) -> np.ndarray:
     "Call the strategy's function for these rows; the SIGNAL events it answers with."
@@ -128,7 +137,7 @@ def command(code: int, now: int) -> np.ndarray:
     e[0]["kind"], e[0]["ref"] = COMMAND, code
     return e
 
-# %% ../../nbs/engine/550_session.ipynb #c53e343e
+# %% ../../nbs/engine/550_session.ipynb #eb6a3eaf
 class Recorder:
     "A session that writes its journal and its snapshots."
     def __init__(self, session: Session, journal, snapshot_events: int = 1_000_000):
@@ -144,7 +153,7 @@ class Recorder:
     def _run(self, ev):
         s, (kind, n) = self.s, self.s._death
         if kind == "event" and s.taken < n <= s.taken + len(ev):  # die in the middle of the work on purpose
-            for out in s.step(ev[:n - s.taken], self._answer): pass
+            for _ in s.step(ev[:n - s.taken], self._answer): pass
             die()
         for out in s.step(ev, self._answer): self._out(out)
 

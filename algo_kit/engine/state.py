@@ -7,18 +7,19 @@ __all__ = ['FOREVER', 'NEXT_TRADE', 'LAST_TRADE', 'config_dt', 'clock_dt', 'vord
            'tally_dt', 'MAX_ORDERS', 'MAX_QUEUE', 'run_dt', 'box_dt', 'World', 'OUTPUTS', 'row_dtype', 'new_world',
            'take', 'state_hash', 'pack', 'unpack']
 
-# %% ../../nbs/engine/500_state.ipynb #b67585e0
+# %% ../../nbs/engine/500_state.ipynb #9634f8fd
 import hashlib
 from collections import namedtuple
 
 import numpy as np
 
 from ..core.errors import ConfigError, DataError, JournalError
-from ..core.records import TIMEFRAMES, account_dt, candle_dt, change_dt, decision_dt, equity_dt, event_dt, fill_dt, instrument_dt, mark_dt, order_dt, position_dt, request_dt, verdict_dt
+from ..core.records import (TIMEFRAMES, account_dt, candle_dt, change_dt, decision_dt, equity_dt, event_dt, fill_dt, instrument_dt, mark_dt, order_dt,
+                                   position_dt, request_dt, verdict_dt)
 from ..data.candles import candle_state_dt
 from ..strategies.contract import MAX_REQUESTS, Strategy, io_dt, signal_state_dt
 
-# %% ../../nbs/engine/500_state.ipynb #4534e77f
+# %% ../../nbs/engine/500_state.ipynb #9af35dd3
 FOREVER = np.iinfo(np.int64).max
 NEXT_TRADE, LAST_TRADE = 0, 1
 config_dt = np.dtype([
@@ -56,7 +57,8 @@ World = namedtuple("World", "k rows o p")  # the run's record, its rows, the out
 def row_dtype(s: Strategy) -> np.dtype:
     "One instrument's row in a run of strategy `s`: what is held, its candle under way, the strategy's state, the ledger, the last closed candles."
     return np.dtype([
-        ("pos", position_dt), ("ins", instrument_dt), ("venue", vposition_dt), ("candle", candle_state_dt), ("st", s.state_dt if s.on_event else signal_state_dt),
+        ("pos", position_dt), ("ins", instrument_dt), ("venue", vposition_dt), ("candle", candle_state_dt),
+        ("st", s.state_dt if s.on_event else signal_state_dt),
         ("led", verdict_dt, (len(s.all_gates),)), ("win", candle_dt, (max(s.window_bars, 1),)),
     ], align=True)
 
@@ -100,7 +102,7 @@ def state_hash(w: World) -> str:  # 64 hex digits
     for a in (k["acct"], r["pos"], live[np.argsort(live["id"])], r["candle"], r["win"], r["st"]): h.update(np.ascontiguousarray(a).tobytes())
     return h.hexdigest()
 
-# %% ../../nbs/engine/500_state.ipynb #506dc159
+# %% ../../nbs/engine/500_state.ipynb #1230e648
 def pack(w: World) -> bytes:
     "The persistent arrays as bytes, digest first."
     data = hashlib.sha256(repr((w.k.dtype, w.rows.dtype, w.rows.shape)).encode()).digest() + w.k.tobytes() + w.rows.tobytes()
@@ -108,10 +110,12 @@ def pack(w: World) -> bytes:
 
 def unpack(w: World, data: bytes):
     "Load `pack`ed bytes into the arrays of `w`, in place; an error when they are damaged or of another shape."
-    if hashlib.sha256(data[32:]).digest() != data[:32]: raise JournalError("snapshot is damaged: digest differs", key="snapshot", rule="SHA-256 over the arrays", hint="an older snapshot is used where there is one")
+    if hashlib.sha256(data[32:]).digest() != data[:32]: raise JournalError("snapshot is damaged: digest differs", key="snapshot",
+                                                                           rule="SHA-256 over the arrays", hint="an older snapshot is used where there is one")
     shape, body = data[32:64], data[64:]
     if shape != hashlib.sha256(repr((w.k.dtype, w.rows.dtype, w.rows.shape)).encode()).digest():
-        raise DataError("snapshot has another layout than this run", key="snapshot", rule="same strategy, parameters and code", hint="start afresh with --fresh")
+        raise DataError("snapshot has another layout than this run", key="snapshot", rule="same strategy, parameters and code",
+                        hint="start afresh with --fresh")
     cfg = w.k["cfg"].copy()
     w.k[:] = np.frombuffer(body[:w.k.nbytes], w.k.dtype)
     w.rows[:] = np.frombuffer(body[w.k.nbytes:], w.rows.dtype)

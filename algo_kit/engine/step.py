@@ -5,13 +5,14 @@
 # %% auto #0
 __all__ = ['R_COMMAND', 'equity_units', 'run', 'drain', 'sample']
 
-# %% ../../nbs/engine/520_step.ipynb #cef7bc3f
+# %% ../../nbs/engine/520_step.ipynb #f585c051
 import numpy as np
 
 from ..core.cache import njit
 from ..core.money import OVERFLOW, mul_div, to_lots, to_ticks
-from ..core.records import (ACCEPTED, ACK, ACTIVE, BAR, BAR_OHL, BUY, CANCEL, CANCELED, CANDLE, CMD_CANCEL_ALL, CMD_FLATTEN, CMD_GAP, CMD_HALT, CMD_REDUCE, CMD_RESUME, COMMAND,
-                                   EXPIRED, FILL, HALTED, LIMIT, MARKET, PARTIALLY_FILLED, PLACE, R, REDUCING, REJECT, SELL, SIGNAL, STOP, SUBMITTED, TIMER, TRADE, TRAIL)
+from ..core.records import (ACCEPTED, ACK, ACTIVE, BAR, BAR_OHL, BUY, CANCEL, CANDLE, CMD_CANCEL_ALL, CMD_FLATTEN, CMD_GAP, CMD_HALT,
+                                   CMD_REDUCE, CMD_RESUME, COMMAND, EXPIRED, FILL, HALTED, LIMIT, MARKET, PARTIALLY_FILLED, PLACE, R, REDUCING,
+                                   SELL, SUBMITTED, TIMER, TRADE)
 from ..data.candles import candle_bar, candle_step
 from .state import FOREVER, World
 from .venue import fee_units, notional_units, venue_cancel, venue_due, venue_match, venue_pop, venue_settle, venue_submit
@@ -93,7 +94,7 @@ def _book(w, e):
     else: o.state = PARTIALLY_FILLED
     return True
 
-# %% ../../nbs/engine/520_step.ipynb #e3792cdf
+# %% ../../nbs/engine/520_step.ipynb #ab845dea
 @njit
 def equity_units(w):
     "Cash plus positions at their last price, cash units."
@@ -129,57 +130,86 @@ def _protective(reason):
     return False
 
 @njit
+def _lots_wanted(w, r, equity, ticks):
+    "Whole lots of a request, rounded down: all that is held, a quantity, or a fraction of equity."
+    a, ins = w.rows[r.row].pos, w.rows[r.row].ins
+    if r.reduce_only:
+        held = -a.lots * r.side
+        return held if r.qty == 0.0 else min(to_lots(r.qty, ins.lots_per_qty), held)
+    if r.qty > 0.0: return to_lots(r.qty, ins.lots_per_qty)
+    return np.int64(np.floor(equity * r.frac / (max(ticks, 1) * (ins.num / ins.den))))
+
+@njit
+def _reduction_refused(w, out, r, px):
+    "Gates of a reduce-only order: gate number + 1, value, threshold; 0 when it may go. Getting out must work, so these are few."
+    acct, a = w.k.acct, w.rows[r.row].pos
+    x, y, ok = float(acct.trading), 0.0, acct.trading != HALTED or _protective(r.reason)
+    if not record_gate(out, r.row, 0, x, y, ok): return 1, x, y
+    ok = np.isfinite(px) and px > 0 and np.isfinite(r.qty) and np.isfinite(r.stop) and r.qty >= 0
+    if not record_gate(out, r.row, 1, px, 0.0, ok): return 2, px, 0.0
+    x, y = float(acct.n_open), float(w.k.ords.size)
+    if not record_gate(out, r.row, 3, x, y, x < y): return 4, x, y
+    x, y = float(-a.lots * r.side), 1.0
+    if not record_gate(out, r.row, 6, x, y, x >= y): return 7, x, y
+    x = float(_lots_wanted(w, r, 0, 0))
+    if not record_gate(out, r.row, 5, x, y, x >= y): return 6, x, y
+    return 0, 0.0, 0.0
+
+@njit
+def _entry_refused(w, out, r, px, ticks, equity, lots, notional, fee):
+    "Gates of an order that may add exposure, in order: gate number + 1, value, threshold; 0 when it may go."
+    c, acct, a, ins, io, row = w.k.cfg, w.k.acct, w.rows[r.row].pos, w.rows[r.row].ins, w.k.io, r.row
+    x, y = float(acct.trading), 0.0
+    if not record_gate(out, row, 0, x, y, acct.trading == ACTIVE): return 1, x, y
+    ok = np.isfinite(px) and px > 0 and np.isfinite(r.qty) and np.isfinite(r.frac) and np.isfinite(r.stop) and r.qty >= 0 and r.frac >= 0
+    if not record_gate(out, row, 1, px, 0.0, ok and (r.side == BUY or r.side == SELL)): return 2, px, 0.0
+    x, y = (io.now - a.last_ts) * 1e-9, c.stale_ns * 1e-9
+    if not record_gate(out, row, 2, x, y, io.now - a.last_ts <= c.stale_ns): return 3, x, y
+    x, y = float(acct.n_open), float(c.max_open)
+    if not record_gate(out, row, 3, x, y, x < y): return 4, x, y
+    if io.now - acct.rate_start >= 60_000_000_000: acct.rate_start, acct.rate_n = io.now, 0
+    x, y = float(acct.rate_n), float(c.max_rate)
+    if not record_gate(out, row, 4, x, y, x < y): return 5, x, y
+    x, y = float(lots), float(max(ins.min_lots, 1))
+    if not record_gate(out, row, 5, x, y, x >= y and (ins.max_lots == 0 or lots <= ins.max_lots)): return 6, x, y
+    if r.side == SELL:
+        x, y = float(lots + a.selling), float(a.lots)
+        if not record_gate(out, row, 7, x, y, ins.short_ok != 0 or lots + a.selling <= a.lots): return 8, x, y
+    unit = ins.cash_unit
+    x, y = float(notional) * unit, float(equity) * c.max_order_frac * unit
+    if not record_gate(out, row, 8, x, y, notional != OVERFLOW and x <= y * (1 + 1e-12)): return 9, x, y
+    up, down = a.lots + a.buying, a.lots - a.selling  # the worst cases of what is open already
+    if r.side == BUY: up += lots
+    else: down -= lots
+    x = float(notional_units(ins, max(abs(up), abs(down)), to_ticks(a.last, ins.ticks_per_px, 0))) * unit
+    y = float(equity) * c.max_position_frac * unit
+    if not record_gate(out, row, 9, x, y, x <= y * (1 + 1e-12)): return 10, x, y
+    if r.side == BUY:
+        x, y = float(notional + fee) * unit, float(acct.cash - acct.reserved) * unit
+        if not record_gate(out, row, 10, x, y, notional + fee <= acct.cash - acct.reserved): return 11, x, y
+    x, y = float(notional) * unit, float(ins.min_notional) * unit
+    if not record_gate(out, row, 11, x, y, notional >= ins.min_notional): return 12, x, y
+    acct.rate_n += 1
+    return 0, 0.0, 0.0
+
+@njit
 def _place(w, out, r):
-    c, acct, a, ins, io = w.k.cfg, w.k.acct, w.rows[r.row].pos, w.rows[r.row].ins, w.k.io
-    row, reduce = r.row, r.reduce_only != 0
+    "Size, check, and send or refuse one request."
+    acct, a, ins, io = w.k.acct, w.rows[r.row].pos, w.rows[r.row].ins, w.k.io
     px = r.px if r.type == LIMIT else a.last
-    ticks = to_ticks(px, ins.ticks_per_px, 0)
-    stop = to_ticks(r.stop, ins.ticks_per_px, 0)
-    bad, value, want = 0, 0.0, 0.0
-    for once in range(1):
-        value, want = float(acct.trading), 0.0
-        if not record_gate(out, row, 0, value, want, acct.trading == ACTIVE or (acct.trading == REDUCING and reduce) or (reduce and _protective(r.reason))): bad = 1; break
-        value, want = px, 0.0
-        if not record_gate(out, row, 1, value, want, np.isfinite(px) and px > 0 and np.isfinite(r.qty) and np.isfinite(r.frac) and np.isfinite(r.stop) and r.qty >= 0 and r.frac >= 0 and (r.side == BUY or r.side == SELL)): bad = 2; break
-        if not reduce:
-            value, want = (io.now - a.last_ts) * 1e-9, c.stale_ns * 1e-9
-            if not record_gate(out, row, 2, value, want, io.now - a.last_ts <= c.stale_ns): bad = 3; break
-        value, want = float(acct.n_open), float(c.max_open if not reduce else w.k.ords.size)
-        if not record_gate(out, row, 3, value, want, value < want): bad = 4; break
-        if not reduce:
-            if io.now - acct.rate_start >= 60_000_000_000: acct.rate_start, acct.rate_n = io.now, 0
-            value, want = float(acct.rate_n), float(c.max_rate)
-            if not record_gate(out, row, 4, value, want, value < want): bad = 5; break
-        equity = equity_units(w) if not reduce else np.int64(0)
-        if reduce:
-            held = -a.lots * r.side
-            lots = held if r.qty == 0.0 else min(to_lots(r.qty, ins.lots_per_qty), held)
-            value, want = float(held), 1.0
-            if not record_gate(out, row, 6, value, want, held >= 1): bad = 7; break
-        elif r.qty > 0.0: lots = to_lots(r.qty, ins.lots_per_qty)
-        else: lots = np.int64(np.floor(equity * r.frac / (max(ticks, 1) * (ins.num / ins.den))))
-        value, want = float(lots), float(ins.min_lots)
-        if not record_gate(out, row, 5, value, want, lots >= (1 if reduce else max(ins.min_lots, 1)) and (ins.max_lots == 0 or lots <= ins.max_lots)): bad = 6; break
-        if not reduce:
-            notional = notional_units(ins, lots, ticks)
-            fee = fee_units(ins, notional, False)
-            if r.side == SELL:
-                value, want = float(lots + a.selling), float(a.lots)
-                if not record_gate(out, row, 7, value, want, ins.short_ok != 0 or lots + a.selling <= a.lots): bad = 8; break
-            value, want = float(notional) * ins.cash_unit, float(equity) * c.max_order_frac * ins.cash_unit
-            if not record_gate(out, row, 8, value, want, value <= want * (1 + 1e-12)): bad = 9; break
-            after = max(abs(a.lots + a.buying + (lots if r.side == BUY else 0)), abs(a.lots - a.selling - (lots if r.side == SELL else 0)))
-            value, want = float(notional_units(ins, after, to_ticks(a.last, ins.ticks_per_px, 0))) * ins.cash_unit, float(equity) * c.max_position_frac * ins.cash_unit
-            if not record_gate(out, row, 9, value, want, value <= want * (1 + 1e-12)): bad = 10; break
-            if r.side == BUY:
-                value, want = float(notional + fee) * ins.cash_unit, float(acct.cash - acct.reserved) * ins.cash_unit
-                if not record_gate(out, row, 10, value, want, notional + fee <= acct.cash - acct.reserved): bad = 11; break
-            value, want = float(notional) * ins.cash_unit, float(ins.min_notional) * ins.cash_unit
-            if not record_gate(out, row, 11, value, want, notional >= ins.min_notional): bad = 12; break
-            acct.rate_n += 1
+    ticks, stop = to_ticks(px, ins.ticks_per_px, 0), to_ticks(r.stop, ins.ticks_per_px, 0)
+    at, reserve = ticks if r.type == LIMIT else np.int64(0), np.int64(0)
+    equity = equity_units(w) if not r.reduce_only else np.int64(0)
+    lots = _lots_wanted(w, r, equity, ticks)
+    if r.reduce_only: gate, value, want = _reduction_refused(w, out, r, px)
+    else:
+        notional = notional_units(ins, lots, ticks)
+        fee = fee_units(ins, notional, False)
+        gate, value, want = _entry_refused(w, out, r, px, ticks, equity, lots, notional, fee)
+        if r.side == BUY: reserve = notional + fee
     acct.next_id += 1
-    if bad:
-        _decide(w, r, PLACE, acct.next_id, 0, ticks if r.type == LIMIT else 0, stop, bad, value, want)
+    if gate:
+        _decide(w, r, PLACE, acct.next_id, 0, at, stop, gate, value, want)
         return
     j = 0
     while j < w.k.ords.size and w.k.ords[j].state > 0: j += 1
@@ -187,15 +217,16 @@ def _place(w, out, r):
         w.k.g.error = 4
         return
     o = w.k.ords[j]
-    o.id, o.seq, o.ts, o.qty, o.filled, o.px, o.stop, o.trail_ppm, o.row, o.reason, o.side, o.type = acct.next_id, io.seq, io.now, lots, 0, ticks if r.type == LIMIT else 0, stop, r.trail_ppm, row, r.reason, r.side, r.type
-    o.state, o.reduce_only, o.cancelling = SUBMITTED, (0 if not reduce else 2 if r.qty == 0.0 and r.type != MARKET else 1), 0
-    o.reserved = 0 if reduce or r.side == SELL else notional_units(ins, lots, ticks) + fee_units(ins, notional_units(ins, lots, ticks), False)
-    acct.reserved += o.reserved
+    o.id, o.seq, o.ts, o.qty, o.filled, o.px, o.stop, o.trail_ppm = acct.next_id, io.seq, io.now, lots, 0, at, stop, r.trail_ppm
+    o.row, o.reason, o.side, o.type, o.state, o.cancelling = r.row, r.reason, r.side, r.type, SUBMITTED, 0
+    o.reduce_only = 0 if not r.reduce_only else 2 if r.qty == 0.0 and r.type != MARKET else 1  # 2: whatever is held when it triggers
+    o.reserved = reserve
+    acct.reserved += reserve
     acct.n_open += 1
     _count(a, o, lots, 1)
     w.k.g.orders += 1
-    _decide(w, r, PLACE, o.id, lots, o.px, stop, 0, 0.0, 0.0)
-    if c.sim: venue_submit(w, o, io.now)
+    _decide(w, r, PLACE, o.id, lots, at, stop, 0, 0.0, 0.0)
+    if w.k.cfg.sim: venue_submit(w, o, io.now)
 
 @njit
 def _requests(w, out):
@@ -210,7 +241,7 @@ def _requests(w, out):
     w.o.n.req = 0
     w.k.g.due = 0  # look again at what is due
 
-# %% ../../nbs/engine/520_step.ipynb #23e204c2
+# %% ../../nbs/engine/520_step.ipynb #6647fc43
 @njit
 def _answered(w, out, e):
     "Handle a venue event: book it, then tell the strategy."
@@ -236,7 +267,7 @@ def _answered(w, out, e):
 
 @njit
 def _sample(w, ts):
-    t, g = w.o.n, w.k.g
+    t = w.o.n
     acct, q = w.k.acct, w.o.eqs[t.eqs]
     exposure = np.int64(0)
     for i in range(w.rows.size):
@@ -291,7 +322,7 @@ def _advance(w, out, now, e):
         venue_settle(w, d)
         while venue_pop(w, d, e): _answered(w, out, e)
 
-# %% ../../nbs/engine/520_step.ipynb #dad478dd
+# %% ../../nbs/engine/520_step.ipynb #226fc4d2
 @njit
 def _closed(w, out, i, c, e):
     "Candle `c` of row `i` has closed."
@@ -302,10 +333,12 @@ def _closed(w, out, i, c, e):
     if n > 0:
         for k in range(1, n): w.rows[i].win[k - 1] = w.rows[i].win[k]
         b = w.rows[i].win[n - 1]
-        b.ts, b.open, b.high, b.low, b.close, b.volume, b.buy_volume, b.sell_volume, b.trades, b.buys, b.sells = c.ts, c.open, c.high, c.low, c.close, c.volume, c.buy_volume, c.sell_volume, c.trades, c.buys, c.sells
+        b.ts, b.open, b.high, b.low, b.close, b.volume = c.ts, c.open, c.high, c.low, c.close, c.volume
+        b.buy_volume, b.sell_volume, b.trades, b.buys, b.sells = c.buy_volume, c.sell_volume, c.trades, c.buys, c.sells
         w.k.g.asked |= np.int64(1) << i
     else:
-        e.ts, e.recv, e.seq, e.px, e.qty, e.ref, e.spare, e.row, e.kind, e.side, e.flags = c.ts, w.k.io.now, w.k.io.seq, c.close, c.volume, a.bars, c.buy_volume, i, CANDLE, 0, 0
+        e.ts, e.recv, e.seq, e.px, e.qty, e.ref, e.spare = c.ts, w.k.io.now, w.k.io.seq, c.close, c.volume, a.bars, c.buy_volume
+        e.row, e.kind, e.side, e.flags = i, CANDLE, 0, 0
         on_event(w.rows.st, i, e, w.rows.pos, w.p, out)
         if w.o.n.req: _requests(w, out)
 
@@ -333,7 +366,7 @@ def _all_rows(w, out, reason, exit_):
 @njit
 def _other(w, out, e, now, scratch):
     "Bars, signals, commands and, from an outside venue, its answers."
-    kind, io = e.kind, w.k.io
+    kind = e.kind
     if kind == BAR_OHL:
         if w.k.vst.n_live and w.k.cfg.sim: venue_match(w, e.row, e.ts, now, e.px, e.qty, e.spare, 1e18, 0)
         v = w.rows[e.row].venue
@@ -345,7 +378,8 @@ def _other(w, out, e, now, scratch):
         v.last, v.last_ts = e.px, e.ts
         a.last, a.last_ts = e.px, e.ts
         if w.k.cfg.tf_ns > 0 and v.bar_ts == e.ts:
-            if candle_bar(w.rows.candle, e.row, e.ts + 1, v.open, v.high, v.low, e.px, e.qty, e.spare, w.k.cfg.tf_ns, w.k.candle): _closed(w, out, e.row, w.k.candle, scratch)
+            if candle_bar(w.rows.candle, e.row, e.ts + 1, v.open, v.high, v.low, e.px, e.qty, e.spare, w.k.cfg.tf_ns, w.k.candle):
+                _closed(w, out, e.row, w.k.candle, scratch)
     elif kind == COMMAND:
         acct = w.k.acct
         if e.ref == CMD_HALT: acct.trading = HALTED
@@ -361,7 +395,7 @@ def _other(w, out, e, now, scratch):
 
 R_COMMAND = R["command"]
 
-# %% ../../nbs/engine/520_step.ipynb #a940d391
+# %% ../../nbs/engine/520_step.ipynb #7fed03db
 @njit
 def run(
     k,  # The run's record, shape (1,)
@@ -401,7 +435,8 @@ def run(
         g.now = now
         io.now = now
         if x.kind >= ACK and x.kind <= EXPIRED:
-            e.ts, e.recv, e.px, e.qty, e.ref, e.spare, e.row, e.kind, e.side, e.flags = x.ts, x.recv, x.px, x.qty, x.ref, x.spare, x.row, x.kind, x.side, x.flags
+            e.ts, e.recv, e.px, e.qty, e.ref, e.spare = x.ts, x.recv, x.px, x.qty, x.ref, x.spare
+            e.row, e.kind, e.side, e.flags = x.row, x.kind, x.side, x.flags
             _answered(w, out, e)
             continue
         g.seq += 1
@@ -429,7 +464,7 @@ def run(
 
 @njit
 def drain(k, rows, o, p):
-    "After the last event: deliver what the venue still has to say, firing timers on the way; nothing new arrives from the market. False when an outbox is full: come again."
+    "After the last event: deliver what the venue still has to say, firing timers on the way. False when the outbox is full: come again."
     w = World(k[0], rows, o[0], p[0])
     out = Out(w.k.io, w.o, rows.led)
     while True:

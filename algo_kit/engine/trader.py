@@ -5,17 +5,15 @@
 # %% auto #0
 __all__ = ['STAGES', 'TARGET_S', 'IDLE_S', 'RunSpec', 'prepare', 'versions', 'Trader', 'write_tables']
 
-# %% ../../nbs/engine/560_trader.ipynb #df43580c
-import struct
+# %% ../../nbs/engine/560_trader.ipynb #21062660
 import threading
 import time
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 
 import numpy as np
 
 from ..core.cache import CODE_DIGEST
-from ..core.errors import ConfigError, DataError, JournalError, KitError, ParityError
+from ..core.errors import ConfigError, JournalError, ParityError
 from ..core.kitdb import KitDB
 from ..core.records import CANCELED, CMD_CANCEL_ALL, CMD_FLATTEN, EXPIRED, REJECT, TRADE, event_dt
 from ..core.runs import new_run, run_key
@@ -27,7 +25,7 @@ from .journal import END, EVENTS, META, NOTE, OUT, OUT_DTYPES, Journal, pack_out
 from .session import Recorder, Session, Walk, command, restore
 from ..strategies.contract import Strategy, load_strategy
 
-# %% ../../nbs/engine/560_trader.ipynb #074e22ce
+# %% ../../nbs/engine/560_trader.ipynb #81e2b888
 STAGES = ("backtest", "simulating", "paper")
 
 @dataclass(frozen=True)
@@ -51,10 +49,11 @@ class RunSpec:
 def _feed_of(spec):
     kind, _, rest = spec.feed.partition(":")
     host, _, port = rest.rpartition(":")
-    if kind != "socket" or not port.isdigit(): raise ConfigError(f"feed {spec.feed!r} is not socket:HOST:PORT", key="feed", value=spec.feed, rule="socket:HOST:PORT", hint="e.g. socket:127.0.0.1:9000")
+    if kind != "socket" or not port.isdigit(): raise ConfigError(f"feed {spec.feed!r} is not socket:HOST:PORT", key="feed", value=spec.feed,
+                                                                 rule="socket:HOST:PORT", hint="e.g. socket:127.0.0.1:9000")
     return host or "127.0.0.1", int(port)
 
-# %% ../../nbs/engine/560_trader.ipynb #402779a1
+# %% ../../nbs/engine/560_trader.ipynb #dfec4325
 def prepare(
     spec: RunSpec,
     settings=None,  # `Settings`; loaded with the spec's overrides when None
@@ -64,28 +63,35 @@ def prepare(
     "Check everything, then wire it."
     from algo_kit.core.settings import as_dict, digest, load_settings
     settings = settings or load_settings(spec.overrides)
-    if spec.stage not in STAGES: raise ConfigError(f"stage {spec.stage!r} is not one of {', '.join(STAGES)}", key="stage", value=spec.stage, rule=" | ".join(STAGES), hint="live trading comes with the exchange adapters")
+    if spec.stage not in STAGES: raise ConfigError(f"stage {spec.stage!r} is not one of {', '.join(STAGES)}", key="stage", value=spec.stage,
+                                                   rule=" | ".join(STAGES), hint="live trading comes with the exchange adapters")
     strategy = strategy or load_strategy(spec.strategy)
     params = strategy.check(spec.params)
-    if bool(spec.tape or tape is not None) == bool(spec.feed or feed is not None): raise ConfigError("name a tape or a feed, one of the two", key="tape", value=spec.tape, rule="--tape PATH|sample|lake:…|sim:SEED or --feed socket:HOST:PORT", hint="try --tape sample")
+    if bool(spec.tape or tape is not None) == bool(spec.feed or feed is not None): raise ConfigError("name a tape or a feed, one of the two", key="tape",
+            value=spec.tape, rule="--tape PATH|sample|lake:…|sim:SEED or --feed socket:HOST:PORT", hint="try --tape sample")
     last = 0
     if tape is None and spec.tape:
         more = dict(n_events=settings.sim.events, symbols=settings.sim.symbols) if spec.tape.startswith("sim:") else {}
-        if spec.tape.startswith("lake:"): more["data"] = settings.paths.data
+        if spec.tape.startswith("lake:"): more["root"] = settings.paths.data
         tape = open_tape(spec.tape, spec.venue or None, spec.symbol or None, spec.repair, **more)
     if tape is not None: last = tape.n if not spec.for_ns else int(np.searchsorted(tape.slice(0, tape.n)["ts"], tape.first_ts + spec.for_ns))
     source = tape.hash if tape is not None else spec.feed or type(feed).__name__
-    key = run_key(dict(strategy=[strategy.name, strategy.digest], params=params, settings=digest(settings), tape=[source, spec.for_ns], stage=spec.stage, seed=settings.run.seed))
+    key = run_key(dict(strategy=[strategy.name, strategy.digest], params=params, settings=digest(settings), tape=[source, spec.for_ns], stage=spec.stage,
+                       seed=settings.run.seed))
     kitdb = kitdb if kitdb is not None else KitDB(settings.paths.data)
     run = run or new_run(settings.paths.runs, spec.name or strategy.name, key, spec.fresh, spec.out, strategy=strategy.name, stage=spec.stage)
     try:
         t = Trader(spec, settings, strategy, params, tape, feed, run, kitdb, last)
-        first = dict(strategy=strategy.name, strategy_source=spec.strategy, strategy_digest=strategy.digest, params=params, seed=settings.run.seed, stage=spec.stage, settings=as_dict(settings), settings_digest=digest(settings), code_digest=CODE_DIGEST, versions=versions(), durability=settings.journal.sync,
-                     data=[tape.describe() | dict(repair=spec.repair)] if tape is not None else [dict(source=spec.feed, kind="feed", venue=t.session.instruments[0].venue, symbol=",".join(i.symbol for i in t.session.instruments))],
+        first = dict(strategy=strategy.name, strategy_source=spec.strategy, strategy_digest=strategy.digest, params=params, seed=settings.run.seed,
+                     stage=spec.stage, settings=as_dict(settings), settings_digest=digest(settings), code_digest=CODE_DIGEST,
+                     versions=versions(), durability=settings.journal.sync,
+                     data=[tape.describe() | dict(repair=spec.repair)] if tape is not None else [dict(source=spec.feed, kind="feed",
+                             venue=t.session.instruments[0].venue, symbol=",".join(i.symbol for i in t.session.instruments))],
                      instruments=[i.as_dict() for i in t.session.instruments], snapshot_names=list(strategy.snapshot), spec=asdict(spec))
         if run.resumed:
             old = run.manifest
-            if old.get("code_digest") not in (None, CODE_DIGEST): run.log("the kit's code changed since this run was started", "WARNING", was=old.get("code_digest"), now=CODE_DIGEST)
+            if old.get("code_digest") not in (None, CODE_DIGEST): run.log("the kit's code changed since this run was started", "WARNING",
+                                                                          was=old.get("code_digest"), now=CODE_DIGEST)
         run.update(**first)
         run.write_json("passport.json", tape.passport if tape is not None else dict(verdict="live feed", rows=0))
         run.write_json("assumptions.json", assumptions(settings, t.session.instruments, tape.kind if tape is not None else "trades", settings.journal.sync))
@@ -102,13 +108,14 @@ def versions() -> dict:
     from importlib.metadata import version
     return dict(python=platform.python_version()) | {p: version(p) for p in ("algo_kit", "numpy", "numba", "pyarrow", "duckdb")}
 
-# %% ../../nbs/engine/560_trader.ipynb #5b383dff
+# %% ../../nbs/engine/560_trader.ipynb #cad45c3a
 TARGET_S, IDLE_S = 0.02, 0.2
 
 class Trader:
     "A run under way. Made by `prepare`."
     def __init__(self, spec, settings, strategy, params, tape, feed, run, kitdb, last):
-        self.spec, self.settings, self.strategy, self.params, self.tape, self.feed, self.run_dir, self.kitdb, self.last = spec, settings, strategy, params, tape, feed, run, kitdb, last
+        self.spec, self.settings, self.strategy, self.params, self.tape, self.feed = spec, settings, strategy, params, tape, feed
+        self.run_dir, self.kitdb, self.last = run, kitdb, last
         self.dir, self.error, self._thread, self._stop, self._result = run.path, None, None, "", None
         self._t0, self._n0, self._done = time.monotonic(), 0, threading.Event()
         if feed is None and spec.feed:
@@ -138,7 +145,8 @@ class Trader:
         self.journal = Journal(folder, self.run_dir.run, self.kitdb, j.sync, j.sync_ms)
         self.recorder = Recorder(self.session, self.journal, self.settings.run.snapshot_events)
         if not old or not self.journal.n:
-            self.journal.write(META, dict(run=self.run_dir.run, strategy=self.strategy.name, params=self.params, code=CODE_DIGEST, tape=self.tape.hash if self.tape is not None else None))
+            self.journal.write(META, dict(run=self.run_dir.run, strategy=self.strategy.name, params=self.params, code=CODE_DIGEST,
+                                          tape=self.tape.hash if self.tape is not None else None))
             if self.tape is None: self.journal.write(NOTE, dict(what="feed", source=self.spec.feed, epoch=getattr(self.feed, "epoch", ""), ts=wall_ns()))
             self._settled = False
             return
@@ -150,7 +158,8 @@ class Trader:
         rest = {}
         for k in made:
             if made[k][:len(noted[k])].tobytes() != noted[k].tobytes():
-                raise ParityError(f"run {self.run_dir.run} does not come out as journalled ({k}): code or data changed under it", key=k, rule="the same step gives the same output", hint="start another with --fresh")
+                raise ParityError(f"run {self.run_dir.run} does not come out as journalled ({k}): code or data changed under it", key=k,
+                                  rule="the same step gives the same output", hint="start another with --fresh")
             rest[k] = made[k][len(noted[k]):]
         if any(len(v) for v in rest.values()): self.journal.write(OUT, pack_out(rest), self.session.seq)
         self.recorder.next_snap = (self.session.taken // self.recorder.every + 1) * self.recorder.every
@@ -189,9 +198,13 @@ class Trader:
         "Where it stands, for a cell or a terminal to show."
         s, k = self.session, self.session.world.k[0]
         r, dt = s.world.rows, max(time.monotonic() - self._t0, 1e-9)
-        return dict(status=self._status, run=self.run_dir.run, stage=self.spec.stage, events=s.taken, n=self.last or None, decisions=int(k["g"]["decisions"]), orders=int(k["g"]["orders"]), fills=int(k["g"]["fills"]), equity=round(s.equity, 2),
-                    position={i.symbol: round(float(p["lots"]) * float(i.lot), 10) for i, p in zip(s.instruments, r["pos"], strict=True)}, price={i.symbol: float(p["last"]) for i, p in zip(s.instruments, r["pos"], strict=True)},
-                    ts_ns=int(k["g"]["now"]), rate=(s.taken - self._n0) / dt, lag_s=(wall_ns() - int(k["g"]["now"])) / 1e9 if self.tape is None and k["g"]["now"] else None)
+        return dict(status=self._status, run=self.run_dir.run, stage=self.spec.stage, events=s.taken, n=self.last or None, decisions=int(k["g"]["decisions"]),
+                    orders=int(k["g"]["orders"]), fills=int(k["g"]["fills"]), equity=round(s.equity, 2),
+                    position={i.symbol: round(float(p["lots"]) * float(i.lot), 10) for i,
+                              p in zip(s.instruments, r["pos"], strict=True)}, price={i.symbol: float(p["last"]) for i,
+                                                                                      p in zip(s.instruments, r["pos"], strict=True)},
+                    ts_ns=int(k["g"]["now"]),
+                    rate=(s.taken - self._n0) / dt, lag_s=(wall_ns() - int(k["g"]["now"])) / 1e9 if self.tape is None and k["g"]["now"] else None)
 
     def run(self) -> dict:
         "Trade to the end, or to a stop; the result."
@@ -212,7 +225,8 @@ class Trader:
 
     def _fail(self, e):
         self._status = "failed"
-        for f in (lambda: self.note("failed", "ERROR", cause=type(e).__name__, message=str(e)), lambda: self.journal.close(), lambda: self.run_dir.update(status="failed", ended=iso(wall_ns()), error=str(e))):
+        for f in (lambda: self.note("failed", "ERROR", cause=type(e).__name__, message=str(e)), lambda: self.journal.close(),
+                  lambda: self.run_dir.update(status="failed", ended=iso(wall_ns()), error=str(e))):
             try: f()
             except Exception: continue  # the disk may be what failed
 
@@ -229,7 +243,8 @@ class Trader:
             n, t = min(self.piece, len(ev) - k), time.monotonic()
             self.recorder.take(ev[k:k + n], (tape + k, tape + k + n) if tape is not None else None)
             took = time.monotonic() - t
-            if n == self.piece: self.piece = int(min(max(self.piece * (2 if took < TARGET_S / 2 else 0.5 if took > TARGET_S else 1), 64), self.settings.run.chunk_events))
+            if n == self.piece: self.piece = int(min(max(self.piece * (2 if took < TARGET_S / 2 else 0.5 if took > TARGET_S else 1), 64),
+                                                     self.settings.run.chunk_events))
             k += n
             if self._asked() and k < len(ev): return False
         return True
@@ -249,7 +264,9 @@ class Trader:
             try: ev = self.feed.next(IDLE_S)
             except EndOfFeed: return True
             if ev is None or not len(ev):
-                if tape is None and s.clock["now"]: self.recorder.insert(command(0, max(wall_ns(), int(s.clock["now"]))))  # the clock ticks even when nothing trades
+                if tape is None and s.clock["now"]: self.recorder.insert(command(0,
+                                                                                 max(wall_ns(),
+                                                                                     int(s.clock["now"]))))  # the clock ticks even when nothing trades
             else: self._take(ev, s.taken if tape is not None else None)
             if until and time.monotonic() > until: return True
         return False
@@ -269,13 +286,14 @@ class Trader:
         self.run_dir.update(status=status, ended=iso(wall_ns()), **counts)
         self._status = status
         self.run_dir.log(status, **counts)
-        self._result = dict(run=self.run_dir.run, dir=str(self.dir), status=status, **counts, passport=self.run_dir.read_json("passport.json"), resumed=self.run_dir.resumed)
+        self._result = dict(run=self.run_dir.run, dir=str(self.dir), status=status, **counts, passport=self.run_dir.read_json("passport.json"),
+                            resumed=self.run_dir.resumed)
 
     def write_tables(self):
         "Everything a report reads, from the journal."
         write_tables(self.session, scan(self.journal.path, verify=False), self.run_dir)
 
-# %% ../../nbs/engine/560_trader.ipynb #65c65e8a
+# %% ../../nbs/engine/560_trader.ipynb #49001c92
 def write_tables(s: Session, sc, run):
     "Write a run's tables from its journal `sc` and the state of session `s`."
     out = {}
@@ -284,11 +302,16 @@ def write_tables(s: Session, sc, run):
             if len(v): out.setdefault(k, []).append(v)
     out = {k: np.concatenate(out[k]) if k in out else np.zeros(0, dt) for k, dt in OUT_DTYPES.items()}
     t, gates = Table(s), s.strategy.all_gates
-    ended = {int(e["spare"]): {CANCELED: "CANCELED", EXPIRED: "EXPIRED", REJECT: "REJECTED"}[int(e["kind"])] for e in out["ven"] if e["kind"] in (CANCELED, EXPIRED, REJECT)}
+    ended = {int(e["spare"]): {CANCELED: "CANCELED", EXPIRED: "EXPIRED", REJECT: "REJECTED"}[int(e["kind"])] for e in out["ven"] if e["kind"] in (CANCELED,
+            EXPIRED, REJECT)}
     live = s.world.k[0]["ords"]
     q = out["eqs"]
     q = q[np.r_[q["ts"][1:] != q["ts"][:-1], True]] if len(q) else q
-    for name, cols in dict(fills=fills_table(t, out["fil"]), decisions=decisions_table(t, out["dec"], gates), orders=orders_table(t, out["dec"], out["fil"], live[live["state"] > 0], ended),
-                           trades=trades_table(t, out["fil"], out["dec"], s.strategy.name), equity=equity_table(t, q), marks=marks_table(out["mks"])).items(): run.write_table(name, cols)
+    for name, cols in dict(fills=fills_table(t, out["fil"]), decisions=decisions_table(t, out["dec"], gates),
+                           orders=orders_table(t, out["dec"], out["fil"], live[live["state"] > 0], ended),
+                           trades=trades_table(t, out["fil"], out["dec"], s.strategy.name), equity=equity_table(t,
+                                   q), marks=marks_table(out["mks"])).items(): run.write_table(name, cols)
     run.write_json("gates.json", gates_json(t, gates))
-    run.write_table("verdicts", dict(seq=out["chg"]["seq"], ts=out["chg"]["ts"], symbol=t.symbol(out["chg"]["row"]), gate=np.array([gates[g] for g in out["chg"]["gate"]], object), verdict=out["chg"]["verdict"], value=out["chg"]["value"], threshold=out["chg"]["threshold"]))
+    run.write_table("verdicts", dict(seq=out["chg"]["seq"], ts=out["chg"]["ts"], symbol=t.symbol(out["chg"]["row"]),
+                                     gate=np.array([gates[g] for g in out["chg"]["gate"]],
+                                                   object), verdict=out["chg"]["verdict"], value=out["chg"]["value"], threshold=out["chg"]["threshold"]))

@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['venue_due', 'notional_units', 'fee_units', 'venue_submit', 'venue_cancel', 'venue_match', 'venue_settle', 'venue_pop']
 
-# %% ../../nbs/engine/510_venue.ipynb #a1615fef
+# %% ../../nbs/engine/510_venue.ipynb #bebc7327
 import numpy as np
 
 from ..core.cache import njit
 from ..core.money import OVERFLOW, mul_div, to_ticks
-from ..core.records import ACK, BUY, CANCELED, EXPIRED, FILL, LIMIT, MARKET, REJECT, SELL, SPOT, STOP, TRAIL
+from ..core.records import ACK, BUY, CANCELED, EXPIRED, FILL, LIMIT, MARKET, REJECT, SELL, TRAIL
 from .state import FOREVER, LAST_TRADE
 
 # %% ../../nbs/engine/510_venue.ipynb #25f69a91
@@ -121,7 +121,7 @@ def venue_cancel(w, order, now):
             v.cancel_at = now + w.k.cfg.order_ns
             w.rows[v.row].venue.quiet_lo = np.inf
 
-# %% ../../nbs/engine/510_venue.ipynb #139bf44d
+# %% ../../nbs/engine/510_venue.ipynb #7ec73867
 @njit
 def venue_match(w, row, ts, now, open_px, high, low, qty, side):
     "Match live orders of `row` against a trade (open = high = low) or a bar's open, high and low."
@@ -205,7 +205,8 @@ def venue_settle(w, now):
             _drop(w, j)
         elif v.type == MARKET and c.fill_mode == LAST_TRADE and v.arrive + c.feed_ns <= now and w.rows[v.row].venue.last > 0:
             ins = w.rows[v.row].ins
-            _fill(w, j, to_ticks(_slipped(w.rows[v.row].venue.last, v.side, c.slip_ppm), ins.ticks_per_px, v.side), v.qty, False, v.arrive, max(v.arrive + c.resp_ns, now))
+            _fill(w, j, to_ticks(_slipped(w.rows[v.row].venue.last, v.side, c.slip_ppm), ins.ticks_per_px, v.side), v.qty, False, v.arrive,
+                  max(v.arrive + c.resp_ns, now))
 
 @njit
 def venue_pop(w, now, e):

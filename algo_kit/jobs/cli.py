@@ -157,7 +157,7 @@ Params = Annotated[list[str] | None, typer.Option("-p", "--param", help="key=val
 Sets = Annotated[list[str] | None, typer.Option("--set", help="section.key=value, any number of times")]
 Run = Annotated[str, typer.Argument(help="run name, its key, its folder, or last")]
 
-# %% ../../nbs/jobs/920_cli.ipynb #95872898
+# %% ../../nbs/jobs/920_cli.ipynb #c8471520
 def _settings(overrides=None):
     "Settings, and the compile cache they ask for, before the first kernel."
     from algo_kit.core.settings import load_settings, use_cache
@@ -210,10 +210,10 @@ def _spec(strategy, stage, tape, venue, symbol, cash, seed, params, sets, for_, 
 
 def _trade(spec, s, report):
     from algo_kit.engine.trader import prepare
-    from algo_kit.jobs.runner import finish, follow
+    from algo_kit.jobs.runner import finish, follow, paced
     with _bar() as tick:
         t = prepare(spec, s)
-        out = follow(t.start(), tick)
+        out = follow(t.start(), paced(tick))
     out = finish(out, report)
     run = out["run"]
     answer(out, _words(out), files=_main_files(out["files"]),

@@ -12,7 +12,7 @@ from ..core.cache import njit
 from ..core.records import BUY, CANDLE, R
 from .contract import Param, Strategy, enter, gate, leave
 
-# %% ../../nbs/strategies/430_breakout.ipynb #d5a7bfc1
+# %% ../../nbs/strategies/430_breakout.ipynb #a0487a4e
 MAX_BARS = 200
 state_dt = np.dtype([("high", "f8", (MAX_BARS,)), ("low", "f8", (MAX_BARS,)), ("n", "i8")], align=True)
 WARM, ABOVE, FLAT = range(3)
@@ -39,7 +39,8 @@ def on_event(st, row, e, acct, p, out):
     if a.lots != 0:
         if a.close < lo: leave(out, row, acct, EXIT_SIGNAL)
     elif gate(out, row, WARM, float(s.n), float(max(p.entry_bars, p.exit_bars)), s.n >= max(p.entry_bars, p.exit_bars)):
-        if gate(out, row, ABOVE, a.close, hi, a.close > hi) and gate(out, row, FLAT, float(a.buying), 0.0, a.buying == 0): enter(out, row, BUY, p.size, 1.0, a.close, hi, lo, a.volume)
+        if gate(out, row, ABOVE, a.close, hi, a.close > hi) and gate(out, row, FLAT, float(a.buying), 0.0, a.buying == 0): enter(out, row, BUY, p.size, 1.0,
+                a.close, hi, lo, a.volume)
     i = s.n % MAX_BARS
     s.high[i], s.low[i] = a.high, a.low
     s.n += 1

@@ -6,7 +6,7 @@
 __all__ = ['Out', 'io_dt', 'ENGINE_GATES', 'N_ENGINE_GATES', 'MAX_REQUESTS', 'signal_state_dt', 'record_gate', 'gate', 'enter',
            'leave', 'place', 'cancel', 'hold', 'Param', 'Strategy', 'on_signal', 'pandas_strategy', 'load_strategy']
 
-# %% ../../nbs/strategies/400_contract.ipynb #dba73aa4
+# %% ../../nbs/strategies/400_contract.ipynb #68ec27ac
 import hashlib
 import importlib
 import importlib.util
@@ -14,20 +14,21 @@ import json
 import re
 import sys
 from collections import namedtuple
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from ..core.cache import CODE_DIGEST, cache_base, cache_folder, files_digest, local_sources, njit
+from ..core.cache import cache_folder, files_digest, local_sources, njit
 from ..core.errors import ConfigError, NotFound, unknown
-from ..core.records import BUY, CANCEL, CANDLE, LIMIT, MARKET, PLACE, R, SELL, SIGNAL, STOP, TIMEFRAMES, TRAIL, request_dt
-from ..core.registry import lookup, names
+from ..core.records import BUY, CANCEL, MARKET, PLACE, SELL, SIGNAL, TIMEFRAMES
+from ..core.registry import lookup
 
-# %% ../../nbs/strategies/400_contract.ipynb #3210cc58
+# %% ../../nbs/strategies/400_contract.ipynb #5b3f8656
 Out = namedtuple("Out", "io box led")  # clock of the step, outbox, ledger table
 io_dt = np.dtype([("now", "i8"), ("seq", "i8"), ("ledger", "i8")], align=True)
-ENGINE_GATES = ("trading_state", "finite", "stale", "open_orders", "order_rate", "min_lots", "reducible", "no_short", "order_size", "position_size", "cash", "min_notional")
+ENGINE_GATES = ("trading_state", "finite", "stale", "open_orders", "order_rate", "min_lots", "reducible", "no_short", "order_size", "position_size", "cash",
+                "min_notional")
 N_ENGINE_GATES = len(ENGINE_GATES)
 MAX_REQUESTS = 32
 
@@ -128,7 +129,7 @@ def hold(st, row, e, acct, p, out):
     "The strategy that does nothing: the engine's own cost."
     pass
 
-# %% ../../nbs/strategies/400_contract.ipynb #0edfba71
+# %% ../../nbs/strategies/400_contract.ipynb #b159efcb
 @dataclass(frozen=True)
 class Param:
     "One parameter of a strategy."
@@ -143,7 +144,8 @@ class Param:
     def type(self): return type(self.default).__name__
     def check(self, v):  # The value, typed; an error names the parameter, the value, the rule
         "`v` as a value of this parameter."
-        bad = lambda rule: ConfigError(f"parameter {self.name} got {v!r}, must be {rule}", key=self.name, value=v, rule=rule, hint=f"the default is {self.default}")
+        bad = lambda rule: ConfigError(f"parameter {self.name} got {v!r}, must be {rule}", key=self.name, value=v, rule=rule,
+                                       hint=f"the default is {self.default}")
         if self.type == "bool":
             words = {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}
             if isinstance(v, bool): return v
@@ -156,7 +158,7 @@ class Param:
         if not self.min <= x <= self.max: raise bad(f"{self.min:g} to {self.max:g}{' ' + self.unit if self.unit else ''}")
         return int(x) if self.type == "int" else x
 
-# %% ../../nbs/strategies/400_contract.ipynb #5ccb6706
+# %% ../../nbs/strategies/400_contract.ipynb #0d9794e5
 @dataclass(frozen=True)
 class Strategy:
     "A strategy as data: everything that the engine, the command line and the docs need to know."
@@ -176,10 +178,13 @@ class Strategy:
     folder: str = ""  # Where the person's module lives in the cache
 
     def __post_init__(self):
-        if not re.fullmatch(r"[a-z][a-z0-9_]{0,40}", self.name): raise ConfigError(f"strategy name {self.name!r} must be lower case letters, digits and _", key="name", value=self.name, rule="[a-z][a-z0-9_]*")
-        if (self.on_event is None) == (self.signals is None): raise ConfigError(f"strategy {self.name}: give on_event (a kernel) or signals (a pandas function), not both or neither", key=self.name)
+        if not re.fullmatch(r"[a-z][a-z0-9_]{0,40}", self.name): raise ConfigError(f"strategy name {self.name!r} must be lower case letters, digits and _",
+                                                                                   key="name", value=self.name, rule="[a-z][a-z0-9_]*")
+        if (self.on_event is None) == (self.signals is None):
+            raise ConfigError(f"strategy {self.name}: give on_event (a kernel) or signals (a pandas function), not both or neither", key=self.name)
         if self.timeframe and self.timeframe not in TIMEFRAMES: raise unknown("timeframe", self.timeframe, TIMEFRAMES)
-        if self.signals is not None and not (self.timeframe and self.window_bars): raise ConfigError(f"strategy {self.name}: a pandas strategy needs timeframe and window_bars", key=self.name)
+        if self.signals is not None and not (self.timeframe and self.window_bars):
+            raise ConfigError(f"strategy {self.name}: a pandas strategy needs timeframe and window_bars", key=self.name)
         for t in self.timers:
             if t not in {p.name for p in self.params}: raise ConfigError(f"strategy {self.name}: timer {t!r} is not one of its parameters", key=t)
 
@@ -206,7 +211,7 @@ class Strategy:
         "Parameters as rows for `algo list strategies` and the docs."
         return [dict(name=p.name, type=p.type, default=p.default, min=p.min, max=p.max, unit=p.unit, live=p.live, doc=p.doc) for p in self.params]
 
-# %% ../../nbs/strategies/400_contract.ipynb #65b3e09f
+# %% ../../nbs/strategies/400_contract.ipynb #cd59a481
 signal_state_dt = np.dtype([("entries", "i8"), ("exits", "i8")], align=True)
 
 @njit
@@ -229,9 +234,10 @@ def pandas_strategy(
 ) -> Strategy:
     "Wrap a function of candles as a strategy."
     if "size" not in {p.name for p in params}: params += (Param("size", 0.5, 0.001, 1, "fraction of equity", "notional of an entry"),)
-    return Strategy(name, doc, tuple(params), signal_state_dt, None, signals, timeframe, window_bars, gates=("flat",), snapshot=("signal", "close", "volume", "none"))
+    return Strategy(name, doc, tuple(params), signal_state_dt, None, signals, timeframe, window_bars, gates=("flat",),
+                    snapshot=("signal", "close", "volume", "none"))
 
-# %% ../../nbs/strategies/400_contract.ipynb #07885392
+# %% ../../nbs/strategies/400_contract.ipynb #25e2cdc5
 def _notebook_source(path: Path) -> str:
     "Code of a notebook as a module: exported cells, or all of them; magics and shell lines are dropped."
     cells = [c for c in json.loads(path.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "code"]
@@ -268,12 +274,15 @@ def load_strategy(
     from dataclasses import replace
     if m := re.fullmatch(r"(.+\.(?:py|ipynb)):([A-Za-z_]\w*)", name):
         path = Path(m[1]).expanduser().resolve()
-        if not path.is_file(): raise NotFound(f"no strategy file {m[1]}", key="strategy", value=name, rule="an existing .py or .ipynb file", hint="check the path")
+        if not path.is_file(): raise NotFound(f"no strategy file {m[1]}", key="strategy", value=name, rule="an existing .py or .ipynb file",
+                                              hint="check the path")
         mod, digest, folder = _own_module(path)
         if not hasattr(mod, m[2]): raise unknown(f"strategy in {path.name}", m[2], [k for k, v in vars(mod).items() if isinstance(v, Strategy)], NotFound)
         s = getattr(mod, m[2])
-        if not isinstance(s, Strategy): raise ConfigError(f"{name} is a {type(s).__name__}, not a Strategy", key="strategy", value=name, rule="an instance of Strategy", hint="see `algo new strategy NAME`")
+        if not isinstance(s, Strategy): raise ConfigError(f"{name} is a {type(s).__name__}, not a Strategy", key="strategy", value=name,
+                                                          rule="an instance of Strategy", hint="see `algo new strategy NAME`")
         return replace(s, module=mod.__name__, digest=digest, folder=str(folder))
-    if "." in name or "/" in name: raise NotFound(f"no strategy {name!r}", key="strategy", value=name, rule="a registered name, file.py:name or notebook.ipynb:name", hint="did you forget ':name' after the file?")
+    if "." in name or "/" in name: raise NotFound(f"no strategy {name!r}", key="strategy", value=name,
+                                                  rule="a registered name, file.py:name or notebook.ipynb:name", hint="did you forget ':name' after the file?")
     s = lookup("strategies", name)
     return replace(s, module=(s.on_event or on_signal).py_func.__module__)

@@ -16,7 +16,7 @@ from ..risk.exits import drops_dt, drops_needed, drops_reset, drops_step
 from ..risk.sizing import risk_fraction
 from .contract import Param, Strategy, enter, gate, leave, place
 
-# %% ../../nbs/strategies/410_order_flow.ipynb #aefbd3ed
+# %% ../../nbs/strategies/410_order_flow.ipynb #b5190924
 state_dt = np.dtype([("flow", flow_dt), ("drops", drops_dt), ("stop_for", "i8"), ("evaluations", "i8")], align=True)
 FLAT, TRADES, IMBALANCE, SIDE, LARGE, EXHAUSTED = range(6)
 BASELINE_S = 300.0
@@ -84,4 +84,5 @@ strategy = Strategy("order_flow", "Follow aggressor imbalance on trade ticks; tr
     Param("risk", 0.002, 0.00001, 0.1, "fraction of equity", "loss accepted at the stop"),
     Param("max_size", 0.5, 0.001, 1, "fraction of equity", "largest position"),
     Param("short", False, 0, 1, "", "also follow sellers, where the market allows it"),
-), state_dt, on_event, timers=("eval_s", "check_s"), gates=("flat", "trades", "imbalance", "side", "large_trade", "exhaustion"), snapshot=("ratio", "trades", "buy_volume", "sell_volume"))
+), state_dt, on_event, timers=("eval_s", "check_s"), gates=("flat", "trades", "imbalance", "side", "large_trade", "exhaustion"), snapshot=("ratio", "trades",
+        "buy_volume", "sell_volume"))

@@ -8,13 +8,13 @@ __all__ = ['strategy', 'signals']
 # %% ../../nbs/strategies/420_sma_cross.ipynb #7ca2c7ef
 from .contract import Param, pandas_strategy
 
-# %% ../../nbs/strategies/420_sma_cross.ipynb #69a5a45a
+# %% ../../nbs/strategies/420_sma_cross.ipynb #af3a3ea4
 def signals(
-    candles: "pd.DataFrame",  # Closed candles, oldest first, columns open high low close volume
+    candles,  # DataFrame of closed candles, oldest first, columns open high low close volume
     fast: int = 10,  # Candles of the fast mean
     slow: int = 30,  # Candles of the slow mean
     **_,
-) -> "tuple[pd.Series, pd.Series]":  # entries, exits
+):  # entries, exits: two boolean Series
     "Enter when the fast mean crosses above the slow one, leave when it crosses below."
     c = candles["close"]
     f, s = c.rolling(fast).mean(), c.rolling(slow).mean()
