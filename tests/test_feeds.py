@@ -350,14 +350,13 @@ def start_server(*args):
 
 
 def test_a_killed_server_comes_back_and_nothing_is_missing():
-    t0 = wall_ns() + 10**9
-    how = ["--sim", 7, "--symbols", 2, "--speed", 4000, "--events", 30_000, "--t0-wall", t0]
+    how = ["--sim", 7, "--symbols", 2, "--speed", 4000, "--events", 30_000]
     p, port = start_server(*how)
     with SocketFeed(port=port) as f:
-        got = [f.next(10) for _ in range(3)]
+        t0, got = f.t0_wall, [f.next(10) for _ in range(3)]
         p.send_signal(signal.SIGKILL)
         p.wait()
-        q, _ = start_server(*how, "--port", port)
+        q, _ = start_server(*how, "--port", port, "--t0-wall", t0)
         try: got.append(everything(f))
         finally:
             q.terminate()
