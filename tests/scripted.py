@@ -1,0 +1,26 @@
+"A strategy that does what it is told: a SIGNAL event with `ref` k asks for row k of its script. For tests only."
+import numpy as np
+
+from algo_kit.core.cache import njit
+from algo_kit.core.records import CANCEL, SIGNAL, TRADE, request_dt
+from algo_kit.strategies.contract import Strategy, cancel, leave, place
+
+N = 1024
+LEAVE = 9  # a wish of the script only: `leave`
+state_dt = np.dtype([("todo", request_dt, (N,)), ("heard", "i8", (64,)), ("greedy", "i8")], align=True)
+
+@njit
+def ask(out, row, acct, r):
+    if r.wish == CANCEL: cancel(out, row, r.order, r.reason)
+    elif r.wish == LEAVE: leave(out, row, acct, r.reason)
+    else: place(out, row, r.side, r.type, r.qty, r.frac, r.px, r.stop, r.trail_ppm, r.reduce_only != 0, r.reason, r.strength)
+
+@njit
+def on_event(st, row, e, acct, p, out):
+    s = st[row]
+    s.heard[e.kind] += 1
+    if e.kind == SIGNAL: ask(out, row, acct, s.todo[e.ref])
+    elif e.kind == TRADE:
+        for k in range(s.greedy): ask(out, row, acct, s.todo[k])
+
+strategy = Strategy("scripted", "Does what it is told.", (), state_dt, on_event)
