@@ -382,7 +382,7 @@ def stop(run: Annotated[str | None, typer.Argument(help="run name, its key or it
         time.sleep(.1)
     answer(dict(run=r.run, dir=str(r.path), status=r.status), f"{r.run}: {r.status if wait else 'asked to stop'}", next_=f"algo report {r.run}")
 
-# %% ../../nbs/jobs/920_cli.ipynb #3d60ede7
+# %% ../../nbs/jobs/920_cli.ipynb #4193b47c
 @app.command("list")
 def list_(what: Annotated[str, typer.Argument(help="strategies, analyzers, adapters, feeds, runs or jobs")], json: Json = False):
     "What exists."
@@ -477,7 +477,7 @@ def config_explain(key: Annotated[str, typer.Argument(help="section.key")], json
     answer(d, f"{d['key']} = {d['value']}" + (f" {d['unit']}" if d["unit"] else ""), f"  {d['description']}", f"  {d['rule']}; default {d['default']}",
            f"  set by {d['source']}", next_=f"algo config set {key} VALUE")
 
-@sub["config"].command("set")
+@sub["config"].command("set", context_settings=dict(ignore_unknown_options=True))  # a value may begin with a minus
 def config_set(key: Annotated[str, typer.Argument(help="section.key")], value: Annotated[str, typer.Argument()], json: Json = False):
     "Change settings.ini; the value is checked first, comments stay."
     from algo_kit.core.settings import explain, load_settings
