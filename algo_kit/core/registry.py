@@ -10,7 +10,7 @@ import importlib
 
 from .errors import ConfigError, NotFound, unknown
 
-# %% ../../nbs/core/060_registry.ipynb #ea11c53f
+# %% ../../nbs/core/060_registry.ipynb #7a11fd5c
 TABLE = {
     "strategies": {
         "order_flow": "algo_kit.strategies.order_flow:strategy",
@@ -23,7 +23,10 @@ TABLE = {
     "adapters": {
         "simulated": "algo_kit.engine.venue",
     },
-    "feeds": {},
+    "feeds": {
+        "tape": "algo_kit.data.feeds:TapeFeed",
+        "socket": "algo_kit.data.feeds:SocketFeed",
+    },
 }
 ONE = {"strategies": "strategy", "analyzers": "analyzer", "adapters": "adapter", "feeds": "feed"}
 _added = {kind: {} for kind in TABLE}
