@@ -6,13 +6,13 @@
 __all__ = ['PACKAGE', 'CODE_DIGEST', 'CACHE_DIR', 'sources_digest', 'machine_words', 'cache_base', 'njit', 'local_sources',
            'files_digest', 'cache_folder']
 
-# %% ../../nbs/core/000_cache.ipynb #141175f1
+# %% ../../nbs/core/000_cache.ipynb #88c17646
 import hashlib, os, sys
 from functools import partial
 from pathlib import Path
 
 import numba
-from numba import config
+from numba import config, types
 
 # %% ../../nbs/core/000_cache.ipynb #ae6269f2
 def sources_digest(
@@ -32,7 +32,7 @@ def machine_words() -> tuple[str, ...]:  # Versions and processor, as they decid
     cpu = config.CPU_NAME or llvmlite.binding.get_host_cpu_name()
     return numba.__version__, llvmlite.__version__, cpu, f"py{sys.version_info[0]}.{sys.version_info[1]}"
 
-# %% ../../nbs/core/000_cache.ipynb #604cb786
+# %% ../../nbs/core/000_cache.ipynb #81e4b654
 PACKAGE = Path(__file__).resolve().parent.parent if "__file__" in globals() else Path("../../algo_kit").resolve()
 
 def cache_base() -> Path:
@@ -49,7 +49,15 @@ def njit(
 ):
     "`numba.njit` with the kit's cache, without the GIL, and with NumPy's rules for division by zero."
     if f is None: return partial(njit, **options)
-    return numba.njit(f, **dict(cache=f.__module__ != "__main__", nogil=True, error_model="numpy") | options)
+    d = numba.njit(f, **dict(cache=f.__module__ != "__main__", nogil=True, error_model="numpy") | options)
+    template = d.get_call_template
+    d.get_call_template = lambda args, kws: template(tuple(map(_widened, args)), {k: _widened(v) for k, v in kws.items()})
+    return d
+
+def _widened(t):
+    "Type of an argument when one kernel calls another: any signed integer is an int64."
+    t = types.unliteral(t)
+    return types.int64 if isinstance(t, types.Integer) and t.signed else t
 
 # %% ../../nbs/core/000_cache.ipynb #dbfc47c3
 def local_sources(

@@ -9,7 +9,7 @@ __all__ = ['event_dt', 'TRADE', 'QUOTE', 'BAR_OHL', 'BAR', 'ACK', 'REJECT', 'FIL
            'UNKNOWN', 'STATE_NAMES', 'ACTIVE', 'REDUCING', 'HALTED', 'TRADING_STATES', 'CMD_CANCEL_ALL', 'CMD_REDUCE',
            'CMD_HALT', 'CMD_RESUME', 'CMD_FLATTEN', 'CMD_GAP', 'COMMAND_NAMES', 'REASONS', 'R', 'PLACE', 'AMEND',
            'CANCEL', 'WISH_NAMES', 'order_dt', 'decision_dt', 'fill_dt', 'SPOT', 'PERP', 'FUTURE', 'FX', 'CFD',
-           'MARKETS', 'instrument_dt', 'position_dt', 'account_dt', 'request_dt', 'verdict_dt', 'change_dt',
+           'MARKETS', 'instrument_dt', 'position_dt', 'RATE_S', 'account_dt', 'request_dt', 'verdict_dt', 'change_dt',
            'equity_dt', 'mark_dt', 'candle_dt', 'SECOND', 'TIMEFRAMES', 'columns']
 
 # %% ../../nbs/core/020_records.ipynb #b8ef46be
@@ -41,7 +41,7 @@ KIND_NAMES = {TRADE: "trade", QUOTE: "quote", BAR_OHL: "bar_ohl", BAR: "bar", AC
               EXPIRED: "expired", TIMER: "timer", CANDLE: "candle", SIGNAL: "signal", COMMAND: "command"}
 BUY, SELL = 1, -1
 
-# %% ../../nbs/core/020_records.ipynb #43fcd6f3
+# %% ../../nbs/core/020_records.ipynb #7cb2ed4c
 MARKET, LIMIT, STOP, TRAIL = 1, 2, 3, 4
 TYPE_NAMES = {MARKET: "market", LIMIT: "limit", STOP: "stop", TRAIL: "trailing_stop"}
 INITIALIZED, SUBMITTED, ACCEPTED, PARTIALLY_FILLED, FILLED, CANCELED_, REJECTED, EXPIRED_, UNKNOWN = range(1, 10)
@@ -61,6 +61,7 @@ order_dt = np.dtype([
     ("qty", "i8"), ("filled", "i8"),                        # lots
     ("px", "i8"), ("stop", "i8"), ("trail_ppm", "i8"),      # ticks, ticks, parts per million of the price
     ("reserved", "i8"),                                     # cash units held back for it
+    ("arrival_px", "f8"),                                   # last price when it was wished
     ("row", "i4"), ("reason", "i2"), ("side", "i1"), ("type", "i1"), ("state", "i1"), ("reduce_only", "i1"), ("cancelling", "i1"), ("pad", "i1"),
 ], align=True)
 
@@ -80,7 +81,7 @@ fill_dt = np.dtype([
     ("qty", "i8"), ("px", "i8"),                            # lots, ticks
     ("notional", "i8"), ("fee", "i8"), ("realised", "i8"),  # cash units; realised P&L before fees
     ("lots_after", "i8"), ("cash_after", "i8"),
-    ("arrival_px", "f8"),
+    ("arrival_px", "f8"),                                   # what slippage is measured against: the order's, or the level of a stop
     ("row", "i4"), ("reason", "i2"), ("side", "i1"), ("maker", "i1"),
 ], align=True)
 
@@ -93,7 +94,7 @@ instrument_dt = np.dtype([
     ("multiplier", "f8"), ("leverage", "f8"), ("market", "i4"), ("short_ok", "i4"),
 ], align=True)
 
-# %% ../../nbs/core/020_records.ipynb #8c6ebf8a
+# %% ../../nbs/core/020_records.ipynb #eaf9b36f
 position_dt = np.dtype([
     ("lots", "i8"), ("cost", "i8"), ("realised", "i8"), ("fees", "i8"),   # signed lots; cash units paid for them; P&L of what was closed; fees
     ("buying", "i8"), ("selling", "i8"),                                  # lots in open orders, each side
@@ -105,9 +106,11 @@ position_dt = np.dtype([
     ("n_open", "i4"), ("n_exit", "i4"),                                   # open orders; those of them that are plain exits
 ], align=True)
 
+RATE_S = 61  # any minute lies in so many whole seconds
 account_dt = np.dtype([
     ("cash", "i8"), ("reserved", "i8"), ("realised", "i8"), ("fees", "i8"), ("start", "i8"), ("next_id", "i8"),
-    ("rate_start", "i8"), ("rate_n", "i8"), ("n_open", "i4"), ("trading", "i4"),
+    ("rate_at", "i8"), ("rate", "i4", (RATE_S,)),       # orders placed in each of the last seconds, up to `rate_at`
+    ("n_open", "i4"), ("trading", "i4"), ("pad", "i4"),
 ], align=True)
 
 request_dt = np.dtype([

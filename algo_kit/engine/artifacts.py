@@ -6,10 +6,10 @@
 __all__ = ['TRADE_COLUMNS', 'Table', 'fills_table', 'decisions_table', 'orders_table', 'trades_table', 'equity_table',
            'marks_table', 'gates_json', 'assumptions']
 
-# %% ../../nbs/engine/555_artifacts.ipynb #fe4eb853
+# %% ../../nbs/engine/555_artifacts.ipynb #d666674e
 import numpy as np
 
-from ..core.records import REASONS, STATE_NAMES, TYPE_NAMES, WISH_NAMES, PLACE
+from ..core.records import PLACE, REASONS, STATE_NAMES, STOP, TRAIL, TYPE_NAMES, WISH_NAMES
 from ..strategies.contract import N_ENGINE_GATES
 
 # %% ../../nbs/engine/555_artifacts.ipynb #a7bcfb13
@@ -57,7 +57,7 @@ def orders_table(t: Table, d: np.ndarray, f: np.ndarray, live: np.ndarray, ended
                 stop=t.price(r, d["stop"]), trail=d["trail_ppm"] * 1e-6, reduce_only=d["reduce_only"] > 0, reason=_words(d["reason"],
                         REASONS), state=np.array(end, dtype=object))
 
-# %% ../../nbs/engine/555_artifacts.ipynb #1fdc560d
+# %% ../../nbs/engine/555_artifacts.ipynb #3f1cd36b
 TRADE_COLUMNS = ("trade signal_id strategy symbol side confidence entry_ts exit_ts entry_px exit_px qty fees gross pnl ret slippage_entry slippage_exit "
                  "exec_ms_entry exec_ms_exit holding_s entry_reason exit_reason snap_0 snap_1 snap_2 snap_3").split()
 
@@ -88,11 +88,12 @@ def trades_table(
         first, last = k["entry"][0][2], k["exit"][-1][2]
         we, wx = wish[int(first["order"])], wish[int(last["order"])]
         gross = (b - a) * k["side"] * qty * t.ins["multiplier"][r]
-        slip = lambda px, w, side: side * (px / w["arrival_px"] - 1) if w["arrival_px"] > 0 else 0.
-        vals = (n, int(first["order"]), strategy, t.symbols[r], "long" if k["side"] > 0 else "short", float(we["strength"]), int(first["ts"]),
-                int(last["ts"]), a, b, qty, k["fees"], gross, gross - k["fees"],
-                (gross - k["fees"]) / (a * qty * t.ins["multiplier"][r]), slip(a, we, k["side"]), slip(b, wx,
-                        -k["side"]), (int(first["recv"]) - int(we["ts"])) / 1e6, (int(last["recv"]) - int(wx["ts"])) / 1e6,
+        slip = lambda leg, side: sum(q * side * (p / f["arrival_px"] - 1) for q, p, f in leg if f["arrival_px"] > 0) / sum(q for q, _, _ in leg)
+        # a stop waits at the venue: its time counts from the trigger
+        wait = lambda f, w: (int(f["recv"]) - (int(f["ts"]) if w["type"] in (STOP, TRAIL) else int(w["ts"]))) / 1e6
+        net, paid = gross - k["fees"], a * qty * t.ins["multiplier"][r]
+        vals = (n, int(first["order"]), strategy, t.symbols[r], "long" if k["side"] > 0 else "short", float(we["strength"]), int(first["ts"]), int(last["ts"]),
+                a, b, qty, k["fees"], gross, net, net / paid, slip(k["entry"], k["side"]), slip(k["exit"], -k["side"]), wait(first, we), wait(last, wx),
                 (int(last["ts"]) - int(first["ts"])) / 1e9, REASONS[int(first["reason"])], REASONS[int(last["reason"])], *(float(v) for v in we["snap"]))
         for c, v in zip(TRADE_COLUMNS, vals, strict=True): out[c].append(v)
     text = {"strategy", "symbol", "side", "entry_reason", "exit_reason"}

@@ -94,15 +94,23 @@ def take(w: World) -> dict:  # name -> copy of the rows written
         n[f] = 0
     return out
 
-# %% ../../nbs/engine/500_state.ipynb #9e7142b8
+# %% ../../nbs/engine/500_state.ipynb #09c6d9e9
+def _bytes(a: np.ndarray, field: str) -> bytes:
+    "The memory of a field in every row, padding included: NumPy copies structured rows field by field and leaves rubbish between them."
+    dt, at = a.dtype.fields[field][:2]
+    return a.view(np.uint8).reshape(len(a), -1)[:, at:at + dt.itemsize].tobytes()
+
 def state_hash(w: World) -> str:  # 64 hex digits
     "SHA-256 of what the run has become."
-    k, r, h = w.k[0], w.rows, hashlib.sha256()
-    live = k["ords"][k["ords"]["state"] > 0]
-    for a in (k["acct"], r["pos"], live[np.argsort(live["id"])], r["candle"], r["win"], r["st"]): h.update(np.ascontiguousarray(a).tobytes())
+    k, r, h = w.k, w.rows, hashlib.sha256()
+    ords = k[0]["ords"]
+    raw = np.frombuffer(_bytes(k, "ords"), np.uint8).reshape(len(ords), -1)
+    live = np.flatnonzero(ords["state"] > 0)
+    h.update(_bytes(k, "acct") + raw[live[np.argsort(ords["id"][live])]].tobytes())
+    for f in ("pos", "candle", "win", "st"): h.update(_bytes(r, f))
     return h.hexdigest()
 
-# %% ../../nbs/engine/500_state.ipynb #1230e648
+# %% ../../nbs/engine/500_state.ipynb #3c35d84f
 def pack(w: World) -> bytes:
     "The persistent arrays as bytes, digest first."
     data = hashlib.sha256(repr((w.k.dtype, w.rows.dtype, w.rows.shape)).encode()).digest() + w.k.tobytes() + w.rows.tobytes()
@@ -117,6 +125,6 @@ def unpack(w: World, data: bytes):
         raise DataError("snapshot has another layout than this run", key="snapshot", rule="same strategy, parameters and code",
                         hint="start afresh with --fresh")
     cfg = w.k["cfg"].copy()
-    w.k[:] = np.frombuffer(body[:w.k.nbytes], w.k.dtype)
-    w.rows[:] = np.frombuffer(body[w.k.nbytes:], w.rows.dtype)
+    w.k.view(np.uint8)[:] = np.frombuffer(body[:w.k.nbytes], np.uint8)
+    w.rows.view(np.uint8)[:] = np.frombuffer(body[w.k.nbytes:], np.uint8)
     w.k["cfg"] = cfg  # settings belong to the process, not to the snapshot

@@ -108,7 +108,7 @@ def versions() -> dict:
     from importlib.metadata import version
     return dict(python=platform.python_version()) | {p: version(p) for p in ("algo_kit", "numpy", "numba", "pyarrow", "duckdb")}
 
-# %% ../../nbs/engine/560_trader.ipynb #cad45c3a
+# %% ../../nbs/engine/560_trader.ipynb #51895031
 TARGET_S, IDLE_S = 0.02, 0.2
 
 class Trader:
@@ -161,6 +161,9 @@ class Trader:
                 raise ParityError(f"run {self.run_dir.run} does not come out as journalled ({k}): code or data changed under it", key=k,
                                   rule="the same step gives the same output", hint="start another with --fresh")
             rest[k] = made[k][len(noted[k]):]
+        if walk.signals:
+            raise ParityError(f"run {self.run_dir.run} has a signal that the strategy did not give", key="signal", rule="the same step gives the same output",
+                              hint="start another with --fresh")
         if any(len(v) for v in rest.values()): self.journal.write(OUT, pack_out(rest), self.session.seq)
         self.recorder.next_snap = (self.session.taken // self.recorder.every + 1) * self.recorder.every
         self._settled = walk.settled
@@ -197,14 +200,12 @@ class Trader:
     def status(self) -> dict:
         "Where it stands, for a cell or a terminal to show."
         s, k = self.session, self.session.world.k[0]
-        r, dt = s.world.rows, max(time.monotonic() - self._t0, 1e-9)
-        return dict(status=self._status, run=self.run_dir.run, stage=self.spec.stage, events=s.taken, n=self.last or None, decisions=int(k["g"]["decisions"]),
-                    orders=int(k["g"]["orders"]), fills=int(k["g"]["fills"]), equity=round(s.equity, 2),
-                    position={i.symbol: round(float(p["lots"]) * float(i.lot), 10) for i,
-                              p in zip(s.instruments, r["pos"], strict=True)}, price={i.symbol: float(p["last"]) for i,
-                                                                                      p in zip(s.instruments, r["pos"], strict=True)},
-                    ts_ns=int(k["g"]["now"]),
-                    rate=(s.taken - self._n0) / dt, lag_s=(wall_ns() - int(k["g"]["now"])) / 1e9 if self.tape is None and k["g"]["now"] else None)
+        g, pos, dt = k["g"], s.world.rows["pos"], max(time.monotonic() - self._t0, 1e-9)
+        by_symbol = lambda f: {i.symbol: f(i, p) for i, p in zip(s.instruments, pos, strict=True)}
+        return dict(status=self._status, run=self.run_dir.run, stage=self.spec.stage, events=s.taken, n=self.last or None, decisions=int(g["decisions"]),
+                    orders=int(g["orders"]), fills=int(g["fills"]), equity=round(s.equity, 2), ts_ns=int(g["now"]), rate=(s.taken - self._n0) / dt,
+                    position=by_symbol(lambda i, p: round(float(p["lots"]) * float(i.lot), 10)), price=by_symbol(lambda i, p: float(p["last"])),
+                    lag_s=max(self.feed.now_ns() - int(g["now"]), 0) / 1e9 if self.tape is None and g["now"] else None)
 
     def run(self) -> dict:
         "Trade to the end, or to a stop; the result."
@@ -264,9 +265,8 @@ class Trader:
             try: ev = self.feed.next(IDLE_S)
             except EndOfFeed: return True
             if ev is None or not len(ev):
-                if tape is None and s.clock["now"]: self.recorder.insert(command(0,
-                                                                                 max(wall_ns(),
-                                                                                     int(s.clock["now"]))))  # the clock ticks even when nothing trades
+                now = self.feed.now_ns() if tape is None and s.clock["started"] else 0
+                if now > s.clock["now"]: self.recorder.insert(command(0, now))  # the market's clock goes on when nothing trades
             else: self._take(ev, s.taken if tape is not None else None)
             if until and time.monotonic() > until: return True
         return False

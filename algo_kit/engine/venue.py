@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['venue_due', 'notional_units', 'fee_units', 'venue_submit', 'venue_cancel', 'venue_match', 'venue_settle', 'venue_pop']
 
-# %% ../../nbs/engine/510_venue.ipynb #bebc7327
+# %% ../../nbs/engine/510_venue.ipynb #1d4b3f9e
 import numpy as np
 
 from ..core.cache import njit
-from ..core.money import OVERFLOW, mul_div, to_ticks
+from ..core.money import OVERFLOW, mul_div, to_lots, to_px, to_ticks
 from ..core.records import ACK, BUY, CANCELED, EXPIRED, FILL, LIMIT, MARKET, REJECT, SELL, TRAIL
 from .state import FOREVER, LAST_TRADE
 
@@ -43,7 +43,7 @@ def venue_due(w):
     s.due = d
     return d
 
-# %% ../../nbs/engine/510_venue.ipynb #3c96e8e2
+# %% ../../nbs/engine/510_venue.ipynb #d40fbb3b
 @njit
 def notional_units(ins, lots, ticks):
     "What `lots` at `ticks` are worth, cash units."
@@ -69,15 +69,15 @@ def _fill(w, j, px_ticks, want, maker, ts, due):
     "Execute up to `want` lots of live order `j` at `px_ticks`; answers what happened."
     v = w.k.vord[j]
     s, h, ins = w.k.vst, w.rows[v.row].venue, w.rows[v.row].ins
-    qty = min(want, v.qty)
+    rest = v.qty  # what there is still to do
     if v.reduce_only:
         held = -h.lots * v.side  # what this side can close
-        if v.reduce_only == 2: qty = held
-        qty = min(qty, held)
-        if qty <= 0:
+        rest = held if v.reduce_only == 2 else min(rest, held)
+        if rest <= 0:
             _answer(w, due, EXPIRED, v, 0, 0, 0, ts)
             _drop(w, j)
             return
+    qty = min(want, rest)
     notional = notional_units(ins, qty, px_ticks)
     fee = fee_units(ins, notional, maker)
     if notional == OVERFLOW or fee == OVERFLOW:
@@ -92,10 +92,11 @@ def _fill(w, j, px_ticks, want, maker, ts, due):
     h.lots += qty * v.side
     v.qty -= qty
     _answer(w, due, FILL, v, qty, px_ticks, 1 if maker else 0, ts)
-    if v.reduce_only and v.qty > 0 and h.lots == 0 and v.reduce_only != 2: _answer(w, due, EXPIRED, v, 0, 0, 0, ts)
-    if v.qty <= 0 or v.reduce_only == 2 or (v.reduce_only and h.lots == 0): _drop(w, j)
+    if qty == rest:
+        if v.qty > 0: _answer(w, due, EXPIRED, v, 0, 0, 0, ts)  # less is held than was asked for
+        _drop(w, j)
 
-# %% ../../nbs/engine/510_venue.ipynb #f7fd8bc2
+# %% ../../nbs/engine/510_venue.ipynb #4b35d4fd
 @njit
 def venue_submit(w, o, now):
     "An order leaves for the venue at `now`."
@@ -106,7 +107,7 @@ def venue_submit(w, o, now):
         return
     v = w.k.vord[n]
     v.id, v.row, v.side, v.type, v.reduce_only, v.qty, v.px = o.id, o.row, o.side, o.type, o.reduce_only, o.qty, o.px
-    v.stop, v.trail, v.peak = o.stop * ins.tick, o.trail_ppm * 1e-6, 0.0
+    v.stop, v.trail, v.peak = to_px(o.stop, ins.tick, ins.ticks_per_px), o.trail_ppm * 1e-6, 0.0
     v.arrive, v.cancel_at, v.fresh = now + c.order_ns, FOREVER, 1
     w.k.vst.n_live += 1
     w.rows[o.row].venue.quiet_lo = np.inf
@@ -121,12 +122,13 @@ def venue_cancel(w, order, now):
             v.cancel_at = now + w.k.cfg.order_ns
             w.rows[v.row].venue.quiet_lo = np.inf
 
-# %% ../../nbs/engine/510_venue.ipynb #7ec73867
+# %% ../../nbs/engine/510_venue.ipynb #b9f72926
 @njit
 def venue_match(w, row, ts, now, open_px, high, low, qty, side):
     "Match live orders of `row` against a trade (open = high = low) or a bar's open, high and low."
     c, ins, s = w.k.cfg, w.rows[row].ins, w.k.vst
     due, j, before = max(ts + c.resp_ns, now), -1, s.n_live
+    volume = to_lots(qty, ins.lots_per_qty) if qty * ins.lots_per_qty < 4e18 else FOREVER
     while True:
         if s.n_live == before: j += 1  # else the order at j has gone and the next one stands there
         if j >= s.n_live: break
@@ -138,17 +140,17 @@ def venue_match(w, row, ts, now, open_px, high, low, qty, side):
             _drop(w, j)
             continue
         if v.type == MARKET:
-            if c.fill_mode != LAST_TRADE: _fill(w, j, to_ticks(_slipped(open_px, v.side, c.slip_ppm), ins.ticks_per_px, v.side), v.qty, False, ts, due)
+            if c.fill_mode != LAST_TRADE: _fill(w, j, to_ticks(_slipped(open_px, v.side, c.slip_ppm), ins.ticks_per_px, v.side), FOREVER, False, ts, due)
         elif v.type == LIMIT:
-            lim = v.px * ins.tick
+            lim = to_px(v.px, ins.tick, ins.ticks_per_px)
             if v.side == BUY:
                 if v.fresh and (open_px < lim or (open_px == lim and side == BUY)):
-                    _fill(w, j, min(v.px, to_ticks(_slipped(open_px, BUY, c.slip_ppm), ins.ticks_per_px, BUY)), v.qty, False, ts, due)
-                elif to_ticks(low, ins.ticks_per_px, BUY) < v.px: _fill(w, j, v.px, max(np.int64(qty * ins.lots_per_qty), 1), True, ts, due)
+                    _fill(w, j, min(v.px, to_ticks(_slipped(open_px, BUY, c.slip_ppm), ins.ticks_per_px, BUY)), FOREVER, False, ts, due)
+                elif to_ticks(low, ins.ticks_per_px, BUY) < v.px and volume > 0: _fill(w, j, v.px, volume, True, ts, due)
             else:
                 if v.fresh and (open_px > lim or (open_px == lim and side == SELL)):
-                    _fill(w, j, max(v.px, to_ticks(_slipped(open_px, SELL, c.slip_ppm), ins.ticks_per_px, SELL)), v.qty, False, ts, due)
-                elif to_ticks(high, ins.ticks_per_px, SELL) > v.px: _fill(w, j, v.px, max(np.int64(qty * ins.lots_per_qty), 1), True, ts, due)
+                    _fill(w, j, max(v.px, to_ticks(_slipped(open_px, SELL, c.slip_ppm), ins.ticks_per_px, SELL)), FOREVER, False, ts, due)
+                elif to_ticks(high, ins.ticks_per_px, SELL) > v.px and volume > 0: _fill(w, j, v.px, volume, True, ts, due)
             if s.n_live == before: v.fresh = 0
         else:
             if v.type == TRAIL:
@@ -157,12 +159,12 @@ def venue_match(w, row, ts, now, open_px, high, low, qty, side):
             if v.side == SELL:
                 if low <= v.stop:
                     px = min(v.stop, open_px) if open_px > low else low
-                    _fill(w, j, to_ticks(_slipped(px, SELL, c.slip_ppm), ins.ticks_per_px, SELL), v.qty, False, ts, due)
+                    _fill(w, j, to_ticks(_slipped(px, SELL, c.slip_ppm), ins.ticks_per_px, SELL), FOREVER, False, ts, due)
                 elif high > v.peak: v.peak = high
             else:
                 if high >= v.stop:
                     px = max(v.stop, open_px) if open_px < high else high
-                    _fill(w, j, to_ticks(_slipped(px, BUY, c.slip_ppm), ins.ticks_per_px, BUY), v.qty, False, ts, due)
+                    _fill(w, j, to_ticks(_slipped(px, BUY, c.slip_ppm), ins.ticks_per_px, BUY), FOREVER, False, ts, due)
                 elif low < v.peak: v.peak = low
 
     _quiet(w, row)
@@ -170,11 +172,11 @@ def venue_match(w, row, ts, now, open_px, high, low, qty, side):
 @njit
 def _quiet(w, row):
     "The prices between which a trade of `row` changes nothing; an empty band while an order is new, on its way, or being cancelled."
-    lo, hi, s = -np.inf, np.inf, w.k.vst
+    lo, hi, s, ins = -np.inf, np.inf, w.k.vst, w.rows[row].ins
     for j in range(s.n_live):
         v = w.k.vord[j]
         if v.row != row: continue
-        lim = v.px * w.rows[row].ins.tick
+        lim = to_px(v.px, ins.tick, ins.ticks_per_px)
         if v.type == MARKET or v.cancel_at < FOREVER or (v.type == LIMIT and v.fresh) or (v.type == TRAIL and v.peak == 0.0):
             lo = np.inf
             break
@@ -205,7 +207,7 @@ def venue_settle(w, now):
             _drop(w, j)
         elif v.type == MARKET and c.fill_mode == LAST_TRADE and v.arrive + c.feed_ns <= now and w.rows[v.row].venue.last > 0:
             ins = w.rows[v.row].ins
-            _fill(w, j, to_ticks(_slipped(w.rows[v.row].venue.last, v.side, c.slip_ppm), ins.ticks_per_px, v.side), v.qty, False, v.arrive,
+            _fill(w, j, to_ticks(_slipped(w.rows[v.row].venue.last, v.side, c.slip_ppm), ins.ticks_per_px, v.side), FOREVER, False, v.arrive,
                   max(v.arrive + c.resp_ns, now))
 
 @njit
@@ -219,7 +221,7 @@ def venue_pop(w, now, e):
     if best < 0: return False
     a = w.k.vq[best]
     e.ts, e.recv, e.kind, e.row, e.side, e.flags = a.ts, a.due, a.kind, a.row, a.side, a.maker
-    e.px, e.qty, e.ref, e.spare, e.seq = a.px * w.rows[a.row].ins.tick, float(a.qty), a.ref, float(a.order), 0
+    e.px, e.qty, e.ref, e.spare, e.seq = to_px(a.px, w.rows[a.row].ins.tick, w.rows[a.row].ins.ticks_per_px), float(a.qty), a.ref, float(a.order), 0
     for j in range(best + 1, s.n_queue): w.k.vq[j - 1] = w.k.vq[j]
     s.n_queue -= 1
     return True
