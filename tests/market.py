@@ -3,15 +3,18 @@ from pathlib import Path
 
 import numpy as np
 
+from algo_kit.core.money import to_ticks
 from algo_kit.core.records import BUY, CANCEL, COMMAND, LIMIT, MARKET, PLACE, SELL, SIGNAL, STOP, TRADE, TRAIL, event_dt
 from algo_kit.core.settings import load_settings
 from algo_kit.data.instruments import Instrument
 from algo_kit.data.tapes import bar_rows
 from algo_kit.engine.session import Session
+from algo_kit.engine.venue import notional_units
 from algo_kit.strategies.contract import load_strategy
 
 T0 = 1_600_000_000 * 10**9
 MS = 10**6
+LEAVE = 9  # `leave`, a wish of the script
 TYPES = dict(market=MARKET, limit=LIMIT, stop=STOP, trail=TRAIL)
 QUIET = {"venue.feed_latency_ms": 0, "venue.order_latency_ms": 0, "venue.response_latency_ms": 0, "venue.slippage_bps": 0}
 WIDE = {"risk.max_order_frac": 100, "risk.max_position_frac": 100, "risk.max_open_orders": 96, "risk.max_orders_per_minute": 100_000, "risk.stale_after_s": 1e9}
@@ -52,9 +55,30 @@ class Played:
     @property
     def fills(self):  # ms, signed lots, price, liquidity
         tick = self.s.world.rows["ins"]["tick"]
-        return [(round((int(f["ts"]) - T0) / MS, 6), int(f["side"]) * int(f["qty"]), round(int(f["px"]) * tick[f["row"]], 9), "maker" if f["maker"] else "taker") for f in self.fil]
+        at, kind = lambda f: round((int(f["ts"]) - T0) / MS, 6), ("taker", "maker")
+        return [(at(f), int(f["side"]) * int(f["qty"]), round(float(f["px"] * tick[f["row"]]), 9), kind[f["maker"]]) for f in self.fil]
     @property
     def gates(self): return [self.s.strategy.all_gates[g - 1] if g else "" for g in self.dec["gate"][self.dec["wish"] == PLACE]]
+
+def quiet(p):
+    "Nothing open, nothing in flight, nothing reserved."
+    k, pos = p.k, p.s.world.rows["pos"]
+    busy = [(k["ords"]["state"] > 0).sum(), k["vst"]["n_live"], k["vst"]["n_queue"], k["acct"]["n_open"], k["acct"]["reserved"]]
+    busy += [*pos["n_open"], *pos["n_exit"], *pos["buying"], *pos["selling"]]
+    return not any(int(x) for x in busy)
+
+def books(p):
+    "I1: account and venue agree to the last unit, and profit, fees and what is held add up to the equity."
+    k, rows = p.k, p.s.world.rows
+    a, v = k["acct"], k["vst"]
+    assert (int(a["cash"]), int(a["fees"])) == (int(v["cash"]), int(v["fees"])) and (rows["pos"]["lots"] == rows["venue"]["lots"]).all()
+    worth = [int(notional_units(r["ins"], r["pos"]["lots"], to_ticks(r["pos"]["last"], r["ins"]["ticks_per_px"], 0))) for r in rows]
+    open_ = sum(worth) - int(rows["pos"]["cost"].sum())
+    assert int(a["realised"]) - int(a["fees"]) + open_ == int(a["cash"]) + sum(worth) - int(a["start"])
+    assert (int(rows["pos"]["realised"].sum()), int(rows["pos"]["fees"].sum())) == (int(a["realised"]), int(a["fees"]))
+    assert int(p.fil["realised"].sum()) == int(a["realised"]) and int(p.fil["fee"].sum()) == int(a["fees"])
+    assert (rows["pos"]["cost"][rows["pos"]["lots"] == 0] == 0).all()
+    return True
 
 def play(script, s=None, drain=True, chunk=None, **settings):
     "Run a list of events and `Ask`s, in the order of the list."
