@@ -45,4 +45,4 @@ def main(millions=10):
     figures = {k: round(n / s / 1e6, 1) for k, s in res.items()}
     print(json.dumps(dict(trades=n, same_bytes=same, million_trades_per_s=figures), indent=1))
 
-if __name__ == "__main__": main(*map(float, sys.argv[1:2]))
+if __name__ == "__main__": main(*[float(a) for a in sys.argv[1:] if not a.startswith("-")][:1])

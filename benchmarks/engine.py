@@ -6,7 +6,7 @@ The rule is `tick_rule.py`: market orders, 0.5 % trailing stop, fees. The kit ru
 account in integers, order gates, ledger of orders, equity samples. The fused loop is what the rule costs when nothing else is kept. Times are
 processor time of the run alone, best of three; memory is the peak of the process.
 """
-import json, os, resource, sys, time
+import json, resource, sys, time
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +33,7 @@ def tape(n, seed=1):
 @njit
 def fused(ev, cash, size, fee, trail, run_len):
     "The rule as one loop over scalars: fills at the trade that triggers."
-    prev, run, qty, peak, orders, last = 0.0, 0, 0.0, 0.0, 0, 0.0
+    prev, run, qty, peak, orders = 0.0, 0, 0.0, 0.0, 0
     for k in range(ev.size):
         px = ev[k].px
         if px > prev: run = run + 1 if run > 0 else 1
@@ -70,12 +70,12 @@ def best(f, times=3):
     return min(out)
 
 def kit(ev, strategy, params, ledger=True):
-    "One run of the engine over `ev`: seconds, orders, fills."
+    "One run of the engine over `ev`: seconds, orders, fills, equity at the end."
     s = Session(strategy, strategy.check(params), [instrument("binance", "BTC/USDT")], load_settings({"risk.max_orders_per_minute": 100_000}), ledger=ledger)
     t = time.process_time()
     for _ in s.step(ev, None): pass
     t = time.process_time() - t
-    return t, int(s.clock["orders"]), int(s.clock["fills"])
+    return t, int(s.clock["orders"]), int(s.clock["fills"]), s.equity
 
 def live_step(strategy, params):
     "Median and 99th percentile of one event through the engine from Python, µs."
@@ -105,20 +105,25 @@ def main(argv):
     for name, led in (("kit engine, ledger off", False), ("kit engine, ledger on", True)):
         runs = [kit(ev, rule, {}, led) for _ in range(3)]
         rows[name] = n / min(r[0] for r in runs) / 1e6
-    orders, fills = runs[0][1:]
+    orders, fills = runs[0][1:3]
     r = kit(ev, flow, {})
     rows["kit engine, order_flow, ledger on"] = n / r[0] / 1e6
     p50, p99 = live_step(rule, {})
-    out = dict(trades=n, orders=orders, fills=fills, trades_per_order=n // max(orders, 1), order_flow_orders=r[1], million_trades_per_second={k: round(v, 1) for k, v in rows.items()},
-               ratio_to_fused={k: round(v / rows["hand-fused loop"], 3) for k, v in rows.items()}, live_step_us=dict(p50=round(p50, 2), p99=round(p99, 2)),
+    out = dict(trades=n, orders=orders, fills=fills, trades_per_order=n // max(orders, 1), order_flow_orders=r[1],
+               million_trades_per_second={k: round(v, 1) for k, v in rows.items()},
+               ratio_to_fused={k: round(v / rows["hand-fused loop"], 3) for k, v in rows.items()},
+               live_step_us=dict(p50=round(p50, 2), p99=round(p99, 2)),
                peak_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, tape_mb=ev.nbytes >> 20)
     if "--peers" in argv:
-        from peers import peers
-        out["peers"] = peers(ev)
+        import peers
+        out["peers"] = peers.measure(ev)
     if "--json" in argv: print(json.dumps(out)); return
-    print(f"{n:,} trades, {orders:,} orders (one in {out['trades_per_order']:,}), {fills:,} fills; peak memory {out['peak_memory_mb']} MB, of which the tape {out['tape_mb']} MB")
-    for k, v in (rows | out.get("peers", {})).items(): print(f"{k:36s} {v:8.2f} M trades/s   {v / rows['hand-fused loop']:6.3f} of the fused loop")
+    print(f"{n:,} trades, {orders:,} orders (one in {out['trades_per_order']:,}), {fills:,} fills; "
+          f"peak memory {out['peak_memory_mb']} MB, of which the tape {out['tape_mb']} MB")
+    rates = {k: r["rate"] for k, r in out.get("peers", {}).items() if "rate" in r}
+    for k, v in (rows | rates).items(): print(f"{k:36s} {v:8.2f} M trades/s   {v / rows['hand-fused loop']:6.3f} of the fused loop")
     print(f"one live step from Python            {p50:8.2f} µs median, {p99:.2f} µs 99th percentile")
+    if "--peers" in argv: peers.show(out["peers"])
 
 if __name__ == "__main__":
     sys.path.insert(0, str(HERE))

@@ -36,7 +36,8 @@ def main(argv):
     if "--no-cold" not in argv:
         with tempfile.TemporaryDirectory() as d:
             t = time.perf_counter()
-            subprocess.run([sys.executable, "-m", "algo_kit.jobs.warm"], check=True, env=os.environ | dict(ALGO_KIT_CACHE=d), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            subprocess.run([sys.executable, "-m", "algo_kit.jobs.warm"], check=True, env=os.environ | dict(ALGO_KIT_CACHE=d),
+                           stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             out["everything compiled from nothing"] = time.perf_counter() - t
     if "--json" in argv: print(json.dumps(out)); return
     for k, v in out.items(): print(f"{k:50s} {v:7.2f} s")
