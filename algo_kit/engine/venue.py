@@ -43,7 +43,7 @@ def venue_due(w):
     s.due = d
     return d
 
-# %% ../../nbs/engine/510_venue.ipynb #d40fbb3b
+# %% ../../nbs/engine/510_venue.ipynb #a64040eb
 @njit
 def notional_units(ins, lots, ticks):
     "What `lots` at `ticks` are worth, cash units."
@@ -53,6 +53,11 @@ def notional_units(ins, lots, ticks):
 def fee_units(ins, notional, maker):
     "Fee in cash units, to the nearest, half away from zero; a negative rate is a rebate."
     return mul_div(notional, ins.maker_e8 if maker else ins.taker_e8, 100_000_000)
+
+@njit
+def _volume(qty, ins):
+    "What a trade of this size leaves for us, lots; a bar does not say how much traded at its extremes."
+    return to_lots(qty, ins.lots_per_qty) if qty * ins.lots_per_qty < 4e18 else np.int64(FOREVER)
 
 @njit
 def _slipped(px, side, slip_ppm): return px * (1.0 + side * slip_ppm * 1e-6)
@@ -67,6 +72,7 @@ def _drop(w, j):
 @njit
 def _fill(w, j, px_ticks, want, maker, ts, due):
     "Execute up to `want` lots of live order `j` at `px_ticks`; answers what happened."
+    if want <= 0: return  # less than a lot has traded
     v = w.k.vord[j]
     s, h, ins = w.k.vst, w.rows[v.row].venue, w.rows[v.row].ins
     rest = v.qty  # what there is still to do
@@ -122,13 +128,12 @@ def venue_cancel(w, order, now):
             v.cancel_at = now + w.k.cfg.order_ns
             w.rows[v.row].venue.quiet_lo = np.inf
 
-# %% ../../nbs/engine/510_venue.ipynb #b9f72926
+# %% ../../nbs/engine/510_venue.ipynb #8ff7bae7
 @njit
 def venue_match(w, row, ts, now, open_px, high, low, qty, side):
     "Match live orders of `row` against a trade (open = high = low) or a bar's open, high and low."
     c, ins, s = w.k.cfg, w.rows[row].ins, w.k.vst
     due, j, before = max(ts + c.resp_ns, now), -1, s.n_live
-    volume = to_lots(qty, ins.lots_per_qty) if qty * ins.lots_per_qty < 4e18 else FOREVER
     while True:
         if s.n_live == before: j += 1  # else the order at j has gone and the next one stands there
         if j >= s.n_live: break
@@ -146,11 +151,11 @@ def venue_match(w, row, ts, now, open_px, high, low, qty, side):
             if v.side == BUY:
                 if v.fresh and (open_px < lim or (open_px == lim and side == BUY)):
                     _fill(w, j, min(v.px, to_ticks(_slipped(open_px, BUY, c.slip_ppm), ins.ticks_per_px, BUY)), FOREVER, False, ts, due)
-                elif to_ticks(low, ins.ticks_per_px, BUY) < v.px and volume > 0: _fill(w, j, v.px, volume, True, ts, due)
+                elif to_ticks(low, ins.ticks_per_px, BUY) < v.px: _fill(w, j, v.px, _volume(qty, ins), True, ts, due)
             else:
                 if v.fresh and (open_px > lim or (open_px == lim and side == SELL)):
                     _fill(w, j, max(v.px, to_ticks(_slipped(open_px, SELL, c.slip_ppm), ins.ticks_per_px, SELL)), FOREVER, False, ts, due)
-                elif to_ticks(high, ins.ticks_per_px, SELL) > v.px and volume > 0: _fill(w, j, v.px, volume, True, ts, due)
+                elif to_ticks(high, ins.ticks_per_px, SELL) > v.px: _fill(w, j, v.px, _volume(qty, ins), True, ts, due)
             if s.n_live == before: v.fresh = 0
         else:
             if v.type == TRAIL:
