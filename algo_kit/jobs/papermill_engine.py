@@ -74,7 +74,7 @@ def check_parameters(
         if k not in known: raise unknown("parameter of the job", k, known)
     return {k: as_declared(k, v, known[k]["type"], known[k]["default"]) for k, v in given.items()}
 
-# %% ../../nbs/jobs/900_papermill_engine.ipynb #bb0e3aed
+# %% ../../nbs/jobs/900_papermill_engine.ipynb #cf7654f6
 @contextmanager
 def signals_as(
     handler,  # f(name of the signal)
@@ -102,11 +102,14 @@ class _Stop:
                 with suppress(OSError): Path(run, "stop").write_text("stop\n")
                 if self.cell < self.observe: return
         self.interrupt()
+    def ends_before(self, cell):
+        "A signal that came while no cell was running: is this where the job ends?"
+        return bool(self.by) and (self.observe is None or (cell <= self.observe and not read_notes(self.notes).get("run_dir")))
     def interrupt(self):
         if self.kernel:
             with suppress(ProcessLookupError): os.kill(self.kernel, signal.SIGINT)
 
-# %% ../../nbs/jobs/900_papermill_engine.ipynb #6a238b5c
+# %% ../../nbs/jobs/900_papermill_engine.ipynb #c9ff9693
 BEAT_S, SAVE_S = 1., 5.
 
 @cache
@@ -114,6 +117,7 @@ def _classes():
     import asyncio
     import nbformat
     from jupyter_core.utils import run_sync
+    from nbclient.exceptions import CellExecutionError
     from papermill.clientwrap import PapermillNotebookClient
     from papermill.engines import NotebookExecutionManager
 
@@ -157,6 +161,7 @@ def _classes():
                 await asyncio.sleep(BEAT_S)
         async def async_execute_cell(self, cell, cell_index, *a, **kw):
             stop = self.nb_man.stop
+            if cell.cell_type == "code" and stop.ends_before(cell_index): raise CellExecutionError(f"stopped by {stop.by}", "KeyboardInterrupt", f"stopped by {stop.by}")
             stop.cell, stop.kernel = cell_index, getattr(getattr(self.km.provisioner, "process", None), "pid", None)
             pulse = asyncio.ensure_future(self._pulse(cell_index))
             try: return await super().async_execute_cell(cell, cell_index, *a, **kw)

@@ -248,7 +248,7 @@ def show_positions(result):
     if refused: text += [as_markdown(t | dict(rows=refused))]
     return markdown("\n\n".join(text))
 
-# %% ../../nbs/jobs/910_runner.ipynb #7460f373
+# %% ../../nbs/jobs/910_runner.ipynb #70062b57
 def job_places() -> list[Path]:
     "Folders with job notebooks, the nearest first."
     from algo_kit.core.cache import PACKAGE
@@ -326,7 +326,7 @@ def run_job(
     if isinstance(fault, DeadKernelError):
         raise KitError(f"the kernel of job {path.stem} died", "job", path.stem, "a kernel that lives",
                        f"start the same job again: it continues; see {kept}") from fault
-    if fault and not (by and fault.ename == "KeyboardInterrupt"):
+    if fault and not (by and fault.ename in ("KeyboardInterrupt", "CellExecutionError")):  # the second: no cell was running
         raise KitError(f"job {path.stem} failed in cell {fault.exec_count}: {fault.ename}: {fault.evalue}", "job", path.stem, "every cell runs",
                        f"see {kept}") from fault
     out = dict(said.get("result") or dict(run=None, dir=said.get("run_dir"), status="stopped" if by else "finished")) | dict(notebook=str(kept))
