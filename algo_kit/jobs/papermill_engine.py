@@ -109,7 +109,7 @@ class _Stop:
         if self.kernel:
             with suppress(ProcessLookupError): os.kill(self.kernel, signal.SIGINT)
 
-# %% ../../nbs/jobs/900_papermill_engine.ipynb #c9ff9693
+# %% ../../nbs/jobs/900_papermill_engine.ipynb #24597c82
 BEAT_S, SAVE_S = 1., 5.
 
 @cache
@@ -161,7 +161,8 @@ def _classes():
                 await asyncio.sleep(BEAT_S)
         async def async_execute_cell(self, cell, cell_index, *a, **kw):
             stop = self.nb_man.stop
-            if cell.cell_type == "code" and stop.ends_before(cell_index): raise CellExecutionError(f"stopped by {stop.by}", "KeyboardInterrupt", f"stopped by {stop.by}")
+            if cell.cell_type == "code" and stop.ends_before(cell_index):
+                raise CellExecutionError(f"stopped by {stop.by}", "KeyboardInterrupt", "before the first order")
             stop.cell, stop.kernel = cell_index, getattr(getattr(self.km.provisioner, "process", None), "pid", None)
             pulse = asyncio.ensure_future(self._pulse(cell_index))
             try: return await super().async_execute_cell(cell, cell_index, *a, **kw)
