@@ -183,7 +183,7 @@ class RunDir:
         except FileNotFoundError: return ""
     def clear_stop(self): (self.path/"stop").unlink(missing_ok=True)
 
-# %% ../../nbs/core/070_runs.ipynb #80288983
+# %% ../../nbs/core/070_runs.ipynb #05f8d1aa
 def run_key(
     parts: dict,  # strategy, params, settings digest, tape hash, stage, seed
 ) -> str:  # 8 hex
@@ -222,7 +222,7 @@ def new_run(
     if out is not None:
         out = Path(out)
         if out.exists() and not out.is_dir(): raise ConfigError(f"{out} is a file", "out", str(out), "a new or empty folder", "choose another --out")
-        if out.is_dir() and any(out.iterdir()):
+        if out.is_dir() and any(p.name != "lock" and not p.name.startswith(".") for p in out.iterdir()):  # a lock alone: killed before its first file
             m = RunDir(out).manifest if (out/"manifest.json").is_file() else {}
             if not m: why = "holds other files"
             elif m.get("key") != key: why = "is another run"
@@ -231,7 +231,7 @@ def new_run(
             else: return _continue(out)
             raise ConfigError(f"{out} {why}", "out", str(out), "a new or empty folder, or the unfinished run of the same command",
                               "choose another --out; nothing is ever overwritten")
-        return _begin(out, f"{stamp(t)}-{name}-{key}", key, **first)
+        return _begin(out, f"{iso(t).replace('-', '').replace(':', '')}-{name}-{key}", key, **first)  # to the ns: folders elsewhere do not keep names apart
     root = Path(root)
     root.mkdir(parents=True, exist_ok=True)
     with Lock(root/".lock").acquire(10):

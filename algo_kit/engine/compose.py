@@ -15,7 +15,7 @@ from ..core.cache import CODE_DIGEST, PACKAGE, cache_base, cache_folder
 from ..core.errors import KitError
 from ..strategies.contract import Strategy, _write_once, on_signal
 
-# %% ../../nbs/engine/530_compose.ipynb #f407da9f
+# %% ../../nbs/engine/530_compose.ipynb #db26a7d8
 _HOOK = "from ..strategies.contract import hold as on_event"
 _LOADED = {}
 
@@ -33,14 +33,13 @@ def driver(
     s: Strategy,  # Loaded strategy
 ):  # Module with `run`, `drain` and `_sample`
     "The compiled loop around `s`."
-    f = s.on_event if s.on_event is not None else on_signal
-    module, name = s.module or f.py_func.__module__, f.py_func.__name__
-    own = module == "__main__" or module not in sys.modules
-    if own: return _uncached(f)
-    folder = Path(s.folder) if s.folder else cache_base()/CODE_DIGEST
+    f = s.on_event if s.on_event is not None else on_signal  # one driver for all pandas strategies
+    name = f.py_func.__name__
+    module = next((m for m in (s.module, f.py_func.__module__) if m != "__main__" and getattr(sys.modules.get(m), name, None) is f), "")
+    if not module: return _uncached(f)
+    folder = Path(s.folder) if s.folder and f is not on_signal else cache_base()/CODE_DIGEST
     key = f"driver_{module.replace('.', '_')}_{name}"
     if (folder, key) in _LOADED: return _LOADED[folder, key]
-    if s.on_event is None: module = on_signal.py_func.__module__
     with cache_folder(folder.name):
         _write_once(folder/f"{key}.py", driver_source(module, name).encode())
         sys.path[:0] = [str(folder)]

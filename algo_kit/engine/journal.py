@@ -48,7 +48,7 @@ def die():
     "End this process at once, as by `kill -9`."
     os.kill(os.getpid(), 9)
 
-# %% ../../nbs/engine/540_journal.ipynb #c768c032
+# %% ../../nbs/engine/540_journal.ipynb #b2314f16
 class Journal:
     "The writer of one run's journal."
     def __init__(self,
@@ -61,10 +61,10 @@ class Journal:
         self.folder, self.run, self.kitdb, self.sync_mode, self.sync_s = Path(folder), run, kitdb, sync, sync_ms / 1e3
         self.path = self.folder/"journal.bin"
         self.folder.mkdir(parents=True, exist_ok=True)
-        r = scan(self.path, run, kitdb) if self.path.exists() else None
+        r = scan(self.path, run, kitdb) if self.path.exists() or (kitdb is not None and kitdb.anchor_get(run)) else None
         if r and r.torn:  # a frame that was being written when the process died
             with open(self.path, "r+b") as f: f.truncate(r.end)
-        self.n, self.chain, self.torn = (r.n, r.chain, r.torn) if r else (0, bytes(CHAIN), 0)
+        self.n, self.chain, self.end, self.torn = (r.n, r.chain, r.end, r.torn) if r else (0, bytes(CHAIN), 0, 0)
         self.fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
         sync_folder(self.folder)
         self._synced, self._dirty, self._writes, self._death = time.monotonic(), False, 0, _death()
@@ -82,9 +82,11 @@ class Journal:
             if hit == "half": os.write(self.fd, frame[:len(frame) // 2]); die()
             done = os.write(self.fd, frame)
             while done < len(frame): done += os.write(self.fd, frame[done:])
-        except OSError as e: raise no_space(e, self.path) from e
+        except OSError as e:
+            os.ftruncate(self.fd, self.end)  # what comes later must not follow half a frame
+            raise no_space(e, self.path) from e
         if hit == "after": die()
-        self.chain, self.n, self._dirty = chain, self.n + 1, True
+        self.chain, self.n, self.end, self._dirty = chain, self.n + 1, self.end + len(frame), True
         if self.sync_mode == "always" or (self.sync_mode == "group" and time.monotonic() - self._synced > self.sync_s): self.sync()
 
     def sync(self):
@@ -103,7 +105,7 @@ class Journal:
             os.close(self.fd)
             self.fd = None
 
-# %% ../../nbs/engine/540_journal.ipynb #1b48452b
+# %% ../../nbs/engine/540_journal.ipynb #acd21b08
 class Scan:
     "Index of a journal: `frames` is a list of (kind, seq, offset of the payload, size)."
     def __init__(self, path): self.path, self.frames, self.chain, self.end, self.torn = Path(path), [], bytes(CHAIN), 0, 0
@@ -132,7 +134,9 @@ def scan(
     s = Scan(path)
     anchor = kitdb.anchor_get(run) if kitdb is not None else None
     try: f = open(path, "rb")
-    except FileNotFoundError: raise NotFound(f"no journal at {path}", key="journal", value=str(path), hint="was the run started?") from None
+    except FileNotFoundError:
+        if anchor: raise _bad(path, 0, f"is missing with the whole file: {anchor[0]} frames had been acknowledged") from None
+        raise NotFound(f"no journal at {path}", key="journal", value=str(path), hint="was the run started?") from None
     with f:
         size = os.fstat(f.fileno()).st_size
         while s.end < size:

@@ -16,7 +16,7 @@ from .journal import END, scan
 from .session import NEVER, Session, Walk, restore
 from ..strategies.contract import load_strategy
 
-# %% ../../nbs/engine/570_replay.ipynb #81bd3290
+# %% ../../nbs/engine/570_replay.ipynb #da70bd01
 def _settings_of(m):
     from algo_kit.core.settings import load_settings
     return load_settings({k: v for k, v in m["settings"].items() if not k.startswith(("paths.", "log."))})
@@ -37,7 +37,7 @@ def open_session(
 
 class _Rows:
     "Rows of a run's tape, checked against the hash in the manifest when opened whole."
-    def __init__(self, m): self.d, self.tape = (m.get("data") or [{}])[0], None
+    def __init__(self, m): self.d, self.spec, self.tape = (m.get("data") or [{}])[0], m.get("spec") or {}, None
     def whole(self, data=None):
         if self.d.get("kind") == "feed": return self
         src = self.d["source"]
@@ -60,14 +60,14 @@ class _Rows:
     def more(self, src):
         if src.startswith("sim:"): return self.sim
         if src.startswith("lake:"): return dict(root=self.root)
-        return {} if src == "sample" else dict(venue=self.d.get("venue"), symbol=self.d.get("symbol"))
+        return {} if src == "sample" else dict(venue=self.spec.get("venue") or None, symbol=self.spec.get("symbol") or None)  # what was said to the run, not what it found
 
 def _rows(m, s):
     r = _Rows(m)
     r.sim, r.root = dict(n_events=s.sim.events, symbols=s.sim.symbols), s.paths.data
     return r
 
-# %% ../../nbs/engine/570_replay.ipynb #0b6330cf
+# %% ../../nbs/engine/570_replay.ipynb #c43956e1
 _NAMES = dict(dec="decision", fil="fill", ven="venue event", chg="verdict change")
 
 def _compare(made, noted, details):
@@ -97,10 +97,12 @@ def replay(
     made, noted, details = walk.outputs(walk.made), walk.outputs(walk.noted), []
     if not venue: made["ven"] = noted["ven"]  # they were the input
     if not settings.run.ledger: made["chg"] = noted["chg"]
-    n = _compare(made, noted, details)
+    ends = sc.of(END)
+    if not ends and m.get("status") != "stopped": made = {k: v[:len(noted[k])] for k, v in made.items()}  # killed: what was not yet written is no difference
+    n = _compare(made, noted, details) + len(walk.signals)
+    if walk.signals: details.append(f"{len(walk.signals)} signals journalled that nobody asked for")
     for snap, h in walk.snaps:
         if snap["state_hash"] != h: n += 1; details.append(f"state after event {snap['seq']}: {snap['state_hash'][:12]} journalled, {h[:12]} replayed")
-    ends = sc.of(END)
     want = sc.json(ends[-1])["state_hash"] if ends else m.get("state_hash")
     if want and want != s.hash: n += 1; details.append(f"final state: {want[:12]} journalled, {s.hash[:12]} replayed")
     g = s.clock

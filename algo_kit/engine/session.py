@@ -39,7 +39,7 @@ def engine_instruments(instruments: list, s) -> np.ndarray:
         if bps is not None: a[f] = round(bps * 10_000)
     return a
 
-# %% ../../nbs/engine/550_session.ipynb #02f89351
+# %% ../../nbs/engine/550_session.ipynb #541b2926
 ERRORS = {2: "the venue's queue of answers is full", 3: "an amount does not fit 62 bits", 4: "there are too many open orders"}
 NEVER = 2**62
 
@@ -66,7 +66,7 @@ class Session:
         self.world = new_world(strategy, params, ins, round(settings.run.cash / self.cash_unit), engine_config(settings) | dict(sim=int(sim)),
                                settings.run.ledger if ledger is None else ledger)
         self.driver, self.taken = driver(strategy), 0  # `taken`: market events since the start of the run
-        self._death, self._entry = _death(), None
+        self._death, self._entry, self.waiting = _death(), None, np.zeros(0, event_dt)  # `waiting`: signals answered and not yet taken
 
     @property
     def clock(self): return self.world.k[0]["g"]
@@ -89,8 +89,9 @@ class Session:
         w, g, k = self.world, self.clock, 0
         ev = np.ascontiguousarray(ev)
         if not ev.flags.writeable: ev = ev.copy()
-        while k < len(ev):
-            k = self.driver.run(*w, ev, k, len(ev), stop_seq)
+        while k < len(ev) or len(self.waiting):
+            if len(self.waiting): self.waiting = self.waiting[self.driver.run(*w, self.waiting, 0, len(self.waiting), stop_seq):]
+            else: k = self.driver.run(*w, ev, k, len(ev), stop_seq)
             if g["error"]: raise KitError(f"engine stopped at event {self.seq}: {ERRORS.get(int(g['error']), g['error'])}", key="engine",
                                           value=int(g["error"]), hint="trade smaller or declare larger units")
             self.took = k
@@ -98,9 +99,7 @@ class Session:
             if g["asked"]:
                 rows = [i for i in range(len(w.rows)) if int(g["asked"]) >> i & 1]
                 g["asked"] = 0
-                sig = answer(rows)
-                if len(sig): yield from self.step(sig, answer)
-                self.took = k
+                self.waiting = np.concatenate([answer(rows), self.waiting])
             if self.seq >= stop_seq: return
 
     def one(self,
@@ -201,7 +200,7 @@ class Recorder:
         self.j.write(SNAP, dict(file=name, sha=hashlib.sha256(data).hexdigest(), taken=s.taken, seq=s.seq, now=int(s.clock["now"]), state_hash=s.hash), s.seq)
         self.next_snap = (s.taken // self.every + 1) * self.every
 
-# %% ../../nbs/engine/550_session.ipynb #9c581f7f
+# %% ../../nbs/engine/550_session.ipynb #c6519282
 class Walk:
     "Walk a scanned journal through a session."
     def __init__(self, session: Session, scan, rows, start: int = 0):
@@ -210,15 +209,17 @@ class Walk:
         self.made = {k: [] for k in OUT_DTYPES}  # what came out, by outbox
         self.noted = {k: [] for k in OUT_DTYPES}  # what had been written
         self.signals = []  # journalled signals still to come
-        self.unanswered = False  # the journal ends before a signal that is needed
         self.recorder = None  # set by resume: computes and journals what is missing
         self.snaps, self.settled, self.ven, self.v = [], False, np.zeros(0, event_dt), 0
 
     def load_signals(self):
         "Read the journalled signals of the frames from `i` on."
-        inserts = [np.frombuffer(self.scan.payload(i), event_dt) for i in self.scan.of(INSERT) if i >= self.i]
-        self.signals = [e for a in inserts for e in a if e["kind"] == SIGNAL]
+        self.signals = [e for i in self.scan.of(INSERT) if i >= self.i and self._signals(i) for e in np.frombuffer(self.scan.payload(i), event_dt)]
         return self
+
+    def _signals(self, i):
+        "Is frame `i` the answer of a pandas strategy? It is fed where it was asked for."
+        return self.scan.frames[i][0] == INSERT and (np.frombuffer(self.scan.payload(i), event_dt)["kind"] == SIGNAL).any()
 
     def load(self):
         "Read signals and outputs of the frames from `i` on."
@@ -233,7 +234,7 @@ class Walk:
     def _answer(self, rows):
         s, out = self.s, []
         while self.signals and self.signals[0]["seq"] == s.seq + 1 + len(out): out.append(self.signals.pop(0))
-        if out or self.recorder is None or self.i < self.last_input: return np.array(out, event_dt)
+        if out or self.signals or self.recorder is None or self.i < self.last_input: return np.array(out, event_dt)
         return self.recorder._answer(rows)  # beyond what was journalled
 
     def feed(self, ev, stop_seq=NEVER):
@@ -243,14 +244,28 @@ class Walk:
             for out in s.step(ev, self._answer, stop_seq): self._keep(out)
             return
         k = 0
-        while True:
-            nxt = int(self.ven[self.v]["seq"]) if self.v < len(self.ven) else NEVER
-            while k < len(ev) and s.seq < min(nxt - 1, stop_seq):
-                for out in s.step(ev[k:], self._answer, min(nxt - 1, stop_seq)): self._keep(out)
+        while s.seq < stop_seq and (k < len(ev) or len(s.waiting)):  # an answer comes before the input that follows it, never after the last
+            if s.seq + 1 >= self._next_answer():
+                self._venue_says(ev[k:k + 1] if not len(s.waiting) else ev[:0])
+            else:
+                for out in s.step(ev[k:], self._answer, min(self._next_answer() - 1, stop_seq)): self._keep(out)
                 k += s.took
-            if s.seq >= stop_seq or self.v >= len(self.ven) or s.seq < nxt - 1: return
-            for out in s.step(self.ven[self.v:self.v + 1].copy(), self._answer): self._keep(out)
-            self.v += 1
+
+    def _next_answer(self): return int(self.ven[self.v]["seq"]) if self.v < len(self.ven) else NEVER
+
+    def _venue_says(self, nxt=()):
+        "Feed one journalled answer of the venue. Where it is as quick as a wish that the candle closed by market event `nxt` will make, the candle comes first."
+        w, a = self.s.world, self.ven[self.v:self.v + 1].copy()
+        def run(ev, wish_first, stop=NEVER):
+            w.k["cfg"]["wish_first"] = wish_first
+            k = self.s.driver.run(*w, ev, 0, 1, stop)
+            w.k["cfg"]["wish_first"] = 0
+            self._keep(take(w))
+            return k
+        if not run(a, 1):
+            if len(nxt): run(nxt, 2, self.s.seq)
+            run(a, 0)
+        self.v += 1
 
     def _keep(self, out):
         for k, v in out.items():
@@ -258,7 +273,7 @@ class Walk:
 
     def run(self, stop_seq=NEVER, until_ns=None):
         "Go through the inputs, to the end or until a sequence number or a time is reached."
-        inputs = [i for i in self.scan.of(TAPE, EVENTS, INSERT, SNAP) if i >= self.i]
+        inputs = [i for i in self.scan.of(TAPE, EVENTS, INSERT, SNAP) if i >= self.i and not self._signals(i)]
         self.last_input = inputs[-1] if inputs else self.i
         for i in inputs:
             self.i, kind = i, self.scan.frames[i][0]
@@ -267,20 +282,18 @@ class Walk:
                 self.snaps.append((self.scan.json(i), self.s.hash))
                 continue
             if kind == INSERT:
-                ev = np.frombuffer(data, event_dt)
-                if not len(ev):
+                if until_ns is not None and int(self.s.clock["now"]) > until_ns: return
+                if not data:
                     self._settle()
                     continue
-                ev = ev[ev["kind"] != SIGNAL].copy()  # signals are fed where they are asked for
+                ev = np.frombuffer(data, event_dt).copy()
             elif kind == TAPE:
                 lo, hi = struct.unpack("<2q", data)
                 ev = self.rows(lo, hi)
             else: ev = np.frombuffer(data, event_dt).copy()
             if until_ns is not None and kind != INSERT:
-                n = int(np.searchsorted(ev["ts"], until_ns, "right"))
-                if n < len(ev):
-                    if n: self.feed(ev[:n], stop_seq)
-                    return
+                late = np.flatnonzero(ev["ts"] > until_ns)[:1]
+                if len(late): return self.feed(ev[:late[0]], stop_seq)
             if len(ev):
                 self.settled = False
                 self.feed(ev, stop_seq)
@@ -293,7 +306,7 @@ class Walk:
         if s.world.k[0]["cfg"]["sim"]:
             for out in s.drain(): self._keep(out)
         else:
-            self.feed(np.zeros(0, event_dt))
+            while s.seq + 1 >= self._next_answer(): self._venue_says()
             s.driver.sample(*s.world)
             self._keep(take(s.world))
 
@@ -307,7 +320,7 @@ def restore(
     folder,  # journal/
     upto=lambda snap: True,  # Which snapshots may be used
 ) -> int:  # Frame to go on from
-    "Load the newest usable snapshot; a damaged one is passed over for an older one."
+    "Load the newest usable snapshot; one that is damaged or of another layout is passed over for an older one, or for the beginning."
     for i in reversed(scan.of(SNAP)):
         snap = scan.json(i)
         if not upto(snap): continue
@@ -315,7 +328,7 @@ def restore(
             data = (Path(folder)/snap["file"]).read_bytes()
             if hashlib.sha256(data).hexdigest() != snap["sha"]: raise JournalError("snapshot differs from its digest")
             unpack(s.world, data)
-        except (OSError, JournalError): continue
+        except (OSError, DataError): continue  # not there, damaged, or of a version with another layout
         s.taken = snap["taken"]
         return i + 1
     return 0

@@ -19,12 +19,12 @@ from ..core.records import (TIMEFRAMES, account_dt, candle_dt, change_dt, decisi
 from ..data.candles import candle_state_dt
 from ..strategies.contract import MAX_REQUESTS, Strategy, io_dt, signal_state_dt
 
-# %% ../../nbs/engine/500_state.ipynb #9af35dd3
+# %% ../../nbs/engine/500_state.ipynb #129746dc
 FOREVER = np.iinfo(np.int64).max
 NEXT_TRADE, LAST_TRADE = 0, 1
 config_dt = np.dtype([
     ("feed_ns", "i8"), ("order_ns", "i8"), ("resp_ns", "i8"), ("slip_ppm", "f8"), ("fill_mode", "i8"), ("sim", "i8"),
-    ("n_timers", "i8"), ("timer_ns", "i8", (4,)), ("tf_ns", "i8"), ("ask", "i8"), ("window_bars", "i8"), ("equity_ns", "i8"),
+    ("wish_first", "i8"), ("n_timers", "i8"), ("timer_ns", "i8", (4,)), ("tf_ns", "i8"), ("ask", "i8"), ("window_bars", "i8"), ("equity_ns", "i8"),
     ("max_order_frac", "f8"), ("max_position_frac", "f8"), ("max_open", "i8"), ("max_rate", "i8"), ("stale_ns", "i8"),
 ], align=True)
 clock_dt = np.dtype([

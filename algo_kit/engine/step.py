@@ -268,7 +268,7 @@ def _requests(w, out):
     w.o.n.req = 0
     w.k.g.due = 0  # look again at what is due
 
-# %% ../../nbs/engine/520_step.ipynb #27d7c3b5
+# %% ../../nbs/engine/520_step.ipynb #256e1c88
 @njit
 def _answered(w, out, e):
     "Handle a venue event: book it, then tell the strategy."
@@ -312,7 +312,8 @@ def _full(w):
     "Is there too little room in the outbox for one more thing that falls due? A timer may make every instrument speak."
     t, b, n = w.o.n, w.o, w.rows.size
     much = min(24 * n, 4000)
-    return t.dec + 1024 + much >= b.dec.size or t.ven + 300 >= b.ven.size or t.fil + 300 >= b.fil.size or t.chg + 64 + much >= b.chg.size or t.eqs + 2 >= b.eqs.size or t.mks + n >= b.mks.size
+    trading = t.dec + 1024 + much >= b.dec.size or t.ven + 300 >= b.ven.size or t.fil + 300 >= b.fil.size
+    return trading or t.chg + 64 + much >= b.chg.size or t.eqs + 2 >= b.eqs.size or t.mks + n >= b.mks.size
 
 @njit
 def _next_due(w):
@@ -429,7 +430,7 @@ def _other(w, out, e, now, scratch):
 
 R_COMMAND = R["command"]
 
-# %% ../../nbs/engine/520_step.ipynb #048ef623
+# %% ../../nbs/engine/520_step.ipynb #c144f9d1
 @njit
 def run(
     k,  # The run's record, shape (1,)
@@ -454,7 +455,7 @@ def run(
         if now < g.now: now = g.now
         if now >= g.due or (tf > 0 and x.ts >= g.next_candle) or x.kind != TRADE:  # something beside a trade
             if g.started == 0: _start(w, x.ts, now)
-            if _full(w) or g.error or g.seq >= stop_seq: return j
+            if _full(w) or g.error or (g.seq >= stop_seq and c.wish_first != 2): return j
             _advance(w, out, now, e, stop_seq)
             if g.due <= now or g.error: return j  # an output is full, or it is time to stop: come again
             if tf > 0 and x.ts >= g.next_candle and not ACK <= x.kind <= EXPIRED:  # the market closes candles, our orders do not
@@ -468,6 +469,7 @@ def run(
         g.now = now
         io.now = now
         if ACK <= x.kind <= EXPIRED:
+            if c.wish_first == 1 and x.spare > w.k.acct.next_id: return j
             e.ts, e.recv, e.px, e.qty, e.ref, e.spare = x.ts, x.recv, x.px, x.qty, x.ref, x.spare
             e.row, e.kind, e.side, e.flags = x.row, x.kind, x.side, x.flags
             _answered(w, out, e)

@@ -108,7 +108,7 @@ def versions() -> dict:
     from importlib.metadata import version
     return dict(python=platform.python_version()) | {p: version(p) for p in ("algo_kit", "numpy", "numba", "pyarrow", "duckdb")}
 
-# %% ../../nbs/engine/560_trader.ipynb #51895031
+# %% ../../nbs/engine/560_trader.ipynb #4a390e39
 TARGET_S, IDLE_S = 0.02, 0.2
 
 class Trader:
@@ -124,7 +124,7 @@ class Trader:
             self.feed = SocketFeed(host, port, start_seq=start, epoch=epoch)
         self.instruments = tape.instruments if tape is not None else self.feed.instruments
         self.session = Session(strategy, params, self.instruments, settings)
-        self._status, self.piece, self._looked = "prepared", 4096, 0.
+        self._status, self.piece, self._looked = "prepared", min(4096, settings.run.chunk_events), 0.
 
     def _where(self):
         "Which event of an unrecorded feed comes next, from the journal."

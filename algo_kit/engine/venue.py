@@ -43,7 +43,7 @@ def venue_due(w):
     s.due = d
     return d
 
-# %% ../../nbs/engine/510_venue.ipynb #a64040eb
+# %% ../../nbs/engine/510_venue.ipynb #8495aa93
 @njit
 def notional_units(ins, lots, ticks):
     "What `lots` at `ticks` are worth, cash units."
@@ -61,6 +61,11 @@ def _volume(qty, ins):
 
 @njit
 def _slipped(px, side, slip_ppm): return px * (1.0 + side * slip_ppm * 1e-6)
+
+@njit
+def _trailing(v):
+    "Where a trailing stop stands; the last factor lets a trade exactly at the stop hit it however the doubles round."
+    return v.peak * (1.0 + v.side * v.trail) * (1.0 - v.side * 1e-13)
 
 @njit
 def _drop(w, j):
@@ -128,7 +133,7 @@ def venue_cancel(w, order, now):
             v.cancel_at = now + w.k.cfg.order_ns
             w.rows[v.row].venue.quiet_lo = np.inf
 
-# %% ../../nbs/engine/510_venue.ipynb #8ff7bae7
+# %% ../../nbs/engine/510_venue.ipynb #dfa32214
 @njit
 def venue_match(w, row, ts, now, open_px, high, low, qty, side):
     "Match live orders of `row` against a trade (open = high = low) or a bar's open, high and low."
@@ -160,7 +165,7 @@ def venue_match(w, row, ts, now, open_px, high, low, qty, side):
         else:
             if v.type == TRAIL:
                 if v.peak == 0.0: v.peak = open_px
-                v.stop = v.peak * (1.0 - v.trail) if v.side == SELL else v.peak * (1.0 + v.trail)
+                v.stop = _trailing(v)
             if v.side == SELL:
                 if low <= v.stop:
                     px = min(v.stop, open_px) if open_px > low else low
@@ -189,10 +194,10 @@ def _quiet(w, row):
             if v.side == BUY: lo = max(lo, lim)
             else: hi = min(hi, lim)
         elif v.side == SELL:
-            lo = max(lo, np.nextafter(v.peak * (1.0 - v.trail), np.inf) if v.type == TRAIL else np.nextafter(v.stop, np.inf))
+            lo = max(lo, np.nextafter(_trailing(v) if v.type == TRAIL else v.stop, np.inf))
             if v.type == TRAIL: hi = min(hi, v.peak)
         else:
-            hi = min(hi, np.nextafter(v.peak * (1.0 + v.trail), -np.inf) if v.type == TRAIL else np.nextafter(v.stop, -np.inf))
+            hi = min(hi, np.nextafter(_trailing(v) if v.type == TRAIL else v.stop, -np.inf))
             if v.type == TRAIL: lo = max(lo, v.peak)
     h = w.rows[row].venue
     h.quiet_lo, h.quiet_hi = lo, hi

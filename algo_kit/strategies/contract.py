@@ -6,7 +6,7 @@
 __all__ = ['Out', 'io_dt', 'ENGINE_GATES', 'N_ENGINE_GATES', 'MAX_REQUESTS', 'signal_state_dt', 'record_gate', 'gate', 'enter',
            'leave', 'place', 'cancel', 'hold', 'Param', 'Strategy', 'on_signal', 'pandas_strategy', 'load_strategy']
 
-# %% ../../nbs/strategies/400_contract.ipynb #68ec27ac
+# %% ../../nbs/strategies/400_contract.ipynb #0e1df5d7
 import hashlib
 import importlib
 import importlib.util
@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from ..core.cache import cache_folder, files_digest, local_sources, njit
-from ..core.errors import ConfigError, NotFound, unknown
+from ..core.errors import ConfigError, KitError, NotFound, unknown
 from ..core.records import BUY, CANCEL, MARKET, PLACE, SELL, SIGNAL, TIMEFRAMES
 from ..core.registry import lookup
 
@@ -158,7 +158,7 @@ class Param:
         if not self.min <= x <= self.max: raise bad(f"{self.min:g} to {self.max:g}{' ' + self.unit if self.unit else ''}")
         return int(x) if self.type == "int" else x
 
-# %% ../../nbs/strategies/400_contract.ipynb #0d9794e5
+# %% ../../nbs/strategies/400_contract.ipynb #a2606876
 @dataclass(frozen=True)
 class Strategy:
     "A strategy as data: everything that the engine, the command line and the docs need to know."
@@ -185,6 +185,8 @@ class Strategy:
         if self.timeframe and self.timeframe not in TIMEFRAMES: raise unknown("timeframe", self.timeframe, TIMEFRAMES)
         if self.signals is not None and not (self.timeframe and self.window_bars):
             raise ConfigError(f"strategy {self.name}: a pandas strategy needs timeframe and window_bars", key=self.name)
+        if self.on_event is not None and not hasattr(self.on_event, "py_func"):
+            raise ConfigError(f"strategy {self.name}: on_event is not compiled", key="on_event", value=self.on_event, rule="a function decorated with njit", hint="from algo_kit.core.cache import njit")
         for t in self.timers:
             if t not in {p.name for p in self.params}: raise ConfigError(f"strategy {self.name}: timer {t!r} is not one of its parameters", key=t)
 
@@ -237,7 +239,7 @@ def pandas_strategy(
     return Strategy(name, doc, tuple(params), signal_state_dt, None, signals, timeframe, window_bars, gates=("flat",),
                     snapshot=("signal", "close", "volume", "none"))
 
-# %% ../../nbs/strategies/400_contract.ipynb #25e2cdc5
+# %% ../../nbs/strategies/400_contract.ipynb #96001bb7
 def _notebook_source(path: Path) -> str:
     "Code of a notebook as a module: exported cells, or all of them; magics and shell lines are dropped."
     cells = [c for c in json.loads(path.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "code"]
@@ -248,24 +250,37 @@ def _notebook_source(path: Path) -> str:
 
 def _own_module(path: Path):
     "Import a person's file from its place in the cache; module, digest, folder."
-    src = _notebook_source(path) if path.suffix == ".ipynb" else None
-    files = [path] if src is not None else local_sources(path)
-    digest = files_digest(files)
+    src = _notebook_source(path) if path.suffix == ".ipynb" else path.read_text(encoding="utf-8")
+    files = local_sources(path, src)
+    digest = files_digest([f for f in files if f != path], path.name, src)  # of a notebook the code, not what it has printed
+    helpers = {f: f.relative_to(path.parent) for f in files if f != path}
+    names = {r.parts[0].removesuffix(".py") for r in helpers.values()}
     with cache_folder(digest) as folder:
         module = f"own_{re.sub(r'[^a-z0-9_]', '_', path.stem.lower())}_{digest[:8]}"
         if module in sys.modules: return sys.modules[module], digest, folder
-        for f in files:  # local imports come along, under their own names
-            if f != path and f.parent == path.parent: _write_once(folder/f.name, f.read_bytes())
-        _write_once(folder/f"{module}.py", src.encode() if src is not None else path.read_bytes())
+        for f, r in helpers.items(): _write_once(folder/r, f.read_bytes())  # local imports come along, under their own names
+        _write_once(folder/f"{module}.py", src.encode())
+        old = {m: sys.modules.pop(m) for m in list(sys.modules) if m.split(".")[0] in names}  # another version of them, or another strategy's
         sys.path.insert(0, str(folder))
+        importlib.invalidate_caches()
         try: return importlib.import_module(module), digest, folder
-        finally: sys.path.remove(str(folder))
+        finally:
+            sys.path.remove(str(folder))
+            for m in old: sys.modules.setdefault(m, old[m])
 
 def _write_once(path: Path, data: bytes):
     if path.exists() and path.read_bytes() == data: return
+    path.parent.mkdir(parents=True, exist_ok=True)
     tmp = path.with_name(f".{path.name}.{hashlib.sha256(data).hexdigest()[:8]}")
     tmp.write_bytes(data)
     tmp.replace(path)
+
+def _frames(e):
+    "Frames of an exception's traceback."
+    t = e.__traceback__
+    while t is not None:
+        yield t
+        t = t.tb_next
 
 def load_strategy(
     name: str,  # Registered name, `file.py:name` or `notebook.ipynb:name`
@@ -276,7 +291,13 @@ def load_strategy(
         path = Path(m[1]).expanduser().resolve()
         if not path.is_file(): raise NotFound(f"no strategy file {m[1]}", key="strategy", value=name, rule="an existing .py or .ipynb file",
                                               hint="check the path")
-        mod, digest, folder = _own_module(path)
+        bad = lambda what: ConfigError(f"{path.name}{what}", key="strategy", value=name, rule="a file that imports", hint="mend it and try again")
+        try: mod, digest, folder = _own_module(path)
+        except SyntaxError as e: raise bad(f" line {e.lineno}: {e.msg}: {(e.text or '').strip()}") from e
+        except KitError: raise
+        except Exception as e:
+            at = [f"line {t.tb_lineno}" for t in _frames(e) if Path(t.tb_frame.f_code.co_filename).name.startswith("own_")]
+            raise bad(f" {' '.join(at[-1:])} does not load: {type(e).__name__}: {e}") from e
         if not hasattr(mod, m[2]): raise unknown(f"strategy in {path.name}", m[2], [k for k, v in vars(mod).items() if isinstance(v, Strategy)], NotFound)
         s = getattr(mod, m[2])
         if not isinstance(s, Strategy): raise ConfigError(f"{name} is a {type(s).__name__}, not a Strategy", key="strategy", value=name,

@@ -1,0 +1,51 @@
+"A trader in a process of its own, to be killed. `python crash_child.py JOB`, JOB in JSON; or `main(job)` in a fork."
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from wiring import settings  # noqa: E402
+
+from algo_kit.core.errors import KitError  # noqa: E402
+from algo_kit.engine.trader import RunSpec, prepare  # noqa: E402
+
+def main(job):
+    "Run to the end, to a signal, or to death. The result or the error goes to the file `job['report']`."
+    os.environ["ALGO_KIT_TEST_KILL"] = job.get("kill", "")
+    if job.get("room"):  # no file grows beyond so many bytes: a disk that is full
+        import resource
+        resource.setrlimit(resource.RLIMIT_FSIZE, (job["room"], job["room"]))
+    try:
+        t = prepare(RunSpec(**job["spec"]), settings(job["home"], **job.get("flags", {})))
+        for s in (signal.SIGTERM, signal.SIGINT): signal.signal(s, lambda *_: t.stop())
+        t.start()
+        if job.get("ready"): Path(job["ready"]).write_text(str(t.dir))
+        while (r := t.join(0.05)) is None: pass
+        code = 0
+    except KitError as e: r, code = e.as_dict(), e.code
+    if job.get("room"): resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2) if os.geteuid() == 0 else None
+    if job.get("report"): Path(job["report"]).write_text(json.dumps(r))
+    else: print(json.dumps(r), flush=True)
+    os._exit(code)
+
+class Slow:
+    "A source of events that takes its time."
+    def __init__(self, seed, n, symbols, pause_s):
+        from algo_kit.data.simmarket import sim_events
+        self.ev, self.instruments = sim_events(seed, n, symbols)
+        self.n, self.pause_s, self.hash = n, pause_s, f"slow {seed} {n} {symbols}"
+    def slice(self, lo, hi):
+        if lo: time.sleep(self.pause_s)
+        return self.ev[lo:hi]
+
+def serve(seed, n, symbols, pause_s, port):
+    "Serve a simulated market until killed."
+    from algo_kit.data.feeds import serve_events
+    with serve_events(Slow(seed, n, symbols, pause_s), port=port, speed="max", start="tape"):
+        while True: time.sleep(1)
+
+if __name__ == "__main__": main(json.loads(sys.argv[1]))
