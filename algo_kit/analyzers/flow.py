@@ -10,12 +10,12 @@ import numpy as np
 
 from ..core.cache import njit
 
-# %% ../../nbs/analyzers/200_flow.ipynb #ccd5163b
+# %% ../../nbs/analyzers/200_flow.ipynb #3244b198
 BUCKETS = 512  # longest memory, in evaluations
 flow_dt = np.dtype([
     ("buy", "f8", (BUCKETS,)), ("sell", "f8", (BUCKETS,)), ("n", "i8", (BUCKETS,)), ("big_buy", "f8", (BUCKETS,)), ("big_sell", "f8", (BUCKETS,)),
     ("cur_buy", "f8"), ("cur_sell", "f8"), ("cur_n", "i8"), ("cur_big_buy", "f8"), ("cur_big_sell", "f8"),
-    ("i", "i8"), ("rolled", "i8"),
+    ("i", "i8"), ("rolled", "i8"), ("next", "i8"),  # `next`: end of the bucket under way, kept by `flow`; a strategy has a timer instead
 ], align=True)
 
 @njit
@@ -67,16 +67,15 @@ def flow_ratio(buy, sell):
 
 @njit
 def _flow_run(st, i, ts, qty, side, every, k, out):
-    nxt, m = (ts[0] // every + 1) * every if ts.size else 0, 0
+    f, m = st[i], 0
     for j in range(ts.size):
-        while ts[j] >= nxt:
-            flow_roll(st[i])
-            b, s, n, _, _ = flow_sum(st[i], k)
-            out[m, 0], out[m, 1], out[m, 2], out[m, 3] = nxt, flow_ratio(b, s), n, b + s
+        while ts[j] >= f.next:
+            flow_roll(f)
+            b, s, n, _, _ = flow_sum(f, k)
+            out[m, 0], out[m, 1], out[m, 2], out[m, 3] = f.next, flow_ratio(b, s), n, b + s
             m += 1
-            nxt += every
-        flow_step(st[i], qty[j], side[j])
-    return m
+            f.next += every
+        flow_step(f, qty[j], side[j])
 
 def flow(
     ts: np.ndarray,  # Times, ns, sorted, shape (n,)
@@ -87,12 +86,13 @@ def flow(
     st: np.ndarray | None = None,  # One-row state table to continue from
 ) -> np.ndarray:  # shape (m, 4): time ns, signed ratio, trades, volume, at each boundary before an event
     "Flow ratio at each evaluation instant, from the same step that trades."
-    every = int(every_s * 1e9)
+    every = round(every_s * 1e9)
     k = int(round(window_s / every_s))
     if k < 1 or k > BUCKETS or abs(k * every_s - window_s) > 1e-9:
         raise ValueError(f"window_s must be 1 to {BUCKETS} times every_s, got {window_s} and {every_s}")
     ts = np.ascontiguousarray(ts, np.int64)
     st = np.zeros(1, flow_dt) if st is None else st
-    out = np.empty((int(ts[-1] // every - ts[0] // every) if ts.size else 0, 4))
-    m = _flow_run(st, 0, ts, np.ascontiguousarray(qty, np.float64), np.ascontiguousarray(side, np.int8), every, k, out)
-    return out[:m]
+    if ts.size and st["next"][0] == 0: st["next"] = (ts[0] // every + 1) * every
+    out = np.empty((max(0, int(ts[-1] - st["next"][0]) // every + 1) if ts.size else 0, 4))
+    _flow_run(st, 0, ts, np.ascontiguousarray(qty, np.float64), np.ascontiguousarray(side, np.int8), every, k, out)
+    return out
