@@ -157,7 +157,7 @@ Params = Annotated[list[str] | None, typer.Option("-p", "--param", help="key=val
 Sets = Annotated[list[str] | None, typer.Option("--set", help="section.key=value, any number of times")]
 Run = Annotated[str, typer.Argument(help="run name, its key, its folder, or last")]
 
-# %% ../../nbs/jobs/920_cli.ipynb #c8471520
+# %% ../../nbs/jobs/920_cli.ipynb #03a3a9dd
 def _settings(overrides=None):
     "Settings, and the compile cache they ask for, before the first kernel."
     from algo_kit.core.settings import load_settings, use_cache
@@ -176,9 +176,10 @@ def _bar():
         with Progress(*cols, console=err_console(), transient=True) as p:
             t = p.add_task("starting", total=None, what="")
             def tick(s):
-                eq = f", equity {s['equity']:,.2f}" if s.get("equity") is not None else ""
-                p.update(t, description=s.get("status", ""), completed=s.get("events", 0), total=s.get("n") or None,
-                         what=f"{s.get('events', 0):,} events, {s.get('rate', 0):,.0f}/s{eq}" if s.get("events") else "compiling on the first start")
+                n, rate = s.get("events", 0), s.get("rate")
+                what = f"{n:,} events" + (f", {rate:,.0f}/s" if rate else "") + (f", equity {s['equity']:,.2f}" if s.get("equity") is not None else "")
+                if not n: what = "compiling, if this is the first start" if s.get("status") else "the kernel starts"
+                p.update(t, description=s.get("status", ""), completed=n, total=s.get("n") or None, what=what)
             yield tick
     return bar()
 
@@ -255,7 +256,8 @@ def _job(name, parameters):
     from algo_kit.jobs.runner import run_job
     with _bar() as tick: out = run_job(name, parameters, (lambda n: tick(n.get("progress") or {})) if not isinstance(tick, nullcontext) else None)
     words = _words(out) if out.get("metrics") else f"job {name}: {out['status']}"
-    answer(out, words, files=_main_files(out.get("files") or [out["notebook"]]), next_=f"algo replay {out['run']}" if out.get("run") else "algo list runs")
+    answer(out, words, files=_main_files(out.get("files") or [out["notebook"]]), next_=f"jupyter lab {_rel(out['notebook'])}, or algo replay {out['run']}"
+           if out.get("run") else "algo list runs")
 
 @app.command()
 def demo(sim: Annotated[bool, typer.Option("--sim", help="on a simulated market instead of the recorded day")] = False,

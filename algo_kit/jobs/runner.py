@@ -18,7 +18,7 @@ from ..core.runs import plain
 from ..core.times import duration_text, iso, parse_duration, wall_ns
 from .papermill_engine import as_declared, check_parameters, declared, note, read_notes
 
-# %% ../../nbs/jobs/910_runner.ipynb #2d84dbc6
+# %% ../../nbs/jobs/910_runner.ipynb #0844489e
 OURS = {"In", "Out", "exit", "quit", "get_ipython", "open"}
 
 def job_values(
@@ -50,8 +50,9 @@ def job_spec(
     ns: dict,  # globals() of the notebook
     **fixed,  # Fields of `RunSpec` that the job itself decides, e.g. stage="backtest"
 ):  # RunSpec
-    "The run that this notebook's parameters ask for."
+    "The run that this notebook's parameters ask for. A notebook opened in `papermill_jobs/` works in the folder above, where settings.ini and runs/ are."
     short_errors()
+    if Path.cwd().name == "papermill_jobs" and Path("../settings.ini").is_file(): os.chdir("..")
     from algo_kit.engine.trader import RunSpec
     return RunSpec(**spec_fields(job_values(ns)) | fixed)
 
