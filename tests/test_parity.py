@@ -19,6 +19,7 @@ from algo_kit.strategies.contract import load_strategy
 each = pytest.mark.parametrize("strategy", STRATEGIES)
 SMALL = dict(run__snapshot_events=20_000)
 BUSY = dict(venue__response_latency_ms=0, venue__feed_latency_ms=40, venue__order_latency_ms=0)  # answers fall due at once, and together
+PROMPT = dict(venue__feed_latency_ms=0, venue__order_latency_ms=0, venue__response_latency_ms=0)
 
 def replays(r, **kw):
     for venue in (False, True):
@@ -50,8 +51,8 @@ def test_the_whole_recorded_week(tmp_path, strategy):
     all_ways(tmp_path, strategy, str(BITFINEX), seeds=(0, 7), least=30, symbol="BTC/USD")
 
 @pytest.mark.parametrize("strategy", ["order_flow", "breakout", pytest.param("sma_cross", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("flags", [BUSY, dict(venue__feed_latency_ms=0, venue__order_latency_ms=0, venue__response_latency_ms=0, venue__slippage_bps=0),
-                                   dict(venue__order_latency_ms=60_000, venue__response_latency_ms=60_000), dict(venue__market_fill="last_trade")],
+@pytest.mark.parametrize("flags", [
+    BUSY, PROMPT | dict(venue__slippage_bps=0), dict(venue__order_latency_ms=60_000, venue__response_latency_ms=60_000), dict(venue__market_fill="last_trade")],
                          ids=["busy", "no latency", "a minute late", "last trade"])
 def test_extreme_venues(tmp_path, strategy, flags):
     all_ways(tmp_path, strategy, "sample", seeds=(3,), flags=SMALL | flags | dict(run__chunk_events=5_000))
@@ -71,7 +72,7 @@ def candle_tape(*tapes):
     return parts[0] if len(parts) == 1 else merge_tapes(parts)
 
 @pytest.mark.parametrize("strategy", STRATEGIES[1:])
-@pytest.mark.parametrize("flags", [{}, dict(venue__feed_latency_ms=0, venue__order_latency_ms=0, venue__response_latency_ms=0, venue__market_fill="last_trade")], ids=["late", "oracle"])
+@pytest.mark.parametrize("flags", [{}, PROMPT | dict(venue__market_fill="last_trade")], ids=["late", "oracle"])
 def test_candle_tapes(tmp_path, strategy, flags):
     "Bars instead of trades; the tape is a file, so that a replay opens it by itself."
     from algo_kit.data.tapes import save_npy
@@ -234,7 +235,8 @@ def poke(field, by):
     return f
 
 ATTACKS = dict(
-    a_better_fill=(OUT, in_out("ven", better_fill)), booked_fee=(OUT, in_out("fil", poke("fee", -1))), booked_price=(OUT, in_out("fil", poke("px", 1))),
+    a_better_fill=(OUT, in_out("ven", better_fill)), booked_fee=(OUT, in_out("fil", poke("fee", -1))),
+    booked_price=(OUT, in_out("fil", poke("px", 1))),
     a_larger_order=(OUT, in_out("dec", poke("qty", 1))), another_reason=(OUT, in_out("dec", poke("reason", 1))), a_verdict=(OUT, in_out("chg", poke("value", 1.))),
 )
 

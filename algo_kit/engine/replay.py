@@ -16,7 +16,7 @@ from .journal import END, scan
 from .session import NEVER, Session, Walk, restore
 from ..strategies.contract import load_strategy
 
-# %% ../../nbs/engine/570_replay.ipynb #da70bd01
+# %% ../../nbs/engine/570_replay.ipynb #b5dc891a
 def _settings_of(m):
     from algo_kit.core.settings import load_settings
     return load_settings({k: v for k, v in m["settings"].items() if not k.startswith(("paths.", "log."))})
@@ -60,7 +60,8 @@ class _Rows:
     def more(self, src):
         if src.startswith("sim:"): return self.sim
         if src.startswith("lake:"): return dict(root=self.root)
-        return {} if src == "sample" else dict(venue=self.spec.get("venue") or None, symbol=self.spec.get("symbol") or None)  # what was said to the run, not what it found
+        if src == "sample": return {}
+        return dict(venue=self.spec.get("venue") or None, symbol=self.spec.get("symbol") or None)  # what was said to the run, not what it found
 
 def _rows(m, s):
     r = _Rows(m)

@@ -6,14 +6,14 @@
 __all__ = ['ERRORS', 'NEVER', 'engine_config', 'engine_instruments', 'Session', 'candle_frame', 'ask_signals', 'command',
            'Recorder', 'Walk', 'restore']
 
-# %% ../../nbs/engine/550_session.ipynb #9050bd1b
+# %% ../../nbs/engine/550_session.ipynb #2bbb5479
 import hashlib
 import struct
 from pathlib import Path
 
 import numpy as np
 
-from ..core.errors import ConfigError, JournalError, KitError
+from ..core.errors import ConfigError, DataError, JournalError, KitError
 from ..core.records import COMMAND, SIGNAL, TIMEFRAMES, event_dt
 from ..core.runs import whole_file
 from ..data.instruments import records
@@ -200,7 +200,7 @@ class Recorder:
         self.j.write(SNAP, dict(file=name, sha=hashlib.sha256(data).hexdigest(), taken=s.taken, seq=s.seq, now=int(s.clock["now"]), state_hash=s.hash), s.seq)
         self.next_snap = (s.taken // self.every + 1) * self.every
 
-# %% ../../nbs/engine/550_session.ipynb #c6519282
+# %% ../../nbs/engine/550_session.ipynb #f4c90623
 class Walk:
     "Walk a scanned journal through a session."
     def __init__(self, session: Session, scan, rows, start: int = 0):
@@ -254,7 +254,7 @@ class Walk:
     def _next_answer(self): return int(self.ven[self.v]["seq"]) if self.v < len(self.ven) else NEVER
 
     def _venue_says(self, nxt=()):
-        "Feed one journalled answer of the venue. Where it is as quick as a wish that the candle closed by market event `nxt` will make, the candle comes first."
+        "Feed one journalled answer of the venue. When it is as quick as the wish that a candle closed by market event `nxt` makes, the candle comes first."
         w, a = self.s.world, self.ven[self.v:self.v + 1].copy()
         def run(ev, wish_first, stop=NEVER):
             w.k["cfg"]["wish_first"] = wish_first

@@ -158,7 +158,7 @@ class Param:
         if not self.min <= x <= self.max: raise bad(f"{self.min:g} to {self.max:g}{' ' + self.unit if self.unit else ''}")
         return int(x) if self.type == "int" else x
 
-# %% ../../nbs/strategies/400_contract.ipynb #a2606876
+# %% ../../nbs/strategies/400_contract.ipynb #5e413c04
 @dataclass(frozen=True)
 class Strategy:
     "A strategy as data: everything that the engine, the command line and the docs need to know."
@@ -186,7 +186,8 @@ class Strategy:
         if self.signals is not None and not (self.timeframe and self.window_bars):
             raise ConfigError(f"strategy {self.name}: a pandas strategy needs timeframe and window_bars", key=self.name)
         if self.on_event is not None and not hasattr(self.on_event, "py_func"):
-            raise ConfigError(f"strategy {self.name}: on_event is not compiled", key="on_event", value=self.on_event, rule="a function decorated with njit", hint="from algo_kit.core.cache import njit")
+            raise ConfigError(f"strategy {self.name}: on_event is not compiled", key="on_event",
+                              value=self.on_event, rule="a function decorated with njit", hint="from algo_kit.core.cache import njit")
         for t in self.timers:
             if t not in {p.name for p in self.params}: raise ConfigError(f"strategy {self.name}: timer {t!r} is not one of its parameters", key=t)
 
