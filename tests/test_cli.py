@@ -220,12 +220,13 @@ def test_a_full_disk_is_said_and_the_run_can_go_on(tmp_path):
 def test_help_is_light_and_quick():
     heavy = "numba pandas plotly papermill pydantic pyarrow duckdb rich numpy"
     code = f"import sys, algo_kit.jobs.cli\nprint([m for m in '{heavy}'.split() if m in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() in ("[]", "['numpy']")
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
     took = []
-    for _ in range(4):
-        t = time.perf_counter()
+    for _ in range(3):
+        t = resource.getrusage(resource.RUSAGE_CHILDREN)
         p = subprocess.run([*ALGO, "--help"], capture_output=True, text=True)
-        took.append(time.perf_counter() - t)
+        u = resource.getrusage(resource.RUSAGE_CHILDREN)
+        took.append(u.ru_utime + u.ru_stime - t.ru_utime - t.ru_stime)  # processor time: others may be busy here
     assert p.returncode == 0 and "backtest" in p.stdout and min(took) < .5, took
 
 def test_every_verb_of_the_design_is_there():

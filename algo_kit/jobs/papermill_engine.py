@@ -6,23 +6,23 @@
 __all__ = ['NOTES', 'TYPES', 'BEAT_S', 'SAVE_S', 'note', 'read_notes', 'as_declared', 'declared', 'check_parameters',
            'signals_as', 'KitEngine']
 
-# %% ../../nbs/jobs/900_papermill_engine.ipynb #ef3268ca
+# %% ../../nbs/jobs/900_papermill_engine.ipynb #e7554c69
 import json, os, signal, sys, threading, time
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
 from ..core.errors import ConfigError, unknown
-from ..core.runs import whole_file
 from ..core.times import iso, wall_ns
 
-# %% ../../nbs/jobs/900_papermill_engine.ipynb #3b0a94b6
+# %% ../../nbs/jobs/900_papermill_engine.ipynb #5ab86d52
 NOTES = "KIT_JOB_NOTES"  # variable that names the file; absent outside of a job
 
 def note(**what) -> dict:  # All notes so far
     "Tell the engine that executes this notebook something. Does nothing outside of a job."
     p = os.environ.get(NOTES)
     if not p: return what
+    from algo_kit.core.runs import whole_file
     all_ = read_notes(p) | what
     with whole_file(p) as tmp: tmp.write_text(json.dumps(all_, default=str))
     return all_
@@ -109,7 +109,7 @@ class _Stop:
         if self.kernel:
             with suppress(ProcessLookupError): os.kill(self.kernel, signal.SIGINT)
 
-# %% ../../nbs/jobs/900_papermill_engine.ipynb #24597c82
+# %% ../../nbs/jobs/900_papermill_engine.ipynb #2d6469ec
 BEAT_S, SAVE_S = 1., 5.
 
 @cache
@@ -120,6 +120,7 @@ def _classes():
     from nbclient.exceptions import CellExecutionError
     from papermill.clientwrap import PapermillNotebookClient
     from papermill.engines import NotebookExecutionManager
+    from algo_kit.core.runs import whole_file
 
     class Manager(NotebookExecutionManager):
         "Saves whole notebooks: beside their place, then renamed."
