@@ -4,7 +4,7 @@
 
 Every figure is a fresh process, median of five (cold: one), wall seconds.
 """
-import json, os, subprocess, sys, tempfile, time
+import json, os, resource, subprocess, sys, tempfile, time
 from statistics import median
 
 IMPORT = "import time; t = time.perf_counter(); import {0}; print(time.perf_counter() - t)"
@@ -28,17 +28,19 @@ def fresh(code, **env):
 
 def main(argv):
     out = {}
-    out["import numba"] = median(fresh(IMPORT.format("numba")) for _ in range(5))
-    out["import the trading path"] = median(fresh(IMPORT.format("algo_kit.engine.trader")) for _ in range(5))
-    out["above numba alone"] = out["import the trading path"] - out["import numba"]
+    pairs = [[fresh(IMPORT.format(m)) for m in ("numba", "algo_kit.engine.trader")] for _ in range(5)]  # in turn: a busy moment hits both
+    out["import numba"], out["import the trading path"] = map(median, zip(*pairs, strict=True))
+    out["above numba alone"] = median(b - a for a, b in pairs)
     fresh(FIRST)
     out["paper trader, imports to first decision, warm"] = median(fresh(FIRST) for _ in range(5))
     if "--no-cold" not in argv:
         with tempfile.TemporaryDirectory() as d:
-            t = time.perf_counter()
+            t, cpu = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
             subprocess.run([sys.executable, "-m", "algo_kit.jobs.warm"], check=True, env=os.environ | dict(ALGO_KIT_CACHE=d),
                            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             out["everything compiled from nothing"] = time.perf_counter() - t
+            now = resource.getrusage(resource.RUSAGE_CHILDREN)
+            out["the same, processor time"] = now.ru_utime + now.ru_stime - cpu.ru_utime - cpu.ru_stime
     if "--json" in argv: print(json.dumps(out)); return
     for k, v in out.items(): print(f"{k:50s} {v:7.2f} s")
 
