@@ -208,4 +208,14 @@ class Twin:
         self.market(row, ts, self.now, px, px, px, exact(qty), side)
         r.last = r.vlast = px
 
+    def bar(self, row, ts, o, h, l, c, volume):
+        "Two events with one time: open, high and low, of which nobody knows how much traded there, then close and volume."
+        o, h, l, c, r = exact(o), exact(h), exact(l), exact(c), self.rows[row]
+        self.arrives(ts + self.feed)
+        self.market(row, ts, self.now, o, h, l, None, 0)
+        r.last = r.vlast = o
+        self.arrives(ts + self.feed)
+        self.market(row, ts, self.now, c, c, c, exact(volume), 0)
+        r.last = r.vlast = c
+
     def end(self): self.advance(math.inf)
