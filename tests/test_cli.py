@@ -208,6 +208,7 @@ def test_a_run_under_way_has_one_writer(algo):
 @pytest.mark.slow
 def test_a_full_disk_is_said_and_the_run_can_go_on(tmp_path):
     cmd = [*ALGO, "backtest", "order_flow", *SMALL, "--json", "--set", "run.snapshot_events=1000"]
+    subprocess.run([*cmd, "--out", "elsewhere"], cwd=tmp_path, check=True, stdout=subprocess.DEVNULL)  # kernels compiled: the limit is for the run
     small = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
     p = subprocess.run(cmd, cwd=tmp_path, capture_output=True, text=True, preexec_fn=small)
     e = json.loads(p.stdout)["error"]
@@ -270,3 +271,21 @@ def test_a_run_ends_in_order_and_goes_on_where_it_was(tmp_path, how):
     if how == "SIGTERM":
         whole = json.loads(subprocess.run([*cmd, "--fresh"], cwd=tmp_path, capture_output=True, text=True).stdout)
         assert whole["state_hash"] == doc2["state_hash"] and whole["run"] != doc2["run"]
+
+@pytest.mark.slow
+@pytest.mark.parametrize("policy", ["leave", "cancel", "flatten"])
+def test_what_a_stop_leaves_is_the_policy(tmp_path, policy):
+    from algo_kit.core.runs import read_table
+    cmd = [*ALGO, "paper", "order_flow", "--tape", "sample", "--speed", "1200x", "--json", "--set", f"run.on_stop={policy}", "-p", "trail=0.05"]
+    p = subprocess.Popen(cmd, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        d = going(tmp_path)
+        until(lambda: any(json.loads((d/"status.json").read_text())["position"].values()))
+        p.terminate()
+        out, err = p.communicate(timeout=20)
+    finally: p.kill()
+    assert p.returncode == 0 and json.loads(out)["status"] == "stopped", out + err
+    open_, f = [o for o in read_table(d/"orders.parquet")["state"] if o == "ACCEPTED"], read_table(d/"fills.parquet")
+    held = sum((1 if s == "buy" else -1) * q for s, q in zip(f["side"], f["qty_lots"], strict=True))
+    if policy != "leave": assert not open_
+    if policy == "flatten": assert held == 0

@@ -59,7 +59,8 @@ def test_the_paper_trader_runs_and_shows_what_it_did(tmp_path):
     assert "widgets" not in nb.metadata and "http" not in "".join(o.get("data", {}).get("text/html", "") for c in cells for o in c.outputs)
     assert d["state_hash"] == whole(tmp_path)["state_hash"]
 
-@pytest.mark.parametrize("how", ["SIGTERM", pytest.param("SIGINT", marks=pytest.mark.slow), pytest.param("stop file", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("how", ["SIGTERM", pytest.param("SIGINT", marks=pytest.mark.slow), pytest.param("stop file", marks=pytest.mark.slow),
+                                 pytest.param("kernel interrupt", marks=pytest.mark.slow)])
 def test_a_job_ends_in_order_renders_its_last_cells_and_goes_on(tmp_path, how):
     p = start(tmp_path, "-p", "speed=600x")
     try:
@@ -67,15 +68,16 @@ def test_a_job_ends_in_order_renders_its_last_cells_and_goes_on(tmp_path, how):
         beat = until(lambda: read(run/"heartbeat.json"))
         assert beat["pid"] == p.pid and beat["kernel"] > 0
         if how == "stop file": (run/"stop").write_text("stop\n")
+        elif how == "kernel interrupt": os.kill(beat["kernel"], signal.SIGINT)
         else: p.send_signal(getattr(signal, how))
         out, err = p.communicate(timeout=30)
     finally: p.kill()
     d = json.loads(out)
     assert p.returncode == 0 and d["status"] == "stopped", out + err
-    assert d.get("stopped_by", "stop file") == how
+    assert d.get("stopped_by", how) == how and ("stopped_by" in d) == how.startswith("SIG")
     nb = nbformat.read(run/"executed.ipynb", 4)
     assert len(rendered(nb)) == len([c for c in nb.cells if c.cell_type == "code"]), "a cell was not rendered"
-    assert nb.metadata.get("algo_kit", {}).get("stopped_by", "stop file") == how
+    assert nb.metadata.get("algo_kit", {}).get("stopped_by", how) == how
     assert RunDir(run).status == "stopped"
     q = subprocess.run([*JOB, *HOURS], cwd=tmp_path, capture_output=True, text=True)
     e = json.loads(q.stdout)
@@ -136,6 +138,19 @@ def test_what_only_the_wiring_can_know_comes_out_as_the_same_error(tmp_path, mon
     with pytest.raises(ConfigError) as e: run_job("paper_trader", {k: v})
     assert words in json.dumps(e.value.as_dict())
     assert not list(tmp_path.glob("runs/*/manifest.json")), "a refused job left a run behind"
+
+@pytest.mark.slow
+def test_the_backtest_job_and_a_strategy_of_ones_own(tmp_path):
+    subprocess.run([*ALGO, "new", "strategy", "mine"], cwd=tmp_path, check=True, stdout=subprocess.DEVNULL)
+    give = ["-p", "strategy=mine.py:mine", "-p", "for_time=2h", "-p", "params.buyers=9", "-p", "cash=5000"]
+    docs = []
+    for job in ("backtest", "paper_trader"):
+        p = subprocess.run([*ALGO, "jobs", "run", job, *give, "--json"], cwd=tmp_path, capture_output=True, text=True)
+        assert p.returncode == 0, p.stdout + p.stderr
+        docs.append(json.loads(p.stdout))
+    assert docs[0]["state_hash"] == docs[1]["state_hash"] and docs[0]["orders"] > 0
+    m = json.loads((tmp_path/docs[0]["dir"]/"manifest.json").read_text())
+    assert m["params"]["buyers"] == 9 and m["settings"]["run.cash"] == 5000 and m["stage"] == "backtest"
 
 @pytest.mark.slow
 def test_papermills_own_engine_cannot_be_fooled_either(tmp_path):

@@ -19,7 +19,7 @@ import typer
 
 from ..core.errors import ConfigError, KitError, NotFound, NotRunning, ParityError, RefusedByGate, Timeout, nearest
 
-# %% ../../nbs/jobs/920_cli.ipynb #371d66c6
+# %% ../../nbs/jobs/920_cli.ipynb #709bc9a8
 _J = dict(on=False, real=None)  # whether this process answers in JSON, and its real standard output
 
 def err_console():
@@ -30,7 +30,7 @@ def table(head, rows, num=()):
     "A plain table."
     from rich import box
     from rich.table import Table
-    t = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    t = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
     for i, h in enumerate(head): t.add_column(h, justify="right" if i in num else "left", overflow="fold")
     for r in rows: t.add_row(*("" if c is None else str(c) for c in r))
     return t
@@ -80,7 +80,7 @@ def pairs(
         out[k.strip()] = v.strip()
     return out
 
-# %% ../../nbs/jobs/920_cli.ipynb #64014d8f
+# %% ../../nbs/jobs/920_cli.ipynb #f4628586
 def as_error(
     e: BaseException,
     app=None,  # For the names of its verbs
@@ -108,6 +108,9 @@ def as_error(
         d = ConfigError(f"this needs {e.name}, which is not installed", "package", e.name, "an optional part of the kit",
             "pip install 'algo_kit[jobs]' (or [research])")
         return d.as_dict(), 4
+    if isinstance(e, OSError):
+        from algo_kit.core.runs import no_space
+        if isinstance(k := no_space(e, e.filename or "a file"), KitError): return k.as_dict(), k.code
     if isinstance(e, PermissionError): return KitError(f"{e.filename}: {e.strerror}", "file", e.filename, "a file this user may use",
            "see `algo doctor`").as_dict(), 1
     return dict(type=type(e).__name__, message=str(e) or type(e).__name__, key=None, value=None, rule=None,
@@ -283,7 +286,7 @@ def _list_jobs(jobs):
            table(("parameter", "type", "default", ""), [[p[k] for k in ("name", "type", "default", "help")] for p in j["parameters"]]))),
            next_="algo jobs run NAME -p key=value")
 
-# %% ../../nbs/jobs/920_cli.ipynb #2cc995c3
+# %% ../../nbs/jobs/920_cli.ipynb #765419d0
 def _find(run):
     from algo_kit.core.runs import find_run
     return find_run(_settings().paths.runs, run)
@@ -313,8 +316,9 @@ def why(run: Run, symbol: Annotated[str, typer.Option(help="instrument")],
     out = ask(r, symbol, parse_time(at) if at is not None else None, event)
     g = lambda x: "" if x is None else f"{x:,.6g}"
     answer(out, f"{symbol} at {iso(out['ts_ns'])}, event {out['event']:,}: {out['verdict']}",
-           table(("gate", "value", "threshold", "margin", "verdict"), [[x["name"], g(x["value"]), g(x["threshold"]), g(x["margin"]), x["verdict"]]
-               for x in out["gates"]], (1, 2, 3)))
+           table(("gate", "value", "threshold", "margin", "verdict", "asked"),
+                 [[x["name"], g(x["value"]), g(x["threshold"]), g(x["margin"]), x["verdict"], f"{(out['ts_ns'] - x['ts_ns']) / 1e9:,.1f} s before"]
+                  for x in out["gates"]], (1, 2, 3, 5)))
 
 @app.command()
 def report(run: Run, json: Json = False):
@@ -384,7 +388,7 @@ def stop(run: Annotated[str | None, typer.Argument(help="run name, its key or it
         time.sleep(.1)
     answer(dict(run=r.run, dir=str(r.path), status=r.status), f"{r.run}: {r.status if wait else 'asked to stop'}", next_=f"algo report {r.run}")
 
-# %% ../../nbs/jobs/920_cli.ipynb #4193b47c
+# %% ../../nbs/jobs/920_cli.ipynb #cf5ef9f9
 @app.command("list")
 def list_(what: Annotated[str, typer.Argument(help="strategies, analyzers, adapters, feeds, runs or jobs")], json: Json = False):
     "What exists."
@@ -461,6 +465,8 @@ def data_check(path: Annotated[Path | None, typer.Argument(help="a file; none: t
            *(f"  damaged {n}: {w}" for x in d for n, w in x["damaged"].items()))
     return 7 if any(x["damaged"] for x in d) else 0
 
+def _value(v): return "" if v is None else f"{v:,.10g}" if isinstance(v, float) else str(v).lower() if isinstance(v, bool) else str(v)
+
 @sub["config"].command("show")
 def config_show(json: Json = False):
     "Every setting, its value, and who set it."
@@ -468,15 +474,15 @@ def config_show(json: Json = False):
     s = _settings()
     d = [explain(k, s) for k in FIELDS]
     answer(dict(digest=digest(s), settings={x["key"]: dict(value=x["value"], source=x["source"], unit=x["unit"]) for x in d}),
-           table(("setting", "value", "unit", "set by"), [[x["key"], "" if x["value"] is None else x["value"], x["unit"], x["source"]] for x in d]),
-               f"digest {digest(s)}", next_="algo config explain KEY")
+           table(("setting", "value", "unit", "set by"), [[x["key"], _value(x["value"]), x["unit"], x["source"]] for x in d]),
+           f"digest {digest(s)}", next_="algo config explain KEY")
 
 @sub["config"].command("explain")
 def config_explain(key: Annotated[str, typer.Argument(help="section.key")], json: Json = False):
     "One setting: what it is, what it may be, who set it."
     from algo_kit.core.settings import explain
     d = explain(key, _settings())
-    answer(d, f"{d['key']} = {d['value']}" + (f" {d['unit']}" if d["unit"] else ""), f"  {d['description']}", f"  {d['rule']}; default {d['default']}",
+    answer(d, f"{d['key']} = {_value(d['value'])} {d['unit']}".rstrip(), f"  {d['description']}", f"  {d['rule']}; default {_value(d['default'])}",
            f"  set by {d['source']}", next_=f"algo config set {key} VALUE")
 
 @sub["config"].command("set", context_settings=dict(ignore_unknown_options=True))  # a value may begin with a minus
