@@ -2,12 +2,12 @@
 import numpy as np
 
 from algo_kit.core.cache import njit
-from algo_kit.core.records import CANCEL, SIGNAL, TRADE, request_dt
+from algo_kit.core.records import ACK, CANCEL, SIGNAL, TRADE, request_dt
 from algo_kit.strategies.contract import Strategy, cancel, leave, place
 
 N = 1024
 LEAVE = 9  # a wish of the script only: `leave`
-state_dt = np.dtype([("todo", request_dt, (N,)), ("heard", "i8", (64,)), ("greedy", "i8")], align=True)
+state_dt = np.dtype([("todo", request_dt, (N,)), ("heard", "i8", (64,)), ("greedy", "i8"), ("echo", "i8")], align=True)
 
 @njit
 def ask(out, row, acct, r):
@@ -22,5 +22,7 @@ def on_event(st, row, e, acct, p, out):
     if e.kind == SIGNAL: ask(out, row, acct, s.todo[e.ref])
     elif e.kind == TRADE:
         for k in range(s.greedy): ask(out, row, acct, s.todo[k])
+    elif e.kind == ACK:
+        for k in range(s.echo): ask(out, row, acct, s.todo[k])
 
 strategy = Strategy("scripted", "Does what it is told.", (), state_dt, on_event)

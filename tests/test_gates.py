@@ -207,6 +207,17 @@ def test_nobody_can_ask_for_more_than_the_outbox_holds():
     p = play([trade(k, 100.) for k in range(50)], greedy(500, risk__max_orders_per_minute=50))
     assert len(p.dec) == 50 * 32 and books(p)
 
+def test_a_storm_of_answers_finds_room():
+    "Ninety orders are acknowledged at one instant and each answer asks for twenty things, with the outbox nearly full already."
+    s = greedy(20, risk__max_orders_per_minute=90, venue__response_latency_ms=5000)
+    s.world.rows[0]["st"]["echo"] = 20
+    for k in range(20):
+        for f, v in dict(type=2, px=50., qty=.01).items(): s.world.rows[0]["st"]["todo"][k][f] = v
+    p = play([trade(0, 100.)] * 5 + [trade(k, 100.) for k in range(1, 761)] + [trade(6000, 100.)] * 3, s)
+    assert len(p.dec) == p.k["g"]["decisions"] == (5 + 760 + 3 + 90) * 20 and (np.diff(p.dec["order"]) == 1).all()
+    assert len(p.ven) == 90 and not p.fil.size and p.s.world.rows[0]["pos"]["lots"] == 0
+    assert p.s.world.rows[0]["led"]["refused"].sum() == sum(g != "" for g in p.gates)
+
 # the ledger
 def test_the_ledger_counts_and_changes_nothing():
     rng = np.random.default_rng(2)

@@ -88,6 +88,13 @@ def test_a_resting_limit_gets_at_most_what_traded():
     assert p.fil["fee"].tolist() == [28_710, 29_700, 40_590]  # 0.1 %, the maker's
     assert books(p)
 
+def test_more_partial_fills_than_the_venue_can_say_at_once():
+    "Four hundred crumbs before the first answer is due: the rest waits for later trades, and nothing is lost."
+    crumbs = [trade(3 + k / 10, 98.9, qty=.01) for k in range(400)]
+    s = [trade(0, 100.), buy(1, "limit", qty=9., px=99.), trade(2, 100.), *crumbs, trade(8000, 98.), trade(16_000, 98., qty=50.)]
+    p = play(s, venue__response_latency_ms=7000)
+    assert p.fil["qty"].sum() == 900 and len(p.fil) < 402 and quiet(p) and books(p)
+
 def test_partly_filled_then_cancelled():
     "OR-8: exactly the filled part is booked, the rest is released."
     p = play([trade(0, 100.), buy(1, "limit", qty=1., px=99.), trade(2, 100.), trade(3, 98., qty=.37), stop_asking(4), trade(5, 90.)])

@@ -19,7 +19,7 @@ from ..core.records import (TIMEFRAMES, account_dt, candle_dt, change_dt, decisi
 from ..data.candles import candle_state_dt
 from ..strategies.contract import MAX_REQUESTS, Strategy, io_dt, signal_state_dt
 
-# %% ../../nbs/engine/500_state.ipynb #129746dc
+# %% ../../nbs/engine/500_state.ipynb #7affcbd4
 FOREVER = np.iinfo(np.int64).max
 NEXT_TRADE, LAST_TRADE = 0, 1
 config_dt = np.dtype([
@@ -42,7 +42,7 @@ answer_dt = np.dtype([("due", "i8"), ("n", "i8"), ("ts", "i8"), ("qty", "i8"), (
                       ("row", "i4"), ("kind", "i2"), ("side", "i1"), ("maker", "i1")], align=True)
 tally_dt = np.dtype([(n, "i8") for n in ("req", "dec", "fil", "ven", "eqs", "mks", "chg", "overflow")], align=True)
 
-MAX_ORDERS, MAX_QUEUE = 128, 256
+MAX_ORDERS, MAX_QUEUE = 128, 512
 run_dt = np.dtype([
     ("cfg", config_dt), ("g", clock_dt), ("acct", account_dt), ("io", io_dt), ("ords", order_dt, (MAX_ORDERS,)),          # ours
     ("vst", vstate_dt), ("vord", vorder_dt, (MAX_ORDERS,)), ("vq", answer_dt, (MAX_QUEUE,)),                               # the venue's

@@ -268,7 +268,7 @@ def _requests(w, out):
     w.o.n.req = 0
     w.k.g.due = 0  # look again at what is due
 
-# %% ../../nbs/engine/520_step.ipynb #256e1c88
+# %% ../../nbs/engine/520_step.ipynb #6e38316b
 @njit
 def _answered(w, out, e):
     "Handle a venue event: book it, then tell the strategy."
@@ -313,7 +313,7 @@ def _full(w):
     t, b, n = w.o.n, w.o, w.rows.size
     much = min(24 * n, 4000)
     trading = t.dec + 1024 + much >= b.dec.size or t.ven + 300 >= b.ven.size or t.fil + 300 >= b.fil.size
-    return trading or t.chg + 64 + much >= b.chg.size or t.eqs + 2 >= b.eqs.size or t.mks + n >= b.mks.size
+    return trading or t.chg + 512 + much >= b.chg.size or t.eqs + 2 >= b.eqs.size or t.mks + n >= b.mks.size
 
 @njit
 def _next_due(w):
@@ -355,12 +355,12 @@ def _advance(w, out, now, e, stop_seq):
                 break
         if fired: continue
         venue_settle(w, d)
-        while g.seq < stop_seq and venue_pop(w, d, e): _answered(w, out, e)
+        while g.seq < stop_seq and not _full(w) and venue_pop(w, d, e): _answered(w, out, e)
         if g.seq >= stop_seq:
             g.due = 0
             return
 
-# %% ../../nbs/engine/520_step.ipynb #f77d8b1b
+# %% ../../nbs/engine/520_step.ipynb #9a520e87
 @njit
 def _closed(w, out, i, c, e):
     "Candle `c` of row `i` has closed."
@@ -394,7 +394,7 @@ def _close_candles(w, out, ts, e):
 @njit
 def _all_rows(w, out, reason, exit_):
     for i in range(w.rows.size):
-        cancel(out, i, 0, reason)
+        if not exit_ or w.rows[i].pos.n_exit == 0: cancel(out, i, 0, reason)  # an exit under way is not called back
         if exit_: leave(out, i, w.rows.pos, reason)
         _requests(w, out)
 
