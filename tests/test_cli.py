@@ -289,3 +289,22 @@ def test_what_a_stop_leaves_is_the_policy(tmp_path, policy):
     held = sum((1 if s == "buy" else -1) * q for s, q in zip(f["side"], f["qty_lots"], strict=True))
     if policy != "leave": assert not open_
     if policy == "flatten": assert held == 0
+
+@pytest.mark.slow
+def test_an_unrecorded_feed_is_traded_stopped_and_replayed(tmp_path):
+    from algo_kit.data.feeds import serve_events
+    from algo_kit.data.simmarket import SimMarket
+    srv = serve_events(SimMarket(7), speed="120x")
+    cmd = [*ALGO, "paper", "order_flow", "--feed", f"socket:127.0.0.1:{srv.port}", "--json"]
+    p = subprocess.Popen(cmd, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        d = going(tmp_path)
+        until(lambda: json.loads((d/"status.json").read_text())["orders"] > 0)
+        p.send_signal(signal.SIGINT)
+        out, err = p.communicate(timeout=30)
+    finally:
+        p.kill()
+        srv.close()
+    assert p.returncode == 0 and json.loads(out)["status"] == "stopped" and json.loads(out)["orders"] > 0, out + err
+    q = subprocess.run([*ALGO, "replay", d.name, "--json"], cwd=tmp_path, capture_output=True, text=True)
+    assert q.returncode == 0 and json.loads(q.stdout)["differences"] == 0, q.stdout + q.stderr
