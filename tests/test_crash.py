@@ -287,10 +287,12 @@ def test_every_flipped_byte_is_noticed(tmp_path):
 
 def test_a_replaced_journal_is_refused(tmp_path):
     "A whole and valid journal, but another run's."
-    a, b = stopped_in_the_middle(tmp_path/"a"), Job(tmp_path/"b", "order_flow")
+    a, b = stopped_in_the_middle(tmp_path/"a"), Job(tmp_path/"b", "order_flow", flags=dict(run__seed=9))
     b.end()
     shutil.copy(b.journal, a.journal)
     assert "replaced" in a.go(code=7)["message"]
+    for p in (tmp_path/"a"/"data").glob("kit.db*"): p.unlink()
+    assert "that of" in a.go(code=7)["message"], "without an anchor its first frame tells"
 
 # ---- snapshots
 

@@ -110,7 +110,7 @@ def replay(
     return dict(run=r.run, dir=str(r.path), events=int(g["events"]), decisions=int(g["decisions"]), orders=int(g["orders"]), fills=int(g["fills"]),
                 state_hash=s.hash, passport=r.read_json("passport.json"), differences=n, details=details)
 
-# %% ../../nbs/engine/570_replay.ipynb #31d3083b
+# %% ../../nbs/engine/570_replay.ipynb #58d5d1fa
 def why(
     run,  # Run folder, path or name
     symbol: str,  # Instrument
@@ -124,7 +124,7 @@ def why(
     symbols = [i.symbol for i in s.instruments]
     if symbol not in symbols: raise unknown("symbol of this run", symbol, symbols, NotFound)
     sc = scan(r/"journal"/"journal.bin", verify=False)
-    start = restore(s, sc, r/"journal", (lambda p: p["seq"] <= event) if event is not None else (lambda p: p["now"] <= at_ns))
+    start = 0 if not settings.run.ledger else restore(s, sc, r/"journal", (lambda p: p["seq"] <= event) if event is not None else (lambda p: p["now"] <= at_ns))
     s.world.k[0]["io"]["ledger"] = 1
     walk = Walk(s, sc, _rows(m, settings), start)
     walk.load_signals()
