@@ -61,10 +61,11 @@ def crossing(c, fast, slow):
     above = c.rolling(fast).mean() > c.rolling(slow).mean()
     return above & ~above.shift(fill_value=False), ~above & above.shift(fill_value=False)
 '''
-HOURS = 3 * 3600 * 10**9
+HOURS = 5 * 3600 * 10**9
 
 def notebook(path, *cells):
-    cells = [dict(cell_type="markdown", metadata={}, source=["# Mine"])] + [dict(cell_type="code", metadata={}, execution_count=1, outputs=[], source=c.splitlines(True)) for c in cells]
+    code = [dict(cell_type="code", metadata={}, execution_count=1, outputs=[], source=c.splitlines(True)) for c in cells]
+    cells = [dict(cell_type="markdown", metadata={}, source=["# Mine"])] + code
     path.write_text(json.dumps(dict(cells=cells, metadata={}, nbformat=4, nbformat_minor=5)))
     return path
 
@@ -95,7 +96,8 @@ print(json.dumps(dict(fills=r.r["fills"], hash=r.hash, compiled=names)))
 def fresh(home, spec, cwd="/"):
     "The run in a new process: its result, and what that process had to compile."
     env = dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))))
-    p = subprocess.run([sys.executable, "-c", FRESH, str(ROOT/"tests"), str(home), spec, str(HOURS)], capture_output=True, text=True, cwd=cwd, env=env, timeout=300)
+    p = subprocess.run([sys.executable, "-c", FRESH, str(ROOT/"tests"), str(home), spec, str(HOURS)], capture_output=True, text=True,
+                       cwd=cwd, env=env, timeout=300)
     assert p.returncode == 0, p.stderr[-3000:]
     return json.loads(p.stdout.splitlines()[-1])
 
@@ -114,10 +116,11 @@ def test_a_kernel_of_ones_own(tmp_path, folder, file):
     again = fresh(tmp_path/"fresh", spec)
     assert (again["fills"], again["hash"]) == (a.r["fills"], a.hash)
     assert again["compiled"] == [] and machine_code(load_strategy(spec)) == before, f"compiled again: {again['compiled']}"
-    job = dict(home=str(tmp_path/"k"), spec=dict(strategy=spec, tape="sample", for_ns=HOURS), flags=dict(run__snapshot_events=4_000), report=str(tmp_path/"report.json"))
+    job = dict(home=str(tmp_path/"k"), spec=dict(strategy=spec, tape="sample", for_ns=HOURS), flags=dict(run__snapshot_events=4_000),
+               report=str(tmp_path/"report.json"))
     env = dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))))
     go = lambda **more: subprocess.run([sys.executable, str(ROOT/"tests"/"crash_child.py"), json.dumps(job | more)], env=env, timeout=120).returncode
-    assert go(kill="event:9000") == -9 and go() == 0
+    assert go(kill="event:7000") == -9 and go() == 0
     r = json.loads((tmp_path/"report.json").read_text())
     assert r["resumed"] and r["state_hash"] == a.hash and (Path(r["dir"])/"fills.parquet").read_bytes() == a.tables(("fills",))["fills"]
 
@@ -206,13 +209,13 @@ OK = "from algo_kit.strategies.contract import Strategy, Param, hold\n"
     (OK + "s = Strategy('S!', 'x', on_event=hold)\n", "s", ConfigError, "lower case"),
     (OK + "def f(*a): pass\ns = Strategy('s', 'x', on_event=f)\n", "s", ConfigError, "on_event is not compiled"),
     (OK + "s = Strategy('s', 'x')\n", "s", ConfigError, "not both or neither"),
-    (OK + "s = Strategy('s', 'x', on_event=hold, timers=('every',))\n", "s", ConfigError, "timer 'every' is not one of its parameters"),
+    (OK + "s = Strategy('s', 'x', on_event=hold, timers=('every',))\n", "s", ConfigError, "timer 'every' is not one"),
 ], ids=["no file", "no such name", "no strategy", "syntax", "name error", "import", "its name", "not compiled", "nothing in it", "timer"])
 def test_mistakes_are_named(tmp_path, source, name, error, words):
     p = tmp_path/"mine.py"
     if source: p.write_text(source)
     with pytest.raises(error) as e: load_strategy(f"{p}:{name}")
-    assert words in str(e.value) and "mine" in str(e.value) or "strategy s" in str(e.value).lower() and words in str(e.value), str(e.value)
+    assert words in str(e.value) and e.value.key
 
 def test_a_broken_notebook_and_a_wrong_parameter(tmp_path, folder):
     (tmp_path/"x.ipynb").write_text("{")

@@ -237,7 +237,8 @@ def poke(field, by):
 ATTACKS = dict(
     a_better_fill=(OUT, in_out("ven", better_fill)), booked_fee=(OUT, in_out("fil", poke("fee", -1))),
     booked_price=(OUT, in_out("fil", poke("px", 1))),
-    a_larger_order=(OUT, in_out("dec", poke("qty", 1))), another_reason=(OUT, in_out("dec", poke("reason", 1))), a_verdict=(OUT, in_out("chg", poke("value", 1.))),
+    a_larger_order=(OUT, in_out("dec", poke("qty", 1))), another_reason=(OUT, in_out("dec", poke("reason", 1))),
+    a_verdict=(OUT, in_out("chg", poke("value", 1.))),
 )
 
 @pytest.mark.parametrize("attack", ATTACKS)
