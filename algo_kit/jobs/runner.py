@@ -7,8 +7,8 @@ __all__ = ['OURS', 'RESULT', 'job_values', 'spec_fields', 'job_spec', 'short_err
            'finish', 'run_files', 'markdown', 'as_markdown', 'show_spec', 'show_wiring', 'show_summary', 'show_figures',
            'show_table', 'show_positions', 'job_places', 'jobs_ls', 'find_job', 'run_job']
 
-# %% ../../nbs/jobs/910_runner.ipynb #0b1b914c
-import html, json, os, threading, time
+# %% ../../nbs/jobs/910_runner.ipynb #8a770265
+import html, json, os, re, threading, time
 from contextlib import suppress
 from pathlib import Path
 
@@ -173,7 +173,7 @@ def run_files(d) -> list[str]:
     names = sorted(p.name for p in Path(d).iterdir() if p.suffix in kinds and p.name not in ("heartbeat.json", "status.json") and p.name[0] != ".")
     return [str(Path(d)/n) for n in [n for n in first if n in names] + [n for n in names if n not in first]]
 
-# %% ../../nbs/jobs/910_runner.ipynb #f13cf3e5
+# %% ../../nbs/jobs/910_runner.ipynb #02506d97
 def markdown(text):
     from IPython.display import Markdown
     return Markdown(text)
@@ -184,8 +184,11 @@ def as_markdown(
 ) -> str:
     "A table as Markdown."
     esc = lambda c: html.escape(str(c), quote=False).replace("|", "\\|").replace("\n", " ")
+    def cell(c, num):  # numbers with their units, and times, stay on one line
+        c = esc(c)
+        return c.replace("-", "&#8209;").replace(" ", "&nbsp;") if num or re.match(r"\d{4}-\d\d-\d\d \d\d:", c) else c
     out = ["| " + " | ".join(map(esc, table["head"])) + " |", "|" + "|".join("--:" if n else ":--" for n in table["num"]) + "|"]
-    out += ["| " + " | ".join(map(esc, r)) + " |" for r in table["rows"][:limit]]
+    out += ["| " + " | ".join(map(cell, r, table["num"])) + " |" for r in table["rows"][:limit]]
     return "\n".join(out)
 
 def show_spec(spec):
@@ -227,7 +230,11 @@ def show_table(result, *names, limit=40):
     "Tables of the report: assumptions, gates, wishes, last, best, worst, exits, passport, settings, params, run."
     from algo_kit.research.tearsheet import read_run, tables
     t = tables(read_run(result["dir"]))
-    text = [as_markdown(t[n], limit) for n in names if n in t and t[n]["rows"]]
+    def one_symbol(t):  # a column that says the same everywhere only takes room
+        i = t["head"].index("Symbol") if "Symbol" in t["head"] else -1
+        return t if i < 0 or len({r[i] for r in t["rows"]}) > 1 else {k: [r[:i] + r[i+1:] for r in v] if k == "rows" else v[:i] + v[i+1:] for k, v in t.items()
+                                                                      if k in ("head", "rows", "num")}
+    text = [as_markdown(one_symbol(t[n]), limit) for n in names if n in t and t[n]["rows"]]
     rest = sum(max(0, len(t[n]["rows"]) - limit) for n in names if n in t)
     return markdown("\n\n".join(text + (["The rest is in the tables of the run folder."] if rest else [])) or "Nothing to show.")
 
