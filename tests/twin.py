@@ -36,7 +36,7 @@ class Twin:
         self.feed, self.order, self.response, self.slip, self.last_trade = feed, order, response, F(bps) / 10_000, last_trade
         self.max_order, self.max_position = F(max_order), F(max_position)
         self.now = self.clock = self.seq = self.ids = self.vfees = self.trades = self.n = 0
-        self.mine, self.live, self.answers, self.fills, self.gates = {}, [], [], [], []
+        self.mine, self.live, self.answers, self.fills, self.gates, self.wishes, self.timers = {}, [], [], [], [], [], []
 
     # the venue
     def answer(self, due, kind, o, ts, qty=0, px=0, maker=False):
@@ -102,9 +102,14 @@ class Twin:
         while True:
             due = [a[0] for a in self.answers] + [o.cancel_at + self.feed for o in self.live if o.cancel_at is not None]
             if self.last_trade: due += [o.arrive + self.feed for o in self.live if o.type == MARKET]
+            due += [t[0] for t in self.timers]
             if not due or min(due) > until: return
             d = min(due)
             self.clock = max(self.clock, d)
+            if ready := [t for t in self.timers if t[0] <= d]:  # a timer comes before the venue
+                ready[0][0] += ready[0][1]
+                ready[0][2]()
+                continue
             for o in list(self.live):
                 if o.cancel_at is not None and o.cancel_at + self.feed <= d: self.over(o, max(o.cancel_at + self.response, d), "canceled", o.cancel_at)
                 elif self.last_trade and o.type == MARKET and o.arrive + self.feed <= d:
@@ -140,6 +145,9 @@ class Twin:
         o.reserved -= o.reserved if o.filled >= o.qty else near(F(o.reserved * qty, before))
         self.fills.append((self.seq, ts, self.clock, id_, trade_id, row, side, qty, ticks, money, fee, pnl, r.lots, self.cash, int(maker)))
         if o.filled >= o.qty: del self.mine[id_]
+        self.filled(row, ticks * r.tick)
+
+    def filled(self, row, px): "A strategy hears of it here."
 
     def worth(self): return sum(r.notional(r.lots, r.nearest(r.last)) for r in self.rows if r.lots)
     def open_in(self, row, side): return sum(o.qty - o.filled for o in self.mine.values() if o.row == row and o.side == side and not o.reduce)
@@ -175,6 +183,7 @@ class Twin:
         else: lots = math.floor(equity * exact(w["frac"]) / (r.nearest(px) * r.tick * r.lot * r.times / r.unit))
         gate, reserved = self.refused(w, r, row, px, lots, equity)
         self.gates.append(gate)
+        self.wishes.append((self.clock, row, w["side"], w["type"], 0 if gate else lots, gate))
         if gate: return
         common = dict(id=self.ids, row=row, side=w["side"], type=w["type"], reduce=bool(w["reduce_only"]))
         self.mine[self.ids] = Order(qty=lots, filled=0, reserved=reserved, **common)

@@ -158,7 +158,7 @@ class Param:
         if not self.min <= x <= self.max: raise bad(f"{self.min:g} to {self.max:g}{' ' + self.unit if self.unit else ''}")
         return int(x) if self.type == "int" else x
 
-# %% ../../nbs/strategies/400_contract.ipynb #5e413c04
+# %% ../../nbs/strategies/400_contract.ipynb #c1490fc2
 @dataclass(frozen=True)
 class Strategy:
     "A strategy as data: everything that the engine, the command line and the docs need to know."
@@ -173,6 +173,7 @@ class Strategy:
     timers: tuple = ()  # Names of parameters, in seconds, that are timer periods (at most 4)
     gates: tuple = ()  # Names of its gates, in the order of their ids
     snapshot: tuple = ()  # Names of the four numbers it keeps with a trade
+    rule: object = None  # f(values) -> what is wrong with the parameters together, "" when nothing is
     module: str = ""  # Where `on_event` can be imported from; found by itself
     digest: str = ""  # Digest of the person's own sources; empty for the kit's own
     folder: str = ""  # Where the person's module lives in the cache
@@ -196,7 +197,10 @@ class Strategy:
         known = {p.name: p for p in self.params}
         for k in values or {}:
             if k not in known: raise unknown(f"parameter of {self.name}", k, known)
-        return {n: p.check((values or {}).get(n, p.default)) for n, p in known.items()}
+        out = {n: p.check((values or {}).get(n, p.default)) for n, p in known.items()}
+        if self.rule is not None and (bad := self.rule(out)):
+            raise ConfigError(f"parameters of {self.name} do not fit together: {bad}", key=self.name, value=out, rule=bad, hint="change one of them")
+        return out
 
     @property
     def param_dt(self): return np.dtype([(p.name, {"int": "i8", "bool": "i8"}.get(p.type, "f8")) for p in self.params] or [("none", "i8")], align=True)
@@ -214,7 +218,7 @@ class Strategy:
         "Parameters as rows for `algo list strategies` and the docs."
         return [dict(name=p.name, type=p.type, default=p.default, min=p.min, max=p.max, unit=p.unit, live=p.live, doc=p.doc) for p in self.params]
 
-# %% ../../nbs/strategies/400_contract.ipynb #cd59a481
+# %% ../../nbs/strategies/400_contract.ipynb #50b1ae16
 signal_state_dt = np.dtype([("entries", "i8"), ("exits", "i8")], align=True)
 
 @njit
@@ -234,11 +238,12 @@ def pandas_strategy(
     signals,  # f(candles, **params) -> (entries, exits)
     params: tuple,  # of `Param`; `size` is added when missing
     timeframe: str, window_bars: int,
+    rule=None,  # As in `Strategy`
 ) -> Strategy:
     "Wrap a function of candles as a strategy."
     if "size" not in {p.name for p in params}: params += (Param("size", 0.5, 0.001, 1, "fraction of equity", "notional of an entry"),)
     return Strategy(name, doc, tuple(params), signal_state_dt, None, signals, timeframe, window_bars, gates=("flat",),
-                    snapshot=("signal", "close", "volume", "none"))
+                    snapshot=("signal", "close", "volume", "none"), rule=rule)
 
 # %% ../../nbs/strategies/400_contract.ipynb #96001bb7
 def _notebook_source(path: Path) -> str:

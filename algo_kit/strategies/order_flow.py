@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['state_dt', 'FLAT', 'TRADES', 'IMBALANCE', 'SIDE', 'LARGE', 'EXHAUSTED', 'BASELINE_S', 'PRICE_DROPS', 'TRAILING',
-           'strategy', 'on_event']
+           'strategy', 'on_event', 'rule']
 
 # %% ../../nbs/strategies/410_order_flow.ipynb #92b4b6e2
 import numpy as np
@@ -16,7 +16,7 @@ from ..risk.exits import drops_dt, drops_needed, drops_reset, drops_step
 from ..risk.sizing import risk_fraction
 from .contract import Param, Strategy, enter, gate, leave, place
 
-# %% ../../nbs/strategies/410_order_flow.ipynb #b5190924
+# %% ../../nbs/strategies/410_order_flow.ipynb #308d1b42
 state_dt = np.dtype([("flow", flow_dt), ("drops", drops_dt), ("stop_for", "i8"), ("evaluations", "i8")], align=True)
 FLAT, TRADES, IMBALANCE, SIDE, LARGE, EXHAUSTED = range(6)
 BASELINE_S = 300.0
@@ -71,6 +71,12 @@ def on_event(st, row, e, acct, p, out):
             drops_reset(s.drops, e.px)
             place(out, row, SELL if a.lots > 0 else BUY, TRAIL, trail_ppm=np.int64(np.rint(p.trail * 1e6)), reduce_only=True, reason=TRAILING)
 
+def rule(v):
+    "What no single range can say."
+    times, checks = v["window_s"] / v["eval_s"], int(v["drop_window_s"] / v["check_s"])
+    if times < 1 or abs(times - round(times)) > 1e-9: return f"window_s {v['window_s']:g} is not a multiple of eval_s {v['eval_s']:g}"
+    return "" if 1 <= checks <= 62 else f"drop_window_s {v['drop_window_s']:g} holds {checks} checks of check_s {v['check_s']:g}, must be 1 to 62"
+
 strategy = Strategy("order_flow", "Follow aggressor imbalance on trade ticks; trailing stop at the venue; leave on consecutive adverse moves.", (
     Param("window_s", 30., 1, 300, "s", "imbalance window, a multiple of eval_s", live=False),
     Param("eval_s", 5., 1, 60, "s", "how often the entry is evaluated", live=False),
@@ -85,4 +91,4 @@ strategy = Strategy("order_flow", "Follow aggressor imbalance on trade ticks; tr
     Param("max_size", 0.5, 0.001, 1, "fraction of equity", "largest position"),
     Param("short", False, 0, 1, "", "also follow sellers, where the market allows it"),
 ), state_dt, on_event, timers=("eval_s", "check_s"), gates=("flat", "trades", "imbalance", "side", "large_trade", "exhaustion"), snapshot=("ratio", "trades",
-        "buy_volume", "sell_volume"))
+        "buy_volume", "sell_volume"), rule=rule)

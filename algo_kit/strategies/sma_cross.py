@@ -8,7 +8,7 @@ __all__ = ['strategy', 'signals']
 # %% ../../nbs/strategies/420_sma_cross.ipynb #7ca2c7ef
 from .contract import Param, pandas_strategy
 
-# %% ../../nbs/strategies/420_sma_cross.ipynb #af3a3ea4
+# %% ../../nbs/strategies/420_sma_cross.ipynb #1e4781f9
 def signals(
     candles,  # DataFrame of closed candles, oldest first, columns open high low close volume
     fast: int = 10,  # Candles of the fast mean
@@ -25,4 +25,4 @@ def signals(
 strategy = pandas_strategy("sma_cross", "Long while a fast moving average is above a slow one; a pandas function of candles.", signals, (
     Param("fast", 10, 2, 50, "candles", "fast mean", live=False),
     Param("slow", 30, 3, 99, "candles", "slow mean", live=False),
-), timeframe="1m", window_bars=100)
+), timeframe="1m", window_bars=100, rule=lambda v: "" if v["fast"] < v["slow"] else f"fast {v['fast']} must be below slow {v['slow']}")
