@@ -5,7 +5,9 @@
 # %% auto #0
 __all__ = ['open_session', 'replay', 'why']
 
-# %% ../../nbs/engine/570_replay.ipynb #329b6b0d
+# %% ../../nbs/engine/570_replay.ipynb #27f2c477
+from pathlib import Path
+
 from ..core.errors import ConfigError, DataError, NotFound, unknown
 from ..core.kitdb import KitDB
 from ..core.runs import find_run
@@ -16,10 +18,15 @@ from .journal import END, scan
 from .session import NEVER, Session, Walk, restore
 from ..strategies.contract import load_strategy
 
-# %% ../../nbs/engine/570_replay.ipynb #b5dc891a
+# %% ../../nbs/engine/570_replay.ipynb #91cfefa8
 def _settings_of(m):
     from algo_kit.core.settings import load_settings
     return load_settings({k: v for k, v in m["settings"].items() if not k.startswith(("paths.", "log."))})
+
+def _anchors(m):
+    "Where the run's anchor is kept; None when that folder is not here any more, as with a run from another machine."
+    folder = Path(m.get("data_folder") or "")
+    return KitDB(folder) if m.get("data_folder") and (folder/"kit.db").is_file() else None
 
 def open_session(
     run,  # Run folder, path or name
@@ -65,10 +72,10 @@ class _Rows:
 
 def _rows(m, s):
     r = _Rows(m)
-    r.sim, r.root = dict(n_events=s.sim.events, symbols=s.sim.symbols), s.paths.data
+    r.sim, r.root = dict(n_events=s.sim.events, symbols=s.sim.symbols), m.get("data_folder") or s.paths.data
     return r
 
-# %% ../../nbs/engine/570_replay.ipynb #c43956e1
+# %% ../../nbs/engine/570_replay.ipynb #6827cb09
 _NAMES = dict(dec="decision", fil="fill", ven="venue event", chg="verdict change")
 
 def _compare(made, noted, details):
@@ -92,7 +99,7 @@ def replay(
 ) -> dict:  # run, dir, events, decisions, orders, fills, state_hash, passport, differences, details
     "Go through a run again and count the differences."
     r, m, s, settings = open_session(run, sim=venue, runs=runs)
-    sc = scan(r/"journal"/"journal.bin", r.run, kitdb if kitdb is not None else KitDB(settings.paths.data))
+    sc = scan(r/"journal"/"journal.bin", r.run, kitdb if kitdb is not None else _anchors(m))
     walk = Walk(s, sc, _rows(m, settings).whole()).load()
     walk.run()
     made, noted, details = walk.outputs(walk.made), walk.outputs(walk.noted), []

@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['STAGES', 'TARGET_S', 'IDLE_S', 'WIND_S', 'RunSpec', 'prepare', 'versions', 'Trader', 'write_tables']
 
-# %% ../../nbs/engine/560_trader.ipynb #5ff90bbb
+# %% ../../nbs/engine/560_trader.ipynb #27ef7af0
 import threading
 import time
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 import numpy as np
 
@@ -53,7 +54,7 @@ def _feed_of(spec):
                                                                  rule="socket:HOST:PORT", hint="e.g. socket:127.0.0.1:9000")
     return host or "127.0.0.1", int(port)
 
-# %% ../../nbs/engine/560_trader.ipynb #dfec4325
+# %% ../../nbs/engine/560_trader.ipynb #1aaa1852
 def prepare(
     spec: RunSpec,
     settings=None,  # `Settings`; loaded with the spec's overrides when None
@@ -84,7 +85,7 @@ def prepare(
         t = Trader(spec, settings, strategy, params, tape, feed, run, kitdb, last)
         first = dict(strategy=strategy.name, strategy_source=spec.strategy, strategy_digest=strategy.digest, params=params, seed=settings.run.seed,
                      stage=spec.stage, settings=as_dict(settings), settings_digest=digest(settings), code_digest=CODE_DIGEST,
-                     versions=versions(), durability=settings.journal.sync,
+                     versions=versions(), durability=settings.journal.sync, data_folder=str(Path(settings.paths.data).resolve()),
                      data=[tape.describe() | dict(repair=spec.repair)] if tape is not None else [dict(source=spec.feed, kind="feed",
                              venue=t.session.instruments[0].venue, symbol=",".join(i.symbol for i in t.session.instruments))],
                      instruments=[i.as_dict() for i in t.session.instruments], snapshot_names=list(strategy.snapshot), spec=asdict(spec))
@@ -108,7 +109,7 @@ def versions() -> dict:
     from importlib.metadata import version
     return dict(python=platform.python_version()) | {p: version(p) for p in ("algo_kit", "numpy", "numba", "pyarrow", "duckdb")}
 
-# %% ../../nbs/engine/560_trader.ipynb #013991d5
+# %% ../../nbs/engine/560_trader.ipynb #f5d60b51
 TARGET_S, IDLE_S, WIND_S = 0.02, 0.2, 5.
 
 class Trader:
@@ -152,7 +153,8 @@ class Trader:
             return
         s = scan(self.journal.path, self.run_dir.run, self.kitdb)
         if (who := s.json(0).get("run")) != self.run_dir.run:
-            raise JournalError(f"journal of run {self.run_dir.run} is that of {who}: it was replaced", key="journal", value=who, rule="its own journal", hint="restore the file")
+            raise JournalError(f"journal of run {self.run_dir.run} is that of {who}: it was replaced", key="journal", value=who, rule="its own journal",
+                               hint="restore the file")
         walk = Walk(self.session, s, self.tape.slice if self.tape is not None else None, restore(self.session, s, folder)).load()
         walk.recorder = self.recorder
         walk.run()
