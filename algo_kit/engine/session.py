@@ -39,7 +39,7 @@ def engine_instruments(instruments: list, s) -> np.ndarray:
         if bps is not None: a[f] = round(bps * 10_000)
     return a
 
-# %% ../../nbs/engine/550_session.ipynb #541b2926
+# %% ../../nbs/engine/550_session.ipynb #434b4c1b
 ERRORS = {2: "the venue's queue of answers is full", 3: "an amount does not fit 62 bits", 4: "there are too many open orders"}
 NEVER = 2**62
 
@@ -88,10 +88,10 @@ class Session:
         "Take events; yield what comes out, piece by piece."
         w, g, k = self.world, self.clock, 0
         ev = np.ascontiguousarray(ev)
-        if not ev.flags.writeable: ev = ev.copy()
+        if ev.dtype != event_dt: raise DataError(f"events must be rows of event_dt, got {ev.dtype}", key="events", hint="read them with data.tapes.open_tape")
         while k < len(ev) or len(self.waiting):
-            if len(self.waiting): self.waiting = self.waiting[self.driver.run(*w, self.waiting, 0, len(self.waiting), stop_seq):]
-            else: k = self.driver.run(*w, ev, k, len(ev), stop_seq)
+            if len(self.waiting): self.waiting = self.waiting[self.drive(self.waiting, 0, len(self.waiting), stop_seq):]
+            else: k = self.drive(ev, k, len(ev), stop_seq)
             if g["error"]: raise KitError(f"engine stopped at event {self.seq}: {ERRORS.get(int(g['error']), g['error'])}", key="engine",
                                           value=int(g["error"]), hint="trade smaller or declare larger units")
             self.took = k
@@ -106,12 +106,20 @@ class Session:
         ev: np.ndarray,  # `event_dt`
         k: int,  # Which of them
     ) -> int:  # k + 1 when it was taken
-        "Step a single event with the least overhead: past Numba's dispatcher, straight to the machine code. What comes out waits in the outbox."
+        "Step a single event with the least overhead. What comes out waits in the outbox."
+        return self.drive(ev, k, k + 1, NEVER)
+
+    def drive(self,
+        ev: np.ndarray,  # `event_dt`, one block of memory
+        lo: int, hi: int,  # First, and one past the last
+        stop_seq: int,  # Stop after this sequence number
+    ) -> int:  # Index of the first event not taken
+        "The driver's `run` past Numba's dispatcher, which takes milliseconds to name the types of five records and compiles again for a read-only array."
         if self._entry is None:
-            self.driver.run(*self.world, ev, 0, 0, NEVER)
-            f = self.driver.run
-            self._entry = f.overloads[f.signatures[-1]].entry_point
-        return self._entry(*self.world, ev, k, k + 1, NEVER)
+            f, args = self.driver.run, (*self.world, np.zeros(0, event_dt), 0, 0, NEVER)
+            f(*args)
+            self._entry = f.overloads[tuple(map(f.typeof_pyval, args))].entry_point
+        return self._entry(*self.world, ev, lo, hi, stop_seq)
 
     def drain(self):
         "After the last event: yield what the venue still had to say, and a last equity sample."
@@ -200,7 +208,7 @@ class Recorder:
         self.j.write(SNAP, dict(file=name, sha=hashlib.sha256(data).hexdigest(), taken=s.taken, seq=s.seq, now=int(s.clock["now"]), state_hash=s.hash), s.seq)
         self.next_snap = (s.taken // self.every + 1) * self.every
 
-# %% ../../nbs/engine/550_session.ipynb #f4c90623
+# %% ../../nbs/engine/550_session.ipynb #44d2fc16
 class Walk:
     "Walk a scanned journal through a session."
     def __init__(self, session: Session, scan, rows, start: int = 0):
@@ -258,7 +266,7 @@ class Walk:
         w, a = self.s.world, self.ven[self.v:self.v + 1].copy()
         def run(ev, wish_first, stop=NEVER):
             w.k["cfg"]["wish_first"] = wish_first
-            k = self.s.driver.run(*w, ev, 0, 1, stop)
+            k = self.s.drive(ev, 0, 1, stop)
             w.k["cfg"]["wish_first"] = 0
             self._keep(take(w))
             return k
