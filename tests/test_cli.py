@@ -250,7 +250,7 @@ def going(d):
             if json.loads(p.read_text()).get("events", 0) > 0: return p.parent
     return until(look)
 
-@pytest.mark.parametrize("how", ["SIGTERM", "SIGINT", "stop"])
+@pytest.mark.parametrize("how", ["SIGTERM", pytest.param("SIGINT", marks=pytest.mark.slow), pytest.param("stop", marks=pytest.mark.slow)])
 def test_a_run_ends_in_order_and_goes_on_where_it_was(tmp_path, how):
     cmd = [*ALGO, "paper", "order_flow", "--tape", "sample", "--for", "6h", "--json"]
     p = subprocess.Popen([*cmd, "--speed", "600x"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
