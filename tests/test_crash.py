@@ -1,4 +1,5 @@
 "Whatever ends a run, the same command goes on with it and ends where it would have ended; a damaged journal is never traded on."
+import contextlib
 import errno
 import json
 import os
@@ -54,7 +55,9 @@ class Child:
     @property
     def exitcode(self): return self.nursery.ended.get(self.pid)
     def is_alive(self): return self.exitcode is None
-    def kill(self): os.kill(self.pid, signal.SIGKILL)
+    def kill(self): self.send(signal.SIGKILL)
+    def send(self, sig):
+        with contextlib.suppress(ProcessLookupError): os.kill(self.pid, sig)
     def join(self, timeout=60):
         until = time.monotonic() + timeout
         while self.is_alive() and time.monotonic() < until: time.sleep(0.003)
@@ -439,6 +442,50 @@ def test_terminated_in_the_middle(tmp_path, whole):
     assert p.exitcode == 0 and j.report["status"] == "stopped" and time.monotonic() - t < 5
     assert 0 < j.report["events"] < whole("order_flow").r["events"] and (j.dir/"trades.parquet").is_file()
     same(whole("order_flow"), j.end())
+
+# ---- several at once
+
+FAULTS = ("kill", "torn", "stop", "term", "disk", "snapshot", "twice")
+
+@pytest.mark.parametrize("seed", [1, 2, pytest.param(3, marks=pytest.mark.slow), pytest.param(4, marks=pytest.mark.slow)])
+def test_a_bad_day(tmp_path, whole, seed, capsys):
+    "Faults drawn from a seed, one after another on one run; it ends where the quiet one ended. Says how often each was really active."
+    rng, j, met = random.Random(seed), Job(tmp_path, "order_flow", speed="6000x"), dict.fromkeys(FAULTS, 0)
+    def wait_for(p, s):
+        until = time.monotonic() + s
+        while time.monotonic() < until and p.is_alive(): time.sleep(0.002)
+    for _ in range(25):
+        fault = rng.choice(FAULTS)
+        if fault == "kill": p = j.start(kill=f"{rng.choice(('before', 'half', 'after'))}:{rng.randrange(2, 9)}")
+        elif fault == "disk": p = j.start(room=(j.journal.stat().st_size if list((tmp_path/"runs").glob("*")) else 0) + rng.randrange(30, 3_000))
+        else: p = j.start(ready=str(tmp_path/"ready"))
+        if fault in ("torn", "stop", "term", "twice", "snapshot"):
+            while not (tmp_path/"ready").exists() and p.is_alive(): time.sleep(0.002)
+            wait_for(p, rng.uniform(0, 0.2))
+            if fault == "twice":
+                other = j.start(report=str(tmp_path/"other.json"))
+                other.join(20)
+                met[fault] += other.exitcode == 6
+                p.kill()
+            elif fault == "stop" and p.is_alive(): RunDir(j.dir).request_stop()
+            elif fault == "term": p.send(signal.SIGTERM)
+            else: p.kill()
+        p.join(60)
+        (tmp_path/"ready").unlink(missing_ok=True)
+        if (j.report or {}).get("status") == "finished": break
+        met[fault] += p.exitcode == dict(kill=-9, torn=-9, snapshot=-9, stop=0, term=0, disk=1, twice=None)[fault]
+        if fault == "torn":
+            n, _ = j.db.anchor_get(j.dir.name) or (0, "")
+            s = J.scan(j.journal)
+            if n:
+                at = s.frames[n - 1][2] + s.frames[n - 1][3] + J.CHAIN
+                os.truncate(j.journal, rng.randint(at, s.end))
+        if fault == "snapshot":
+            for q in sorted((j.dir/"journal").glob("snap-*.bin"))[-1:]: q.write_bytes(q.read_bytes()[:rng.randrange(q.stat().st_size)])
+    with capsys.disabled(): print(f"\n  seed {seed}: {met}", end="")
+    assert sum(map(bool, met.values())) >= 3, met
+    same(whole("order_flow"), Run(j.report, j.db) if (j.report or {}).get("status") == "finished" else j.end())
+    for v in (False, True): assert replay(j.dir, venue=v, kitdb=j.db)["differences"] == 0
 
 # ---- feeds that die
 

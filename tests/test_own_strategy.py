@@ -181,7 +181,7 @@ def test_helpers_in_a_folder(tmp_path):
     (tmp_path/"lib"/"__init__.py").write_text("")
     (tmp_path/"lib"/"sizes.py").write_text("from . import base\nN = base.N + 1\n")
     (tmp_path/"lib"/"base.py").write_text("N = 1\n")
-    (tmp_path/"s.py").write_text("from algo_kit.strategies.contract import Strategy, hold\nfrom lib.sizes import N\ns = Strategy(f'n{N}', 'x', on_event=hold)\n")
+    (tmp_path/"s.py").write_text(OK + "from lib.sizes import N\ns = Strategy(f'n{N}', 'x', on_event=hold)\n")
     first = load_strategy(f"{tmp_path/'s.py'}:s")
     (tmp_path/"lib"/"base.py").write_text("N = 2\n")
     second = load_strategy(f"{tmp_path/'s.py'}:s")
@@ -204,7 +204,7 @@ OK = "from algo_kit.strategies.contract import Strategy, Param, hold\n"
     (OK + "mine = Strategy('mine', 'x', on_event=hold)\n", "mien", NotFound, "did you mean 'mine'"),
     (OK + "mine = 3\n", "mine", ConfigError, "is a int, not a Strategy"),
     (OK + "def f(:\n", "s", ConfigError, "line 2"),
-    (OK + "s = Strategy('s', 'x', on_event=holt)\n", "s", ConfigError, "line 2 does not load: NameError: name 'holt' is not defined"),
+    (OK + "s = Strategy('s', 'x', on_event=holt)\n", "s", ConfigError, "line 2 does not load: NameError: name 'holt'"),
     ("import not_installed_here\n", "s", ConfigError, "No module named 'not_installed_here'"),
     (OK + "s = Strategy('S!', 'x', on_event=hold)\n", "s", ConfigError, "lower case"),
     (OK + "def f(*a): pass\ns = Strategy('s', 'x', on_event=f)\n", "s", ConfigError, "on_event is not compiled"),

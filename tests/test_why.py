@@ -88,6 +88,20 @@ def test_any_instant_and_any_event(tmp_path, strategy, tape, hours, n, flags):
         check(led, why(r.dir, led.symbols[0], event=seq), seq, 0)
     assert len(seen) > 1, f"one answer to everything: {seen}"
 
+def test_an_unrecorded_feed_answers_like_the_tape(tmp_path):
+    "Events from the journal or from the tape: the same ledger."
+    from algo_kit.data.feeds import serve_events
+    from algo_kit.data.simmarket import sim_events
+    ev, ins = sim_events(5, 20_000, 2)
+    a = run(tmp_path/"a", "order_flow", "sim:5", flags=(flags := dict(run__snapshot_events=3_000, sim__symbols=2, sim__events=20_000)))
+    with serve_events(ev, instruments=ins, speed="max", start="tape") as server:
+        b = run(tmp_path/"b", "order_flow", feed=f"socket:127.0.0.1:{server.port}", flags=flags)
+    rng = random.Random(1)
+    for _ in range(10):
+        for how in (dict(at_ns=rng.randrange(int(ev["ts"][0]), int(ev["ts"][-1]))), dict(event=rng.randrange(1, 20_000))):
+            x, y = (why(r.dir, ins[how.get("event", 0) % 2].symbol, **how) for r in (a, b))
+            assert {k: v for k, v in x.items() if k != "run"} == {k: v for k, v in y.items() if k != "run"}
+
 def test_outside_of_the_run(tmp_path):
     r = run(tmp_path, "order_flow", "sample", for_ns=HOUR // 4)
     first = open_tape("sample").first_ts
