@@ -512,6 +512,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                     'algo_kit/engine/session.py'),
                                          'algo_kit.engine.session.Session.drain': ( 'engine/session.html#session.drain',
                                                                                     'algo_kit/engine/session.py'),
+                                         'algo_kit.engine.session.Session.drive': ( 'engine/session.html#session.drive',
+                                                                                    'algo_kit/engine/session.py'),
                                          'algo_kit.engine.session.Session.equity': ( 'engine/session.html#session.equity',
                                                                                      'algo_kit/engine/session.py'),
                                          'algo_kit.engine.session.Session.hash': ( 'engine/session.html#session.hash',

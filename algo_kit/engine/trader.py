@@ -5,16 +5,17 @@
 # %% auto #0
 __all__ = ['STAGES', 'TARGET_S', 'IDLE_S', 'WIND_S', 'RunSpec', 'prepare', 'versions', 'Trader', 'write_tables']
 
-# %% ../../nbs/engine/560_trader.ipynb #27ef7af0
+# %% ../../nbs/engine/560_trader.ipynb #97cf740b
 import threading
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from ..core.cache import CODE_DIGEST
-from ..core.errors import ConfigError, JournalError, ParityError
+from ..core.errors import ConfigError, JournalError, KitError, ParityError
 from ..core.kitdb import KitDB
 from ..core.records import ACTIVE, CANCELED, CMD_CANCEL_ALL, CMD_FLATTEN, CMD_REDUCE, CMD_RESUME, EXPIRED, REJECT, TRADE, event_dt
 from ..core.runs import new_run, run_key
@@ -54,7 +55,7 @@ def _feed_of(spec):
                                                                  rule="socket:HOST:PORT", hint="e.g. socket:127.0.0.1:9000")
     return host or "127.0.0.1", int(port)
 
-# %% ../../nbs/engine/560_trader.ipynb #1aaa1852
+# %% ../../nbs/engine/560_trader.ipynb #b073dd9e
 def prepare(
     spec: RunSpec,
     settings=None,  # `Settings`; loaded with the spec's overrides when None
@@ -68,8 +69,10 @@ def prepare(
                                                    rule=" | ".join(STAGES), hint="live trading comes with the exchange adapters")
     strategy = strategy or load_strategy(spec.strategy)
     params = strategy.check(spec.params)
-    if bool(spec.tape or tape is not None) == bool(spec.feed or feed is not None): raise ConfigError("name a tape or a feed, one of the two", key="tape",
-            value=spec.tape, rule="--tape PATH|sample|lake:…|sim:SEED or --feed socket:HOST:PORT", hint="try --tape sample")
+    if bool(spec.tape or tape is not None) == bool(spec.feed or feed is not None):
+        raise ConfigError("name a tape or a feed, one of the two", key="tape", value=spec.tape,
+                          rule="--tape PATH|sample|lake:…|sim:SEED or --feed socket:HOST:PORT", hint="try --tape sample")
+    if spec.feed: _feed_of(spec)
     last = 0
     if tape is None and spec.tape:
         more = dict(n_events=settings.sim.events, symbols=settings.sim.symbols) if spec.tape.startswith("sim:") else {}
@@ -99,7 +102,9 @@ def prepare(
         t.recover()
         return t
     except BaseException as e:
-        if isinstance(e, (JournalError, ParityError)): run.log(str(e), "ERROR", cause=type(e).__name__)
+        with suppress(KitError):  # the disk may be what failed
+            run.log(str(e), "ERROR", cause=type(e).__name__)
+            run.update(status="failed", ended=iso(wall_ns()), error=str(e))
         run.release()
         raise
 
