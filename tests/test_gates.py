@@ -1,6 +1,7 @@
 "Every gate of the engine: just inside passes, just outside refuses, and the refusal says what it saw and what it wanted."
 import numpy as np, pytest
 
+from algo_kit.core.errors import KitError
 from algo_kit.core.records import BUY, CANCEL, CMD_FLATTEN, CMD_GAP, CMD_HALT, CMD_REDUCE, CMD_RESUME, PLACE, R, SELL
 from market import MS, T0, Ask, books, buy, command, perp, play, quiet, sell, session, spot, stop_asking, trade
 
@@ -203,9 +204,8 @@ def test_many_wishes_an_event_lose_no_decision():
     assert len(p.dec) == 60_000 == p.k["g"]["decisions"] and (p.dec["gate"] == 0).sum() == 50
     assert (np.diff(p.dec["order"]) == 1).all()
 
-def test_nobody_can_ask_for_more_than_the_outbox_holds():
-    p = play([trade(k, 100.) for k in range(50)], greedy(500, risk__max_orders_per_minute=50))
-    assert len(p.dec) == 50 * 32 and books(p)
+def test_a_strategy_that_asks_for_too_much_at_once_is_stopped_not_half_heard():
+    with pytest.raises(KitError, match="more than 32 things"): play([trade(k, 100.) for k in range(50)], greedy(33, risk__max_orders_per_minute=50))
 
 def test_a_storm_of_answers_finds_room():
     "Ninety orders are acknowledged at one instant and each answer asks for twenty things, with the outbox nearly full already."

@@ -116,7 +116,7 @@ def gates_json(t: Table, gates: tuple) -> dict:
                                              last_threshold=float(c["threshold"]), last_verdict="pass" if c["verdict"] > 0 else "refuse"))
     return dict(names={g: ("engine" if i < N_ENGINE_GATES else "strategy") for i, g in enumerate(gates)}, gates=out)
 
-# %% ../../nbs/engine/555_artifacts.ipynb #0b09b645
+# %% ../../nbs/engine/555_artifacts.ipynb #3f59e612
 def assumptions(
     s,  # `Settings` of the run
     instruments: list,  # Its `Instrument`s
@@ -129,7 +129,7 @@ def assumptions(
     fees = "; ".join(f"{i.symbol}: maker {bps(v.maker_bps, i.maker):g} bps, taker {bps(v.taker_bps, i.taker):g} bps" for i in instruments)
     lots = "; ".join(f"{i.symbol}: tick {i.tick}, lot {i.lot}, minimum notional {i.min_notional or 0}" for i in instruments)
     fill = "the first trade after arrival" if v.market_fill == "next_trade" else "the last trade before arrival"
-    if kind == "candles": fill = "the open of the bar after arrival" if v.market_fill == "next_trade" else "the close of the bar before arrival"
+    if kind == "candles": fill = "the open of the bar in which it arrives" if v.market_fill == "next_trade" else "the close of the bar before arrival"
     stops = f"triggered by a trade at or beyond the stop, filled at that trade {v.slippage_bps:g} bps worse"
     if kind == "candles": stops = "inside a bar the stop is tried before the new extreme moves it; a gap fills at the open"
     limits = (f"one order at most {r.max_order_frac:g} of equity, a position {r.max_position_frac:g}, {r.max_open_orders} open orders, "

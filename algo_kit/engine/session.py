@@ -39,8 +39,9 @@ def engine_instruments(instruments: list, s) -> np.ndarray:
         if bps is not None: a[f] = round(bps * 10_000)
     return a
 
-# %% ../../nbs/engine/550_session.ipynb #434b4c1b
-ERRORS = {2: "the venue's queue of answers is full", 3: "an amount does not fit 62 bits", 4: "there are too many open orders"}
+# %% ../../nbs/engine/550_session.ipynb #53690fa9
+ERRORS = {2: "the venue's queue of answers is full", 3: "an amount does not fit 62 bits", 4: "there are too many open orders",
+          5: "a strategy asked for more than 32 things at one event"}
 NEVER = 2**62
 
 class Session:

@@ -97,7 +97,7 @@ def _book(w, e):
     else: o.state = PARTIALLY_FILLED
     return True
 
-# %% ../../nbs/engine/520_step.ipynb #ebb881bd
+# %% ../../nbs/engine/520_step.ipynb #01b70cd8
 @njit
 def equity_units(w):
     "Cash plus positions at their last price, cash units."
@@ -265,6 +265,7 @@ def _requests(w, out):
         else:
             for j in range(w.k.ords.size):
                 if w.k.ords[j].state > 0 and w.k.ords[j].row == r.row and (r.order == 0 or w.k.ords[j].id == r.order): _cancel(w, j, r)
+    if w.o.n.overflow: w.k.g.error = 5
     w.o.n.req = 0
     w.k.g.due = 0  # look again at what is due
 
