@@ -12,8 +12,10 @@ import numpy as np
 from ..core.records import PLACE, REASONS, STATE_NAMES, STOP, TRAIL, TYPE_NAMES, WISH_NAMES
 from ..strategies.contract import N_ENGINE_GATES
 
-# %% ../../nbs/engine/555_artifacts.ipynb #a7bcfb13
-def _words(codes, names): return np.array([names[int(c)] if not isinstance(names, dict) else names.get(int(c), "") for c in codes], dtype=object)
+# %% ../../nbs/engine/555_artifacts.ipynb #590f0053
+def _words(codes, names):
+    "Codes as words; of a dict the missing ones are empty."
+    return np.array([names.get(k, "") for k in range(max(names) + 1)] if isinstance(names, dict) else names, dtype=object)[codes]
 def _sides(a): return np.where(a > 0, "buy", np.where(a < 0, "sell", "")).astype(object)
 
 class Table:
@@ -21,7 +23,7 @@ class Table:
     def __init__(self, session):
         self.s, self.ins = session, session.world.rows["ins"]
         self.symbols = [i.symbol for i in session.instruments]
-    def symbol(self, rows): return np.array([self.symbols[r] for r in rows], dtype=object)
+    def symbol(self, rows): return _words(rows, self.symbols)
     def price(self, rows, ticks): return np.round(ticks * self.ins["tick"][rows], 12)
     def qty(self, rows, lots): return lots * self.ins["lot"][rows]
     def cash(self, a): return a * self.s.cash_unit

@@ -318,7 +318,7 @@ class Trader:
         "Everything a report reads, from the journal."
         write_tables(self.session, scan(self.journal.path, verify=False), self.run_dir)
 
-# %% ../../nbs/engine/560_trader.ipynb #49001c92
+# %% ../../nbs/engine/560_trader.ipynb #e2b7ef81
 def write_tables(s: Session, sc, run):
     "Write a run's tables from its journal `sc` and the state of session `s`."
     out = {}
@@ -338,5 +338,4 @@ def write_tables(s: Session, sc, run):
                                    q), marks=marks_table(out["mks"])).items(): run.write_table(name, cols)
     run.write_json("gates.json", gates_json(t, gates))
     run.write_table("verdicts", dict(seq=out["chg"]["seq"], ts=out["chg"]["ts"], symbol=t.symbol(out["chg"]["row"]),
-                                     gate=np.array([gates[g] for g in out["chg"]["gate"]],
-                                                   object), verdict=out["chg"]["verdict"], value=out["chg"]["value"], threshold=out["chg"]["threshold"]))
+                                     gate=np.array(gates, object)[out["chg"]["gate"]], verdict=out["chg"]["verdict"], value=out["chg"]["value"], threshold=out["chg"]["threshold"]))
