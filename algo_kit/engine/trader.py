@@ -318,7 +318,7 @@ class Trader:
         "Everything a report reads, from the journal."
         write_tables(self.session, scan(self.journal.path, verify=False), self.run_dir)
 
-# %% ../../nbs/engine/560_trader.ipynb #e2b7ef81
+# %% ../../nbs/engine/560_trader.ipynb #2cdf8d2e
 def write_tables(s: Session, sc, run):
     "Write a run's tables from its journal `sc` and the state of session `s`."
     out = {}
@@ -332,10 +332,10 @@ def write_tables(s: Session, sc, run):
     live = s.world.k[0]["ords"]
     q = out["eqs"]
     q = q[np.r_[q["ts"][1:] != q["ts"][:-1], True]] if len(q) else q
-    for name, cols in dict(fills=fills_table(t, out["fil"]), decisions=decisions_table(t, out["dec"], gates),
-                           orders=orders_table(t, out["dec"], out["fil"], live[live["state"] > 0], ended),
-                           trades=trades_table(t, out["fil"], out["dec"], s.strategy.name), equity=equity_table(t,
-                                   q), marks=marks_table(out["mks"])).items(): run.write_table(name, cols)
+    fil, dec, chg = out["fil"], out["dec"], out["chg"]
+    tables = dict(fills=fills_table(t, fil), decisions=decisions_table(t, dec, gates), orders=orders_table(t, dec, fil, live[live["state"] > 0], ended),
+                  trades=trades_table(t, fil, dec, s.strategy.name), equity=equity_table(t, q), marks=marks_table(out["mks"]),
+                  verdicts=dict(seq=chg["seq"], ts=chg["ts"], symbol=t.symbol(chg["row"]), gate=np.array(gates, object)[chg["gate"]],
+                                verdict=chg["verdict"], value=chg["value"], threshold=chg["threshold"]))
+    for name, cols in tables.items(): run.write_table(name, cols)
     run.write_json("gates.json", gates_json(t, gates))
-    run.write_table("verdicts", dict(seq=out["chg"]["seq"], ts=out["chg"]["ts"], symbol=t.symbol(out["chg"]["row"]),
-                                     gate=np.array(gates, object)[out["chg"]["gate"]], verdict=out["chg"]["verdict"], value=out["chg"]["value"], threshold=out["chg"]["threshold"]))
