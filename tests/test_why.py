@@ -63,7 +63,7 @@ def check(ledger, answer, seq, row):
 
 @pytest.mark.parametrize("strategy, tape, hours, n, flags", [
     ("order_flow", "sample", 2, 50, {}), ("breakout", "sample", 4, 12, {}), ("sma_cross", "sample", 4, 12, {}),
-    ("order_flow", "sim:5", 0, 16, dict(sim__symbols=3, sim__events=30_000)), ("order_flow", "sample", 2, 12, dict(run__ledger=False)),
+    ("order_flow", "sim:5", 0, 12, dict(sim__symbols=3, sim__events=15_000)), ("order_flow", "sample", 2, 12, dict(run__ledger=False)),
     pytest.param("order_flow", "sample", 24, 100, {}, marks=pytest.mark.slow), pytest.param("breakout", "sample", 0, 100, {}, marks=pytest.mark.slow),
 ], ids=["order_flow", "breakout", "sma_cross", "three instruments", "ledger off", "200 of a day", "200 of breakout"])
 def test_any_instant_and_any_event(tmp_path, strategy, tape, hours, n, flags):
