@@ -352,17 +352,16 @@ def test_a_snapshot_that_lies_is_caught(tmp_path):
 
 # ---- a full disk
 
-@pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.95])
+@pytest.mark.parametrize("share", [0, 0.02, 0.3, 0.6, 0.95])
 def test_a_full_disk(tmp_path, whole, share):
-    "A clear error, nothing lost, and the same command goes on when there is room."
-    size = len(whole("order_flow").journal.read_bytes())
+    "A clear error, nothing lost, and the same command goes on when there is room. With the least room it is kit.db that finds none."
+    room = max(int(len(whole("order_flow").journal.read_bytes()) * share), 40_000) if share else 8_000
     j = Job(tmp_path, "order_flow", flags=dict(run__snapshot_events=10**9))
-    e = j.go(code=1, room=max(int(size * share), 40_000))
-    assert "no space left" in e["message"] and "start the same command again" in e["hint"], e
-    e = j.go(code=1, room=max(int(size * share), 40_000))
-    assert "no space left" in e["message"]
+    for _ in range(2):
+        e = j.go(code=1, room=room)
+        assert "no space left" in e["message"] and "start the same command again" in e["hint"], e
     r = j.end()
-    assert r.r["resumed"] and r.hash == whole("order_flow").hash
+    assert r.r["resumed"] == (share > 0) and r.hash == whole("order_flow").hash
     same(whole("order_flow"), r)
 
 def test_half_a_frame_is_taken_back_when_the_disk_is_full(tmp_path, monkeypatch):

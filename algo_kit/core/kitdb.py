@@ -12,7 +12,7 @@ from pathlib import Path
 from .errors import DataError, KitError, NotFound
 from .times import wall_ns
 
-# %% ../../nbs/core/075_kitdb.ipynb #9376af34
+# %% ../../nbs/core/075_kitdb.ipynb #c146ef17
 _SCHEMA = """
 create table if not exists anchors(run text primary key, seq integer not null, chain text not null, ts_ns integer not null) strict;
 create table if not exists hashes(path text primary key, stamp text not null, sha256 text not null) strict;
@@ -36,7 +36,10 @@ class KitDB:
         if "not a database" in str(e) or "malformed" in str(e):
             return DataError(f"{self.path} is damaged: {e}", "kit.db", str(self.path), "an SQLite database",
                              "restore it, or move it away and lose the journals' anchors")
-        return KitError(f"{self.path}: {e}", "kit.db", str(self.path), hint="free some space, or wait for the process that holds it")
+        if getattr(e, "sqlite_errorname", "") in ("SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE", "SQLITE_IOERR_TRUNCATE"):
+            return KitError(f"no space left while writing kit.db ({e})", "disk", str(self.path), "room for the data folder",
+                            "free some space and start the same command again")
+        return KitError(f"{self.path}: {e}", "kit.db", str(self.path), hint="wait for the process that holds it, and start the same command again")
     def _do(self, sql, *args):
         with self._mutex:
             try: return self._db.execute(sql, args).fetchall()
