@@ -28,7 +28,7 @@ class Ins:
         self.__dict__.update(self.defaults | k)
     def near(self, px): return near(px / self.tick)
     def worst(self, px, side): return math.ceil(px / self.tick) if side == BUY else math.floor(px / self.tick)
-    def lots_of(self, qty): return math.floor(exact(qty) / self.lot)
+    def lots_of(self, qty): return math.floor(qty / self.lot)
     def notional(self, lots, ticks):
         return near(F(lots * self.num, ticks * self.den)) if self.kind == INVERSE else near(F(lots * self.num * ticks, self.den))
     def fee(self, notional, maker): return near(F(notional * (self.maker_e8 if maker else self.taker_e8), E8))

@@ -124,7 +124,7 @@ class Venue(Charges):
     def wanted(self, o):
         "Lots that an order may still trade: no more than is held where it only reduces, all of it when it was asked to."
         if not o.reduce_only: return o.left
-        held = -self.books.pos[o.row].lots * o.side
+        held = max(-self.books.pos[o.row].lots * o.side, 0)
         return held if o.reduce_only == 2 else min(o.left, held)
     def execute(self, o, ticks, most, maker, ts):  # lots filled
         "Trade up to `most` lots of a live order at `ticks`."
@@ -154,7 +154,7 @@ class Venue(Charges):
 
     def feed_child(self, c, lots):
         if c.left <= 0 and c.type in (LIMIT, MARKET): self.woken.append(c)
-        c.qty += lots
+        c.qty = min(c.qty + lots, c.told)
 
     def charge(self, o, i, notional, maker, ts):
         fee, wallet = i.fee(notional, maker), i.fee_wallet
@@ -284,6 +284,7 @@ class Venue(Charges):
         want = self.wanted(o)
         if want <= 0: return self.end(o, "EXPIRED", ts, "reduce_only")
         levels = [px for px in b.levels(-o.side) if o.crosses(px)]
+        if o.post_only and levels: return self.end(o, "REJECT", ts, "post_only")
         if o.type == MARKET and not levels: return self.end(o, "REJECT", ts, "no_liquidity")
         whole = o.type == MARKET and self.ins[row].mode == "bbo" or sum(b.avail(-o.side, px) for px in levels) >= want
         if o.tif == FOK and not whole: return self.end(o, "EXPIRED", ts, "fok")
@@ -460,6 +461,4 @@ class Venue(Charges):
             if self.hit(o, self.stop_of(o, at), at, at, at) is None: self.follow(o, at, at)
             else:
                 o.type = LIMIT if o.type in (STOP_LIMIT, TAKE_LIMIT) else MARKET
-                there = self.book[row].best(-o.side)
-                if o.type == LIMIT and o.post_only and there is not None and o.crosses(there): self.end(o, "REJECT", ts, "post_only")
-                else: self.walk(o, ts)
+                self.walk(o, ts)
