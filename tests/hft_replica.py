@@ -39,13 +39,13 @@ class Listed(Exception): "The order is filled to its last lot and 2.4.4 still li
 class Order:
     def __init__(self, o):
         self.__dict__.update(o)  # id t_ns side type px qty tif cancel_ns
-        self.leaves, self.status, self.front, self.cum = 0., 0, 0., 0.
+        self.leaves, self.status, self.front, self.cum, self.last = 0., 0, 0., 0., (0, 0, False)
 
 class Exchange:
     def __init__(self, model, n, lot):
         self.model, self.n, self.lot = model, n, lot
         self.bid, self.ask, self.best_bid, self.best_ask, self.low, self.high = {}, {}, NO_BID, NO_ASK, NO_ASK, NO_BID
-        self.live, self.fills, self.answers, self.watch = {}, [], [], None
+        self.live, self.prices, self.fills, self.answers = {}, set(), [], []  # prices: where an own order ever stood
 
     # the book
     def below(self, start): return next((t for t in range(start - 1, self.low - 1, -1) if self.bid.get(t, 0) > 0), NO_BID)
@@ -75,7 +75,7 @@ class Exchange:
                 self.best_ask = px
                 if self.best_bid >= px: self.best_bid = self.below(px)
             self.high = max(self.high, px)
-        for o in self.live.values():
+        for o in self.live.values() if px in self.prices else ():
             if o.side == side and o.px == px: o.front, o.cum = moved(self.model, self.n, o.front, o.cum, prev, qty)
         if side > 0 and self.best_bid > was: self.crossed(ts, -1, was, self.best_bid)
         elif side < 0 and self.best_ask < was: self.crossed(ts, 1, was, self.best_ask)
@@ -87,10 +87,11 @@ class Exchange:
         if o.status in (EXPIRED, FILLED, CANCELED): raise Listed(o.id)
         o.leaves -= qty
         o.status = PARTLY if half_away(o.leaves / self.lot) > 0 else FILLED
-        self.fills.append((o.id, ts, px, half_away(qty / self.lot), maker, why))
+        o.last = px, half_away(qty / self.lot), maker
+        self.fills.append((o.id, ts, *o.last, why))
         if maker: self.answer(o, ts)
 
-    def answer(self, o, ts): self.answers.append((o.id, ts, o.status, half_away(o.leaves / self.lot)))
+    def answer(self, o, ts): self.answers.append((o.id, ts, o.status, half_away(o.leaves / self.lot), *o.last))
 
     def crossed(self, ts, side, was, now):
         "The opposite best moved from `was` to `now`: own orders of `side` in between fill whole."
@@ -120,7 +121,9 @@ class Exchange:
         there = -NO_BID > abs(best) and best not in (NO_BID, NO_ASK)
         far = o.px if o.type == "limit" else best + (99 if o.side > 0 else -100)
         if o.type == "limit" and not (there and o.side * (o.px - best) >= 0):
-            if o.tif in ("GTC", "GTX"): o.front, o.status, self.live[o.id] = (self.bid if o.side > 0 else self.ask).get(o.px, 0.), NEW, o
+            if o.tif in ("GTC", "GTX"):
+                o.front, o.status, self.live[o.id] = (self.bid if o.side > 0 else self.ask).get(o.px, 0.), NEW, o
+                self.prices.add(o.px)
             else: o.status = EXPIRED
             return self.answer(o, ts)
         if o.tif == "GTX": o.status = EXPIRED
@@ -135,7 +138,7 @@ class Exchange:
         self.answer(o, ts)
 
     def cancel(self, o, ts):
-        if o.id not in self.live: return self.answers.append((o.id, ts, REJECTED, 0))
+        if o.id not in self.live: return self.answers.append((o.id, ts, REJECTED, 0, 0, 0, False))
         del self.live[o.id]
         o.status = CANCELED
         self.answer(o, ts)
@@ -147,7 +150,7 @@ def acts(orders):
     return [(t + ENTRY_NS, o, c) for t, _, o, c in sent]
 
 def run(rows, orders, model, n=3., lot=.001, watch=None):
-    "The exchange after the whole tape: `fills` (id, ns, ticks, lots, maker, why), `answers` (id, ns, status, lots left)."
+    "The exchange after the whole tape: `fills` (id, ns, ticks, lots, maker, why), `answers` (id, ns, status, lots left, last fill's ticks, lots, maker)."
     x, made = Exchange(model, n, lot), {}
     todo = acts(orders)[::-1]
     for ts, kind, side, px, qty in rows.tolist():
