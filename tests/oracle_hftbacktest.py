@@ -29,7 +29,7 @@ def orders_of(rows, n=300, seed=1):
     recipes = ["join"] * 7 + ["inside"] * 2 + ["behind"] * 6 + ["big_join"] * 2 + ["post"] * 2 + ["take"] * 2
     recipes += "post_crossing sweep ioc ioc_big ioc_behind fok fok_big market market_big".split()
     k = 0
-    for ts, kind, side, px, qty in rows.tolist():
+    for ts, kind, side, _, px, qty in rows.tolist():
         while k < n and at[k] <= ts:
             what, s = str(rng.choice(recipes)), int(rng.choice([-1, 1]))
             own, opp = (x.best_bid, x.best_ask)[::s]
