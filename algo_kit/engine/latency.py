@@ -135,7 +135,7 @@ def latency_table(
     if not ok: raise _refuse(spec, rule, example)
     return table_of(_lognormal(a, b) if kind == "lognormal" else _gamma(a, b) if kind == "gamma" else a + (b - a) * _US)
 
-# %% ../../nbs/engine/502_latency.ipynb #41974424
+# %% ../../nbs/engine/502_latency.ipynb #3ea5516f
 _UNITS = {"_ns": 1.0, "_us": 1e3, "_ms": 1e6}
 MIN_MEASURED = 100
 
@@ -160,7 +160,7 @@ def read_columns(
         if kind in (".parquet", ".pq"):
             import pyarrow.parquet as pq
             return pq.read_table(p).to_pydict()
-    except Exception as e: raise _wrong(p, f"not a readable {kind[1:]} table: {str(e).splitlines()[0][:99]}", "a table of columns", "rewrite it") from e
+    except Exception as e: raise _wrong(p, f"not a readable {kind[1:]} table: {str(e).splitlines()[0][:99]}", "a table", "rewrite it") from e
     raise _wrong(p, f"{kind or 'no suffix'} is not known", ".csv, .parquet or .json", "save it as .csv", ConfigError)
 
 def _leg_column(cols, leg, path):
@@ -193,10 +193,10 @@ def profile_table(
     if leg not in LEGS: raise unknown("leg", leg, LEGS)
     xs = _leg_column(read_columns(path), leg, path)
     top = xs.max() / 1e9
-    if top > MAX_MS / 1e3: raise _wrong(path, f"leg {leg} has a latency of {top:g} s", f"up to {MAX_MS // 1000} s", "put the unit in the name, or drop the outage")
+    if top > MAX_MS / 1e3: raise _wrong(path, f"leg {leg} has a latency of {top:g} s", f"up to {MAX_MS // 1000} s", "name the unit")
     return measured_table(xs)
 
-# %% ../../nbs/engine/502_latency.ipynb #690fd8b1
+# %% ../../nbs/engine/502_latency.ipynb #f1251cf0
 def measured_profile(
     ts: np.ndarray,  # Event times at the venue, ns
     recv: np.ndarray,  # Receive times, ns; 0: not known
@@ -206,7 +206,7 @@ def measured_profile(
     "A feed leg as it was measured by a recorder with a clock of its own."
     ts, recv = np.asarray(ts, np.int64), np.asarray(recv, np.int64)
     if ts.shape != recv.shape or ts.ndim != 1: raise ConfigError(f"ts and recv must be two series of one length, got {ts.shape} and {recv.shape}", key="recv")
-    if not 0 <= quantile < 0.5: raise ConfigError(f"quantile {quantile:g}", key="quantile", value=quantile, rule="[0, 0.5)", hint="0 takes the smallest difference")
+    if not 0 <= quantile < 0.5: raise ConfigError(f"quantile {quantile:g}", key="quantile", value=quantile, rule="[0, 0.5)", hint="0: the smallest")
     ok = recv != 0
     if ok.sum() < MIN_MEASURED: raise DataError(f"{int(ok.sum())} of {ts.size} events have a receive time", key="recv", value=int(ok.sum()),
                                                 rule=f"at least {MIN_MEASURED}", hint="record the tape with receive times")
