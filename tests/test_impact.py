@@ -13,8 +13,9 @@ from algo_kit.engine import impact as I
 BTC = instrument("bitfinex", "BTC/USD", lot="0.001")
 RAW = Path(__file__).parents[2]/"shared"/"data"/"trades_book_raw"
 
-@pytest.mark.parametrize("spec, qty, bps", [("linear:5:25000", 250, 5), ("linear:5:25000", 500, 10), ("sqrt:1:0.03:25000", 250, 30),
-                                            ("sqrt:1:0.03:25000", 1000, 60), ("sqrt:0.5:0.03:25000", 250, 15), ("none", 250, 0), ("linear:0", 250, 0), ("sqrt:0", 250, 0)])
+@pytest.mark.parametrize("spec, qty, bps", [
+    ("linear:5:25000", 250, 5), ("linear:5:25000", 500, 10), ("sqrt:1:0.03:25000", 250, 30), ("sqrt:1:0.03:25000", 1000, 60),
+    ("sqrt:0.5:0.03:25000", 250, 15), ("none", 250, 0), ("linear:0", 250, 0), ("sqrt:0", 250, 0)])
 def test_basis_points_are_those_of_the_formula(spec, qty, bps):
     assert math.isclose(I.impact_ppm(*I.impact_coef(spec, BTC), qty * 1000), bps * 100, rel_tol=1e-12)
     assert I.impact_ppm(*I.impact_coef(spec, BTC), 0) == 0

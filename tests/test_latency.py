@@ -1,6 +1,7 @@
 "Latency: the same draw from the same key, the distribution that was asked for, and no text that is half understood."
 import json, math, random
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -156,6 +157,18 @@ def test_a_clock_offset_changes_nothing():
         with pytest.raises(ConfigError): L.measured_profile(ts, ts + lat, **bad)
     with pytest.raises(ConfigError, match="one length"): L.measured_profile(ts, ts[:-1])
     with pytest.raises(DataError): L.measured_profile(ts, ts * 0)
+
+CAPTURE = Path(__file__).parents[2]/"shared"/"data"/"trades"/"binance_usdm_btcusdt_20240808.parquet"
+
+@pytest.mark.skipif(not CAPTURE.is_file(), reason="the recorded capture (shared/data/trades) is not here")
+def test_a_recorder_whose_clock_is_1270_ms_behind():
+    import pyarrow.parquet as pq
+    t = pq.read_table(CAPTURE, columns=["recv_ns", "trade_ms"])
+    recv, ts = t["recv_ns"].to_numpy(), t["trade_ms"].to_numpy() * 10**6
+    assert (recv < ts).all(), "as recorded, every event arrives before it happens"
+    table, said = L.measured_profile(ts, recv)
+    assert table[0] >= 0 and 0 < table[32] < 50e6 and L.latency_quantile(table, 0.99) < 2e9
+    assert "-1,27" in said, said
 
 def test_scaled_and_described():
     t = L.latency_table("gamma:20:8")
