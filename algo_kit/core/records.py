@@ -9,8 +9,9 @@ __all__ = ['event_dt', 'TRADE', 'QUOTE', 'BAR_OHL', 'BAR', 'ACK', 'REJECT', 'FIL
            'UNKNOWN', 'STATE_NAMES', 'ACTIVE', 'REDUCING', 'HALTED', 'TRADING_STATES', 'CMD_CANCEL_ALL', 'CMD_REDUCE',
            'CMD_HALT', 'CMD_RESUME', 'CMD_FLATTEN', 'CMD_GAP', 'COMMAND_NAMES', 'REASONS', 'R', 'PLACE', 'AMEND',
            'CANCEL', 'WISH_NAMES', 'order_dt', 'decision_dt', 'fill_dt', 'SPOT', 'PERP', 'FUTURE', 'FX', 'CFD',
-           'MARKETS', 'instrument_dt', 'position_dt', 'RATE_S', 'account_dt', 'request_dt', 'verdict_dt', 'change_dt',
-           'equity_dt', 'mark_dt', 'candle_dt', 'SECOND', 'TIMEFRAMES', 'columns']
+           'MARKETS', 'PAID', 'LINEAR', 'INVERSE', 'INS_KINDS', 'N_TIERS', 'instrument_dt', 'position_dt', 'RATE_S',
+           'account_dt', 'request_dt', 'verdict_dt', 'change_dt', 'equity_dt', 'mark_dt', 'candle_dt', 'SECOND',
+           'TIMEFRAMES', 'columns']
 
 # %% ../../nbs/core/020_records.ipynb #b8ef46be
 import numpy as np
@@ -85,13 +86,25 @@ fill_dt = np.dtype([
     ("row", "i4"), ("reason", "i2"), ("side", "i1"), ("maker", "i1"),
 ], align=True)
 
-# %% ../../nbs/core/020_records.ipynb #71065a71
+# %% ../../nbs/core/020_records.ipynb #5d5ab4ad
 SPOT, PERP, FUTURE, FX, CFD = 0, 1, 2, 3, 4
 MARKETS = {SPOT: "spot", PERP: "perp", FUTURE: "future", FX: "fx", CFD: "cfd"}
+PAID, LINEAR, INVERSE = 0, 1, 2  # kinds: paid in full; on margin, settled in the quote; on margin, settled in the coin
+INS_KINDS = {PAID: "cash", LINEAR: "linear", INVERSE: "inverse"}
+N_TIERS = 8
 instrument_dt = np.dtype([
     ("tick", "f8"), ("lot", "f8"), ("cash_unit", "f8"), ("ticks_per_px", "f8"), ("lots_per_qty", "f8"),
     ("num", "i8"), ("den", "i8"), ("maker_e8", "i8"), ("taker_e8", "i8"), ("min_notional", "i8"), ("min_lots", "i8"), ("max_lots", "i8"),
     ("multiplier", "f8"), ("leverage", "f8"), ("market", "i4"), ("short_ok", "i4"),
+    ("margin_e8", "i8"), ("max_notional", "i8"), ("collar_ppm", "i8"),    # 1e8 / leverage used; units, 0: none; 0: none
+    ("spread_ticks", "i8"), ("liq_e8", "i8"),                             # paid where the tape shows no quotes; liquidation fee
+    ("funding_ns", "i8"), ("funding_e12", "i8"),                          # scheduled funding, 0: by the tape only; its rate
+    ("borrow_e12", "i8"), ("swap_long_mt", "i8"), ("swap_short_mt", "i8"),  # interest a day; milli-ticks per lot and rollover, + is received
+    ("roll_ns", "i8"),                                                    # time of day of the rollover, UTC; -1: none
+    ("tier_cap", "i8", (N_TIERS,)), ("tier_mmr_e8", "i8", (N_TIERS,)), ("tier_cum", "i8", (N_TIERS,)),  # notional up to cap: maintenance = notional*mmr - cum
+    ("venue", "i4"), ("w_settle", "i4"), ("w_fee", "i4"),                 # indices, filled in by the engine
+    ("kind", "i4"), ("isolated", "i4"), ("n_tiers", "i4"), ("triple_day", "i4"),  # 0 Monday .. 6, -1: none
+    ("max_orders", "i4"), ("quote_stop", "i4"), ("inv", "i4"),            # 0: none; 1: stops trigger on quotes; spare
 ], align=True)
 
 # %% ../../nbs/core/020_records.ipynb #eaf9b36f
