@@ -45,11 +45,16 @@ def instrument(rng, mode, venue, first_wallet):
     return i
 
 def venue(rng):
-    v = dict(feed=table(rng), order=table(rng), response=table(rng), slip_ppm=rng.choice([0, 0, 100, 1_700]), margin_call=rng.choice([0., .5]))
-    if rng.random() < .5: v |= dict(queue=rng.choice(["risk_averse", "power", "log"]), queue_n=rng.choice([1., 2., 3.]), queue_trades=rng.choice([0., 1., 3.]))
-    if rng.random() < .3: v["impact"] = rng.choice([("linear", .5), ("sqrt", 31.)])
+    v = dict(feed=table(rng), order=table(rng), response=table(rng))
     if rng.random() < .2: v["rate_limit"] = 5
     if rng.random() < .4: v["self_trade"] = rng.choice(["expire_taker", "expire_maker"])
+    return v
+
+def settings_of(rng):
+    "What all venues of a run have in common."
+    v = dict(slip_ppm=rng.choice([0, 0, 100, 1_700]), margin_call=rng.choice([0., .5]))
+    if rng.random() < .5: v |= dict(queue=rng.choice(["risk_averse", "power", "log"]), queue_n=rng.choice([1., 2., 3.]), queue_trades=rng.choice([0., 1., 3.]))
+    if rng.random() < .3: v["impact"] = rng.choice([("linear", .5), ("sqrt", 31.)])
     if rng.random() < .2: v["last_trade"] = True
     if rng.random() < .3: v["interest_e12"] = 24 * 10**9
     return v
@@ -148,7 +153,7 @@ def wishes(rng, tape, ms, ids, kind):
         return [entry, *protect(rng, ms, -side, n, row, px, side, ids)]
     if u < .45:
         legs = (LIMIT, dict(px=max(px - 3 * side, 1))), (STOP, dict(stop=max(px + 4 * side, 1)))
-        return [order(ms, side, t, n, row, group=ids + 1, **p) for t, p in legs]
+        return [order(ms, side, t, n, row, group=ids + 1, joined=k, **p) for k, (t, p) in enumerate(legs)]
     typ = rng.choice([MARKET] * 3 + [LIMIT] * 6 + [STOP, STOP, TRAIL, STOP_LIMIT, TAKE, TAKE_LIMIT])
     k = aims(rng, px, near) | life if typ in (LIMIT, STOP_LIMIT, TAKE_LIMIT) else aims(rng, px, near)
     if typ == LIMIT and rng.random() < .2: k["post_only"] = 1
@@ -162,22 +167,25 @@ def protect(rng, ms, side, n, row, px, entry, ids):
     legs = [(LIMIT, dict(px=max(px + 6 * entry, 1))), (STOP, dict(stop=max(px - 6 * entry, 1)))]
     if rng.random() < .3: legs = [(TAKE, dict(stop=max(px + 5 * entry, 1))), (TRAIL, dict(trail_ppm=5_000))]
     if rng.random() < .2: legs = legs[1:]
-    return [order(ms, side, t, n, row, parent=ids + 1, group=ids + 1, reduce_only=1, **p) for t, p in legs]
+    return [order(ms, side, t, n, row, parent=ids + 1, group=ids + 1, reduce_only=1, joined=1, **p) for t, p in legs]
 
 def flow(rng, mode, n=150, rows=None):
     "A scenario with nothing expected."
-    venues = [venue(rng) for _ in range(rng.choice([1, 1, 2]))]
+    common = settings_of(rng)
+    venues = [venue(rng) | common for _ in range(rng.choice([1, 1, 2]))]
+    marks = rng.random() < .4
     rows = rows or rng.choice([1, 1, 2, 3])
     ins = [instrument(rng, mode, r % len(venues), 2 * (r % len(venues))) for r in range(rows)]
     wallets = [rng.choice([10**9, 10**11, 10**13, 10**13]), rng.choice([10**9, 10**11, 10**12])] * len(venues)
-    tapes, steps, ms, ids = [Tape(rng, mode, r) for r in range(rows)], [], 1, 0
+    tapes, ms, ids = [Tape(rng, mode, r) for r in range(rows)], 1, 0
+    steps = [mark(0, t.px, t.row) for t in tapes if marks and ins[t.row]["kind"] != PAID]
     for _ in range(n):
         ms += rng.choice([0, 0, 1, 1, 7, 60, 60, 3000] if rng.random() > .02 else [HOUR // 10**6])
         tape = tapes[rng.choice(range(rows))]
         if mode == "bars": ms += 60_000
         steps.append(tape.step(ms))
         kind, u = ins[tape.row]["kind"], rng.random()
-        if kind != PAID and u < .04: steps.append(mark(ms, tape.px + rng.choice([-1, 0, 0, 1]), tape.row))
+        if kind != PAID and marks and u < .04: steps.append(mark(ms, tape.px + rng.choice([-1, 0, 0, 1]), tape.row))
         elif kind != PAID and u < .07: steps.append(funding(ms, rng.choice([.0001, -.00037]), rng.choice([0, tape.px]), tape.row))
         if rng.random() < .3:
             new = wishes(rng, tape, ms, ids, kind)

@@ -16,6 +16,7 @@ T0, MS = 1_600_000_000 * 10**9, 10**6
 Answer = namedtuple("Answer", "seq ts recv kind row side px qty ref order maker")  # px: ticks, or the amount of a CASH
 
 class Twin:
+    told = False
     def __init__(self, ins, wallets, venues=({},), seed=0, bar_rows=()):
         self.ins, self.seed, self.bar_rows = ins, seed, set(bar_rows)
         self.venue_books, self.account = Books(ins, wallets), Account(ins, wallets)
@@ -94,10 +95,8 @@ class Twin:
     def move(self, row, id_, to_row, lots, fee=0, delay=0):
         self.venue_of(row).transfer(self.clock, self.venue_of(row).lots_leave, id_, row, self.ins[to_row].venue, to_row, lots, fee, delay)
 
-def play(s, twin=None, requests=None):
-    """Run a scenario or a flow: its steps as events, its orders as they are, or what `requests(twin)` makes of every moment.
-
-    Prices are ticks, sizes lots."""
+def play(s, twin=None):
+    "Run a scenario or a flow. Prices are ticks, sizes lots. A twin that is `told` what to ask for ignores what the steps wish for."
     t0, bars = s.get("t0", T0), {x[2] for x in s["steps"] if x[0] == "bar"}
     t, ids = twin or Twin([Ins(**i) for i in s["ins"]], s["wallets"], s["venues"], s.get("seed", 0), bars), 0
     for what, ms, row, *args in s["steps"]:
@@ -110,15 +109,17 @@ def play(s, twin=None, requests=None):
         elif what == "mark": t.mark(row, ts, args[0] * tick)
         elif what == "funding": t.funding(row, ts, exact(args[0]), args[1] * tick)
         else:
-            t.arrives(ts, row, recv=ts)
+            if what != "place" or not args[0].get("joined"): t.arrives(ts, row, recv=ts)  # a bracket is asked for in one breath
             ids += what in ("place", "transfer", "move", "nothing")
-            if requests is not None or what == "nothing": continue
-            if what == "place": t.place(wish(ids, row, tick, t0, **args[0]), args[0].get("protects", False))
+            if t.told: t.wishes.append((what, *args))
+            elif what == "nothing": pass
+            elif what == "place": t.place(wish(ids, row, tick, t0, **args[0]), args[0].get("protects", False))
             elif what in ("transfer", "move"): getattr(t, what)(row, ids, *args[:-1], args[-1] * MS)
             elif what == "command": t.command(*args)
             else: getattr(t, what)(row, *args)
+        t.taken()
     t.end()
     return t
 
-def wish(id, row, tick, t0, good_till=0, stop=0, protects=False, **k):
+def wish(id, row, tick, t0, good_till=0, stop=0, protects=False, joined=0, **k):
     return Order(id, row, stop=stop * tick, good_till=t0 + good_till * MS if good_till else 0, **k)

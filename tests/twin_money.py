@@ -64,10 +64,11 @@ class Books:
         return sign(p.lots) * i.notional(abs(p.lots), ticks) if p.lots else 0
     def upnl(self, row):
         i, p = self.ins[row], self.pos[row]
-        if not p.lots: return 0
+        if not p.lots or self.marks[row] is None: return 0
         return p.cost - self.value(row) if i.kind == INVERSE else self.value(row) - p.cost
     def im(self, row): return near(F(abs(self.pos[row].cost) * self.ins[row].margin_e8, E8))
     def mm(self, row):
+        if self.marks[row] is None: return 0
         n = abs(self.value(row))
         _, mmr, cum = self.ins[row].tier(n)
         return near(F(n * mmr, E8)) - cum if self.pos[row].lots else 0
