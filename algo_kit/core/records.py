@@ -48,9 +48,10 @@ KIND_NAMES = {TRADE: "trade", QUOTE: "quote", DEPTH: "depth", BAR_OHL: "bar_ohl"
               CASH: "cash", MARGIN_CALL: "margin_call", MOVED: "moved", TIMER: "timer", CANDLE: "candle", SIGNAL: "signal", COMMAND: "command"}
 BUY, SELL = 1, -1
 
-# %% ../../nbs/core/020_records.ipynb #07feefdf
+# %% ../../nbs/core/020_records.ipynb #7e8d86ca
 MARKET, LIMIT, STOP, TRAIL, STOP_LIMIT, TAKE, TAKE_LIMIT = range(1, 8)
-TYPE_NAMES = {MARKET: "market", LIMIT: "limit", STOP: "stop", TRAIL: "trailing_stop", STOP_LIMIT: "stop_limit", TAKE: "take_profit", TAKE_LIMIT: "take_profit_limit"}
+TYPE_NAMES = {MARKET: "market", LIMIT: "limit", STOP: "stop", TRAIL: "trailing_stop", STOP_LIMIT: "stop_limit", TAKE: "take_profit",
+              TAKE_LIMIT: "take_profit_limit"}
 GTC, IOC, FOK, GTD = 0, 1, 2, 3
 TIF_NAMES = {GTC: "GTC", IOC: "IOC", FOK: "FOK", GTD: "GTD"}
 LINK_OCO, LINK_CHILD = 1, 2  # with the order asked for just before: one cancels the other; protects it once it is filled

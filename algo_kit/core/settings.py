@@ -18,7 +18,7 @@ from pydantic_settings import BaseSettings, InitSettingsSource, SettingsConfigDi
 
 from .errors import ConfigError, nearest
 
-# %% ../../nbs/core/050_settings.ipynb #bf1b4483
+# %% ../../nbs/core/050_settings.ipynb #1bd2e566
 def _f(default, unit, description, **rule): return Field(default, description=description, json_schema_extra=dict(unit=unit), **rule)
 
 class _Section(BaseModel):
@@ -39,7 +39,8 @@ class RunSettings(_Section):
 
 class VenueSettings(_Section):
     "The simulated venue: how late and how well orders are filled."
-    feed_latency_ms: str = _f("20", "ms; or lognormal:MEDIAN:P99, gamma:MEAN:SD, uniform:LO:HI, profile:FILE", "From the venue's event to our knowledge of it", min_length=1)
+    feed_latency_ms: str = _f("20", "ms; or lognormal:MEDIAN:P99, gamma:MEAN:SD, uniform:LO:HI, profile:FILE",
+                              "From the venue's event to our knowledge of it", min_length=1)
     order_latency_ms: str = _f("50", "ms; or as above", "From our wish to the venue's book", min_length=1)
     response_latency_ms: str = _f("50", "ms; or as above", "From the venue's answer to our knowledge of it", min_length=1)
     slippage_bps: float = _f(1., "bps", "Paid on top of the price by whoever takes", ge=0, le=1_000)

@@ -6,11 +6,12 @@
 __all__ = ['find_mine', 'limited', 'count_order', 'to_hold_back', 'release', 'book_fill', 'book_cash', 'book_moved',
            'book_amended', 'book_answer']
 
-# %% ../../nbs/engine/512_account.ipynb #774c2c13
+# %% ../../nbs/engine/512_account.ipynb #7671f789
 import numpy as np
 from ..core.cache import njit
 from ..core.money import OVERFLOW, mul_div, to_px, to_ticks
-from ..core.records import (ACCEPTED, ACK, AMEND_REJECT, AMENDED, CANCEL_REJECT, CASH, FEE, FILL, INSURANCE, INTEREST, LIMIT, LIQUIDATION_FEE, MARGIN_CALL, MARKET, MOVED,
+from ..core.records import (ACCEPTED, ACK, AMEND_REJECT, AMENDED, CANCEL_REJECT, CASH, FEE, FILL, INSURANCE, INTEREST, LIMIT, LIQUIDATION_FEE,
+                                   MARGIN_CALL, MARKET, MOVED,
                                    PAID_FUNDING, PARTIALLY_FILLED, R, STOP, STOP_LIMIT, SUBMITTED, SWAP, TAKE, TAKE_LIMIT, TRAIL, TRANSFER_FEE, TRANSFER_IN,
                                    TRANSFER_OUT)
 from .ledger import opening, reported, trade_position

@@ -6,16 +6,16 @@
 __all__ = ['CRUMBS', 'answer', 'move_cash', 'find_order', 'end_order', 'queue_up', 'fee_rate', 'fee_due', 'covered', 'rest_of',
            'execute']
 
-# %% ../../nbs/engine/506_execution.ipynb #889480d4
+# %% ../../nbs/engine/506_execution.ipynb #c327068e
 import numpy as np
 from ..core.cache import njit
 from ..core.money import OVERFLOW, mul_div
-from ..core.records import BUY, CASH, EXPIRED, FEE, FILL, REJECT, SELL, V
+from ..core.records import BUY, CASH, EXPIRED, FEE, FILL, REJECT, V
 from ..data.books import book_at, book_best
 from .latency import RESPONSE, latency_draw
 from .ledger import available, opening, trade_position
 from .state import BBO, DORMANT, FOREVER, GONE, LIVE, ON_ITS_WAY, TRADES
-from ..risk.margin import fee_units, initial_margin, notional_units
+from ..risk.margin import initial_margin, notional_units
 
 # %% ../../nbs/engine/506_execution.ipynb #acdbfd26
 _DAY = 86_400_000_000_000

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['trade_position', 'held', 'upnl', 'opening', 'available', 'safety', 'reported', 'worth', 'cash_units', 'equity_units']
 
-# %% ../../nbs/engine/505_ledger.ipynb #59e678c3
+# %% ../../nbs/engine/505_ledger.ipynb #66e67eaf
 import numpy as np
 from ..core.cache import njit
-from ..core.money import OVERFLOW, mul_div, to_ticks
+from ..core.money import mul_div, to_ticks
 from ..risk.margin import close_part, initial_margin, maintenance, notional_units, upnl_units
 
 # %% ../../nbs/engine/505_ledger.ipynb #ed2ecbf3

@@ -6,16 +6,16 @@
 __all__ = ['lots_of', 'taker_ticks', 'trailing', 'match_trade', 'walk_book', 'trigger', 'take_limit', 'match_book_trade',
            'match_message']
 
-# %% ../../nbs/engine/508_matching.ipynb #6aa0f376
+# %% ../../nbs/engine/508_matching.ipynb #5fbc5d6d
 import numpy as np
 from ..core.cache import njit
 from ..core.money import to_lots, to_px, to_ticks
-from ..core.records import BUY, EXPIRED, FOK, GTD, IOC, LIMIT, MARKET, REJECT, SELL, STOP, STOP_LIMIT, TAKE, TAKE_LIMIT, TRAIL, V
+from ..core.records import BUY, EXPIRED, FOK, IOC, LIMIT, MARKET, REJECT, SELL, STOP_LIMIT, TAKE, TAKE_LIMIT, TRAIL, V
 from ..data.books import book_at, book_avail, book_best, book_crossed, book_take
 from .execution import end_order, execute, find_order, queue_up, rest_of
 from .impact import impact_ppm
 from .queue import queue_depth, queue_ready, queue_trade
-from .state import BBO, BOOK, FOREVER, LAST_TRADE, LIVE, TRADES
+from .state import BBO, FOREVER, LAST_TRADE, LIVE
 
 # %% ../../nbs/engine/508_matching.ipynb #0d923f82
 _POST, _IOC, _FOK, _DRY = V["post_only"], V["ioc"], V["fok"], V["no_liquidity"]
@@ -144,7 +144,7 @@ def match_trade(
                     v.front = 0.0
                     pool -= execute(w, j, v.px, min(ready, pool), True, ts)
 
-# %% ../../nbs/engine/508_matching.ipynb #4d557348
+# %% ../../nbs/engine/508_matching.ipynb #a2ae4244
 @njit
 def walk_book(w, j, ts):
     "Order `j`, marketable or not, takes what the other side of the book offers within its limit."
@@ -230,7 +230,7 @@ def take_limit(w, j, ts):
 @njit
 def match_book_trade(w, row, ts, px, qty, side):
     "A trade of a market whose book we see."
-    ins, s, b = w.rows[row].ins, w.k.vst, w.rows[row].book
+    ins, s = w.rows[row].ins, w.k.vst
     if not ins.quote_stop: trigger(w, row, ts, px, px)
     ticks, lots = to_ticks(px, ins.ticks_per_px, 0), lots_of(qty, ins)
     pool = lots
@@ -295,7 +295,7 @@ def match_message(w, row, ts):
             j = _resting(w, row, mine, s.visit)
             if j < 0: break
             v = w.k.vord[j]
-            order, limit = v.id, v.px
+            limit = v.px
             v.seen = s.visit
             best, shown = book_best(b, -mine)
             if shown <= 0.0 or (limit - best) * mine < 0: break

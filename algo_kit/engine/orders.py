@@ -5,16 +5,17 @@
 # %% auto #0
 __all__ = ['KEPT', 'OWN_GROUP', 'protective', 'take_requests']
 
-# %% ../../nbs/engine/514_orders.ipynb #39464e13
+# %% ../../nbs/engine/514_orders.ipynb #c435b4e3
 import numpy as np
 from ..core.cache import njit
-from ..core.money import OVERFLOW, mul_div, to_lots, to_ticks
-from ..core.records import (ACTIVE, AMEND, BUY, CANCEL, GTD, HALTED, LIMIT, LINK_CHILD, LINK_OCO, MARKET, PLACE, R, RATE_S, SECOND, SELL, STOP, SUBMITTED,
+from ..core.money import OVERFLOW, to_lots, to_ticks
+from ..core.records import (ACTIVE, AMEND, BUY, CANCEL, GTD, HALTED, LIMIT, LINK_CHILD, LINK_OCO, MARKET, PLACE, R, RATE_S, SECOND, SELL, STOP,
+                                   SUBMITTED,
                                    TAKE_LIMIT, TRAIL, TRANSFER)
 from .account import count_order, find_mine, limited, to_hold_back
-from .ledger import available, equity_units, opening, reported
+from .ledger import available, equity_units, reported
 from .venue import venue_amend, venue_cancel, venue_submit, venue_transfer
-from ..risk.margin import fee_units, notional_units
+from ..risk.margin import notional_units
 from ..strategies.contract import record_gate
 
 # %% ../../nbs/engine/514_orders.ipynb #40deda6b

@@ -6,23 +6,21 @@
 __all__ = ['queue_model', 'engine_config', 'venue_names', 'engine_venues', 'units_near', 'pairs', 'engine_wallets',
            'engine_instruments']
 
-# %% ../../nbs/engine/545_setup.ipynb #7e867b13
+# %% ../../nbs/engine/545_setup.ipynb #31995417
 from decimal import Decimal
 from fractions import Fraction
 
 import numpy as np
 
 from ..core.errors import ConfigError
-from ..core.money import units
 from ..core.records import CFD, FX, wallet_dt
 from ..data.instruments import _DOLLARS as DOLLARS
 from ..data.instruments import fee_discount, fee_tiers, records
-from .impact import impact_coef, parse_impact
-from .latency import FEED, LEGS, latency_table
-from .queue import QUEUE_WORDS, RISK_AVERSE
+from .latency import LEGS, latency_table
+from .queue import QUEUE_WORDS
 from .state import LAST_TRADE, NEXT_TRADE, venue_dt
 
-# %% ../../nbs/engine/545_setup.ipynb #f9ec7b96
+# %% ../../nbs/engine/545_setup.ipynb #c63d5d72
 _MS = 1_000_000
 
 def queue_model(
@@ -31,17 +29,21 @@ def queue_model(
     "The queue model of a market whose book is on the tape."
     name, _, n = str(text).partition(":")
     if name not in ("none", "risk_averse", "power", "log", "power_share"):
-        raise ConfigError(f"queue model {text!r} is not known", key="venue.queue", value=text, rule="risk_averse | power:N | log", hint="power:3 is hftbacktest's usual choice")
+        raise ConfigError(f"queue model {text!r} is not known", key="venue.queue", value=text, rule="risk_averse | power:N | log",
+                          hint="power:3 is hftbacktest's usual choice")
     try: k = float(n) if n else 3.
-    except ValueError: raise ConfigError(f"queue model {text!r}: {n!r} is not a number", key="venue.queue", value=text, rule="power:N", hint="e.g. power:3") from None
-    if not 0 < k <= 100: raise ConfigError(f"queue model {text!r}: the power must lie in (0, 100]", key="venue.queue", value=text, rule="0 < N <= 100", hint="e.g. power:3")
+    except ValueError: raise ConfigError(f"queue model {text!r}: {n!r} is not a number", key="venue.queue", value=text, rule="power:N",
+                                         hint="e.g. power:3") from None
+    if not 0 < k <= 100: raise ConfigError(f"queue model {text!r}: the power must lie in (0, 100]", key="venue.queue", value=text, rule="0 < N <= 100",
+                                           hint="e.g. power:3")
     return QUEUE_WORDS.index(name), k
 
 def engine_config(s) -> dict:
     "Fields of `config_dt` from `Settings`."
     v, r = s.venue, s.risk
     model, power = queue_model(v.queue)
-    return dict(slip_ppm=v.slippage_bps * 100, fill_mode=LAST_TRADE if v.market_fill == "last_trade" else NEXT_TRADE, sim=1, ask=1, equity_ns=round(s.run.equity_every_s * 1e9),
+    return dict(slip_ppm=v.slippage_bps * 100, fill_mode=LAST_TRADE if v.market_fill == "last_trade" else NEXT_TRADE, sim=1, ask=1,
+                equity_ns=round(s.run.equity_every_s * 1e9),
                 max_order_frac=r.max_order_frac, max_position_frac=r.max_position_frac, max_open=r.max_open_orders, max_rate=r.max_orders_per_minute,
                 stale_ns=round(r.stale_after_s * 1e9), queue=model, queue_power=power, queue_trades=v.queue_trades, margin_call=v.margin_call,
                 transfer_ns=round(v.transfer_s * 1e9), seed=s.run.seed)
@@ -77,7 +79,7 @@ def units_near(x, unit) -> int:
     "`x` in whole units, to the nearest."
     return round(Fraction(Decimal(str(x))) / Fraction(Decimal(str(unit))))
 
-# %% ../../nbs/engine/545_setup.ipynb #63dacf51
+# %% ../../nbs/engine/545_setup.ipynb #e731ae6b
 def pairs(
     text,  # "binance:USDT=50000 bybit:USDT=50000"
     key,  # Name of the setting
@@ -122,7 +124,8 @@ def engine_wallets(
         elif asset in rates: ratio *= Fraction(rates[asset])
         elif {asset, report} <= DOLLARS: pass
         else:
-            row = next((n for n, i in enumerate(instruments) if i.base == asset and not i.inverse and (i.settle == report or {i.settle, report} <= DOLLARS)), None)
+            row = next((n for n, i in enumerate(instruments) if i.base == asset and not i.inverse and (i.settle == report or {i.settle, report} <= DOLLARS)),
+                       None)
             if row is None:
                 raise ConfigError(f"nothing prices {asset} in {report}", key="run.rates", value=asset, rule="an instrument that trades it, or a stated rate",
                                   hint=f"--set run.rates={asset}=600")
@@ -131,12 +134,14 @@ def engine_wallets(
     named = lambda venue, asset: f"{venue}:{asset}"
     for name in given:
         if name not in {named(*k) for k in keys}:
-            raise ConfigError(f"run.wallets: this run has no wallet {name!r}", key="run.wallets", value=name, rule=" | ".join(named(*k) for k in keys), hint="name venue:ASSET")
+            raise ConfigError(f"run.wallets: this run has no wallet {name!r}", key="run.wallets", value=name, rule=" | ".join(named(*k) for k in keys),
+                              hint="name venue:ASSET")
     mains = [k for k, (_, asset) in enumerate(keys) if asset == report and not s.venue.fee_asset == asset]
     for k, key in enumerate(keys):
         x = given.get(named(*key), None if given else Decimal(str(s.run.cash)) / len(mains) if k in mains else Decimal(0))
         a[k]["balance"] = units_near(x or 0, smallest[k])
-    if sum(int(x) for x in a["balance"]) <= 0: raise ConfigError("the run starts without money", key="run.wallets", value=s.run.wallets, rule="a balance above 0", hint="e.g. binance:USDT=10000")
+    if sum(int(x) for x in a["balance"]) <= 0: raise ConfigError("the run starts without money", key="run.wallets", value=s.run.wallets,
+                                                                 rule="a balance above 0", hint="e.g. binance:USDT=10000")
     return a, keys, of
 
 # %% ../../nbs/engine/545_setup.ipynb #28d7fdf7

@@ -5,14 +5,15 @@
 # %% auto #0
 __all__ = ['run', 'drain', 'equity', 'cash', 'sample']
 
-# %% ../../nbs/engine/520_step.ipynb #dd71cad8
+# %% ../../nbs/engine/520_step.ipynb #00e630fd
 import numpy as np
 
 from ..core.cache import njit
 from ..core.money import to_px, to_ticks
-from ..core.records import (ACK, ACTIVE, BAR, BAR_OHL, CANDLE, CMD_CANCEL_ALL, CMD_FLATTEN, CMD_GAP, CMD_HALT, CMD_REDUCE, CMD_RESUME, COMMAND, DEPTH, F_MORE,
-                                   FILL, FUNDING, HALTED, MARGIN_CALL, MARK, MOVED, QUOTE, R, REDUCING, TIMER, TRADE, BUY, SELL)
-from ..data.books import book_best, book_crossed, book_event
+from ..core.records import (ACK, ACTIVE, BAR, BAR_OHL, CANDLE, CMD_CANCEL_ALL, CMD_FLATTEN, CMD_GAP, CMD_HALT, CMD_REDUCE, CMD_RESUME, COMMAND, DEPTH,
+                                   
+                                   FUNDING, HALTED, MARGIN_CALL, MARK, MOVED, QUOTE, R, REDUCING, TIMER, TRADE, BUY, SELL)
+from ..data.books import book_best, book_event
 from ..data.candles import candle_bar, candle_step
 from .account import book_answer
 from .latency import FEED, latency_draw
@@ -22,7 +23,7 @@ from .orders import protective, take_requests
 from .queue import queue_mean
 from .state import FOREVER, TRADES, World
 from .upkeep import start_upkeep
-from .venue import (reference, venue_bar, venue_book, venue_due, venue_funding, venue_mark, venue_pop, venue_quiet, venue_settle, venue_trade)
+from .venue import (venue_bar, venue_book, venue_due, venue_funding, venue_mark, venue_pop, venue_settle, venue_trade)
 from ..risk.margin import notional_units
 from ..strategies.contract import Out, cancel, leave
 from ..strategies.contract import hold as on_event
@@ -220,7 +221,7 @@ def _other(w, out, e, now, scratch):
         on_event(w.rows.st, e.row, e, w.rows.pos, w.p, out)
         if w.o.n.req: take_requests(w, out)
 
-# %% ../../nbs/engine/520_step.ipynb #9ac3893b
+# %% ../../nbs/engine/520_step.ipynb #4ebb1cfa
 @njit
 def _feed(w, row):
     "How long the next event of this row's venue takes to us."
@@ -241,7 +242,7 @@ def run(
     "Take events `lo` to `hi`."
     w = World(k[0], rows, o[0], p[0])
     out = Out(w.k.io, w.o, rows.led)
-    g, c, io, vst, st, pos, params, box = w.k.g, w.k.cfg, w.k.io, w.k.vst, rows.st, rows.pos, w.p, w.o
+    g, c, io, st, pos, params, box = w.k.g, w.k.cfg, w.k.io, rows.st, rows.pos, w.p, w.o
     e = w.k.scratch
     feed, tf, sim, means = c.feed_ns, c.tf_ns, c.sim, c.queue_trades > 0.0
     for j in range(lo, hi):

@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['pay_funding', 'next_roll', 'start_upkeep', 'upkeep', 'guard', 'margin_band', 'ship']
 
-# %% ../../nbs/engine/509_upkeep.ipynb #7b1b3a30
+# %% ../../nbs/engine/509_upkeep.ipynb #7317eb74
 import numpy as np
 from ..core.cache import njit
 from ..core.money import mul_div, to_px, to_ticks
 from ..core.records import (BUY, EXPIRED, FILL, INSURANCE, INTEREST, LIQUIDATION_FEE, MARGIN_CALL, MOVED, PAID_FUNDING, REJECT, SELL, SWAP, TRANSFER_FEE,
                                    TRANSFER_IN, TRANSFER_OUT, V)
-from ..data.books import book_best, book_take
+from ..data.books import book_take
 from .execution import answer, end_order, move_cash
 from .ledger import available, held, safety, trade_position, upnl
 from .matching import taker_ticks
@@ -165,11 +165,11 @@ def guard(w, i, ts):
     q, need = safety(w, j, False)
     if q < 0: move_cash(w, j, -q, INSURANCE, i, 0, ts)
 
-# %% ../../nbs/engine/509_upkeep.ipynb #14090d4a
+# %% ../../nbs/engine/509_upkeep.ipynb #396ecd70
 @njit
 def margin_band(w, i):
     "Prices of row `i` between which neither a call nor a liquidation can happen."
-    h, ins = w.rows[i].venue, w.rows[i].ins
+    ins = w.rows[i].ins
     lots, cost, ticks = held(w, i, False)
     n, j = 1, ins.w_settle
     if ins.isolated:

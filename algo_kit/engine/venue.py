@@ -6,18 +6,18 @@
 __all__ = ['venue_submit', 'venue_cancel', 'venue_amend', 'venue_transfer', 'reference', 'venue_quiet', 'venue_trade',
            'venue_bar', 'venue_book', 'venue_mark', 'venue_funding', 'venue_due', 'venue_settle', 'venue_pop']
 
-# %% ../../nbs/engine/510_venue.ipynb #ce493d9a
+# %% ../../nbs/engine/510_venue.ipynb #299b4baf
 import numpy as np
 from ..core.cache import njit
 from ..core.money import mul_div, to_px, to_ticks
-from ..core.records import (ACK, AMEND_REJECT, AMENDED, BUY, CANCEL_REJECT, CANCELED, CASH, EXPIRED, FOK, GTD, LIMIT, MARGIN_CALL, MARKET, QUOTE, REJECT,
+from ..core.records import (ACK, AMEND_REJECT, AMENDED, BUY, CANCEL_REJECT, CANCELED, CASH, EXPIRED, GTD, LIMIT, MARGIN_CALL, MARKET, REJECT,
                                    SELL, STOP_LIMIT, TAKE_LIMIT, TRAIL, V)
 from ..data.books import book_best, book_crossed, book_event
-from .execution import answer, end_order, execute, fee_rate, queue_up
+from .execution import answer, end_order, execute, fee_rate
 from .latency import ORDER, latency_draw
 from .ledger import available, opening
 from .matching import match_book_trade, match_message, match_trade, take_limit, taker_ticks, trailing, walk_book
-from .state import BBO, DORMANT, FOREVER, GONE, LAST_TRADE, LIVE, ON_ITS_WAY, TRADES
+from .state import DORMANT, FOREVER, GONE, LAST_TRADE, LIVE, ON_ITS_WAY, TRADES
 from .upkeep import guard, margin_band, pay_funding, ship, upkeep
 from ..risk.margin import initial_margin, notional_units
 
