@@ -88,7 +88,7 @@ scenario("bars: a stop at the stop, gapped through at the open", [bar(0, 100, 10
          sell(3, 1, STOP, stop=95), sell(3, 1, STOP, stop=90), bar(4, 97, 98, 94, 94), bar(5, 88, 89, 87, 88)],
          [(2, "FILL", 1, 2, 100, "T"), (4, "FILL", 2, -1, 95, "T"), (5, "FILL", 3, -1, 88, "T")])
 scenario("bars: a stop comes before a target in the same bar", [bar(0, 100, 100, 100, 100), buy(1, 2), bar(2, 100, 101, 99, 100),
-         sell(3, 2, TAKE, stop=105, group=9, reduce_only=1), sell(3, 2, STOP, stop=95, group=9, reduce_only=1), bar(4, 100, 106, 94, 100)],
+         sell(3, 2, TAKE, stop=105, group=9, reduce_only=1), sell(3, 2, STOP, stop=95, group=9, reduce_only=1, joined=1), bar(4, 100, 106, 94, 100)],
          [(2, "FILL", 1, 2, 100, "T"), (4, "EXPIRED", 2, "oco"), (4, "FILL", 3, -2, 95, "T")])
 ALL[-1]["expect"][1:] = [(4, "FILL", 3, -2, 95, "T"), (4, "EXPIRED", 2, "oco")]  # the fill is told first
 scenario("bars: a limit fills whole inside, and with the bar's volume at its close", [bar(0, 100, 100, 100, 100), buy(1, 50, LIMIT, px=98),
@@ -147,18 +147,18 @@ scenario("and active again", [*OPEN, command(4, "REDUCING"), command(5, "ACTIVE"
          [BOUGHT, (4, "CANCELED", 2), (7, "FILL", 5, 1, 89, "T")])
 
 # groups
-scenario("one cancels the other", HELD + [sell(3, 10, LIMIT, px=105, group=5), sell(3, 10, STOP, stop=95, group=5), trade(4, 100), trade(5, 106, 4),
+scenario("one cancels the other", HELD + [sell(3, 10, LIMIT, px=105, group=5), sell(3, 10, STOP, stop=95, group=5, joined=1), trade(4, 100), trade(5, 106, 4),
          trade(6, 94)],
          [BOUGHT, (5, "FILL", 2, -4, 105, "M"), (6, "FILL", 3, -6, 94, "T"), (6, "EXPIRED", 3, "oco"), (6, "EXPIRED", 2, "oco")], end=dict(lots=[0]))
 ALL[-1]["expect"][3:] = [(6, "EXPIRED", 2, "oco"), (6, "EXPIRED", 3, "oco")]  # the others first, then the one that filled: it was 10 once
-BRACKET = [trade(0, 100), buy(1, 10, LIMIT, px=99), sell(1, 10, LIMIT, px=105, parent=1, group=1, reduce_only=1),
-           sell(1, 10, STOP, stop=95, parent=1, group=1, reduce_only=1), trade(2, 100)]
+BRACKET = [trade(0, 100), buy(1, 10, LIMIT, px=99), sell(1, 10, LIMIT, px=105, parent=1, joined=1, group=1, reduce_only=1),
+           sell(1, 10, STOP, stop=95, parent=1, joined=1, group=1, reduce_only=1), trade(2, 100)]
 scenario("a bracket sleeps until its entry fills", BRACKET + [trade(3, 110), trade(4, 98, 99), trade(5, 100), trade(6, 106, 99)],
          [(4, "FILL", 1, 10, 99, "M"), (6, "FILL", 2, -10, 105, "M"), (6, "EXPIRED", 3, "oco")])
 scenario("and grows with it", BRACKET + [trade(3, 98, 4), trade(4, 94, 2)],
          [(3, "FILL", 1, 4, 99, "M"), (4, "FILL", 3, -4, 94, "T"), (4, "FILL", 1, 2, 99, "M")])  # the stop acts on a trade before resting orders do
 scenario("and ends with it", BRACKET + [cancel(3, 1), trade(4, 90)], [(3, "CANCELED", 1), (3, "EXPIRED", 2, "parent"), (3, "EXPIRED", 3, "parent")])
-scenario("an entry that is refused", [trade(0, 100), buy(1, 0), sell(1, 0, STOP, stop=95, parent=1), trade(2, 90)],
+scenario("an entry that is refused", [trade(0, 100), buy(1, 0), sell(1, 0, STOP, stop=95, parent=1, joined=1), trade(2, 90)],
          [(1, "REJECT", 1, "lot_size"), (1, "REJECT", 2, "lot_size")])
 
 # what the venue refuses
@@ -250,7 +250,7 @@ scenario("depth: a stop walks the book", [L2, buy(1, 4), sell(2, 4, STOP, stop=9
          [(1, "FILL", 1, 4, 101, "T"), (3, "FILL", 2, -4, 99, "T")], DEEP)
 scenario("depth: a stop-limit rests at once", [L2, buy(1, 4), sell(2, 4, STOP_LIMIT, stop=99, px=100), trade(3, 99, 1, SELL), trade(4, 101, 1, BUY)],
          [(1, "FILL", 1, 4, 101, "T"), (4, "FILL", 2, -4, 100, "M")], DEEP)
-scenario("depth: a target that is there already takes", [L2, buy(1, 4, LIMIT, px=101), sell(1, 4, LIMIT, px=99, parent=1, group=1, reduce_only=1),
+scenario("depth: a target that is there already takes", [L2, buy(1, 4, LIMIT, px=101), sell(1, 4, LIMIT, px=99, parent=1, joined=1, group=1, reduce_only=1),
          depth(2, (BUY, 99, 9))],
          [(1, "FILL", 1, 4, 101, "T"), (1, "FILL", 2, -4, 99, "T")], DEEP)
 

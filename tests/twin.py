@@ -118,7 +118,7 @@ def play(s, twin=None):
             elif what == "command": t.command(*args)
             else: getattr(t, what)(row, *args)
         t.taken()
-    t.end()
+    if not t.told: t.end()
     return t
 
 def wish(id, row, tick, t0, good_till=0, stop=0, protects=False, joined=0, **k):

@@ -122,9 +122,9 @@ def away(x): return math.floor(abs(x) + .5) * (1 if x >= 0 else -1)  # Rust's ro
 
 class Queue:
     "What stands before a resting order. Formulas of hftbacktest's queue models; lots, as floats."
-    def __init__(self, model, n=0., lot=1.): self.model, self.n, self.lot = model, n, lot
+    def __init__(self, model, n): self.model, self.n = model, n
     def f(self, x):
-        try: return x ** self.n if self.model == "power" else math.log(1 + x * self.lot)
+        try: return x ** self.n if self.model == "power" else math.log(1 + x * self.n)
         except ValueError: return math.nan
     def prob(self, front, back):
         a, b = self.f(back), self.f(front)
