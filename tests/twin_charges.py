@@ -10,30 +10,23 @@ class Charges:
     def mark_event(self, row, ts, px):
         self.do_until(ts)
         self.tape_mark[row] = px
-        self.marked(row, ts)
-    def marked(self, row, ts, px=None, check=True):
+        self.marked(row, ts, px)
+    def marked(self, row, ts, px, check=True):
         "The row's mark moves; positions that it no longer carries are closed."
         if row in self.tape_mark: px = self.tape_mark[row]
-        if px is None: px = self.last[row] if self.last[row] is not None else None
-        if px is None:
-            if self.reference(row) is None: return
-            ticks = self.reference(row)
-        else: ticks = self.ins[row].near(px)
-        if ticks == self.books.marks[row]: return
+        ticks = self.ins[row].near(px)
         self.books.marks[row] = ticks
-        i = self.ins[row]
+        i, b = self.ins[row], self.books
         if not check or i.kind == PAID: return
-        b = self.books
         if i.isolated:
             if b.pos[row].lots and b.im(row) + b.upnl(row) <= b.mm(row): self.liquidate([row], ts, i.settle, True)
             return
         have, need = b.margin(i.settle)
-        if need and have <= need: self.liquidate(b.on_margin(i.settle, 0), ts, i.settle, False)
-        have, need = b.margin(i.settle)
-        if need > self.margin_call * have and self.margin_call and need:
-            if i.settle not in self.called: self.answer("MARGIN_CALL", ts, row=row, px=need / have if have else math.inf, qty=i.settle)
+        if self.margin_call and need > self.margin_call * have:
+            if i.settle not in self.called: self.answer("MARGIN_CALL", ts, row=row, px=need / max(have, 1), qty=i.settle)
             self.called.add(i.settle)
         else: self.called.discard(i.settle)
+        if need and have <= need: self.liquidate(b.on_margin(i.settle, 0), ts, i.settle, False)
     def liquidate(self, rows, ts, wallet, isolated):
         b = self.books
         for o in [o for o in self.live if o.row in rows]: self.end(o, "EXPIRED", ts, "liquidation", cascade=False)

@@ -17,7 +17,7 @@ class Order:
     def __init__(self, id, row, side, type, qty, px=0, stop=None, trail_ppm=0, tif=GTC, post_only=0, reduce_only=0, good_till=0, group=0, parent=0):
         self.__dict__.update({k: v for k, v in locals().items() if k != "self"})
         self.told, self.filled, self.fresh, self.waiting, self.peak = qty, 0, True, False, None
-        self.front, self.traded, self.ends = 0., 0., ""
+        self.front, self.traded, self.short = 0., 0., "parent"
     @property
     def left(self): return self.qty - self.filled
     def crosses(self, px): return self.type == MARKET or (self.px - px) * self.side >= 0  # ticks against ticks
@@ -33,6 +33,7 @@ class Book:
     def crossed(self): return None not in (self.best(BUY), self.best(SELL)) and self.best(BUY) >= self.best(SELL)
 
 class Venue(Charges):
+    known = ()
     defaults = dict(feed=ZERO, order=ZERO, response=ZERO, slip_ppm=0, impact=("", 0.), last_trade=False, queue="", queue_n=1., queue_trades=0., rate_limit=0,
                     self_trade="", margin_call=0., interest_e12=0, transfer_ns=0, fee_discount_e8=0, fee_mark=F(1))
     def __init__(self, world, number, **k):
@@ -116,10 +117,10 @@ class Venue(Charges):
         if not cascade: return
         for c in [c for c in self.live if c.parent == o.id]:
             if c in self.live and c.left <= 0: self.end(c, "EXPIRED", ts, "oco" if o.filled else "parent")
-    def finish(self, o, ts):
+    def finish(self, o, ts, reason):
         "An order with nothing left to do is over, unless its parent may still give it more."
         if o in self.live and o.left <= 0 and not any(p.id == o.parent for p in self.live):
-            self.end(o, "EXPIRED" if o.filled < o.told else "", ts, o.ends or "parent")
+            self.end(o, "EXPIRED" if o.filled < o.told else "", ts, reason)
 
     def wanted(self, o):
         "Lots that an order may still trade: no more than is held where it only reduces, all of it when it was asked to."
@@ -127,14 +128,14 @@ class Venue(Charges):
         held = max(-self.books.pos[o.row].lots * o.side, 0)
         return held if o.reduce_only == 2 else min(o.left, held)
     def execute(self, o, ticks, most, maker, ts):  # lots filled
-        "Trade up to `most` lots of a live order at `ticks`."
+        "Trade up to `most` lots of a live order at `ticks`; None: all it wants."
         i = self.ins[o.row]
+        if most is not None and most <= 0: return 0
         rest, cut = self.wanted(o), self.wanted(o) < o.left or o.reduce_only == 2
         if rest <= 0:
             self.end(o, "EXPIRED", ts, "reduce_only")
             return 0
-        lots = min(most, rest)
-        if lots <= 0: return 0
+        lots = rest if most is None else min(most, rest)
         if not o.reduce_only and not self.books.covered(o.row, o.side, lots, ticks, maker):
             self.end(o, "REJECT", ts, "insufficient")
             return 0
@@ -145,16 +146,16 @@ class Venue(Charges):
         if o.group:
             self.done[o.group] = self.done.get(o.group, 0) + lots
             for leg in [x for x in self.live if x.group == o.group and x is not o]:
-                leg.qty, leg.ends = max(leg.qty - lots, leg.filled), "oco"
-                self.finish(leg, ts)
+                leg.qty, leg.short = max(leg.qty - lots, leg.filled), "oco"
+                self.finish(leg, ts, "oco")
         for c in [c for c in self.live if c.parent == o.id]: self.feed_child(c, lots)
         if cut and lots == rest: self.end(o, "EXPIRED" if o.filled < o.told else "", ts, "reduce_only")
-        else: self.finish(o, ts)
+        else: self.finish(o, ts, "reduce_only" if o.reduce_only else o.short)
         return lots
 
     def feed_child(self, c, lots):
         if c.left <= 0 and c.type in (LIMIT, MARKET): self.woken.append(c)
-        c.qty = min(c.qty + lots, c.told)
+        c.qty = c.qty + lots if "D13" in self.known else min(c.qty + lots, c.told)
 
     def charge(self, o, i, notional, maker, ts):
         fee, wallet = i.fee(notional, maker), i.fee_wallet
@@ -215,7 +216,7 @@ class Venue(Charges):
             given = next((p.filled for p in self.live if p.id == o.parent), self.over.get(o.parent, 0))
             o.qty = min(given, o.told)
             if not any(p.id == o.parent for p in self.live) and not given: return self.end(o, "EXPIRED", ts, "parent")
-        if o.group:
+        if o.group and ("D17" not in self.known or o.parent):
             o.qty = max(o.qty - self.done.get(o.group, 0), 0)
             if o.qty == 0 and not o.parent: return self.end(o, "EXPIRED", ts, "oco")
         if o.left > 0: self.arrive(o, ts)
@@ -231,13 +232,17 @@ class Venue(Charges):
         if o.type == MARKET and self.last_trade:
             last = self.last[o.row]
             if last is None: return self.end(o, "REJECT", ts, "no_liquidity")
-            self.execute(o, self.taker(o.row, o.side, last, self.wanted(o), 0, self.bars(o.row)), self.wanted(o), False, ts)
+            self.execute(o, self.taker(o.row, o.side, last, self.wanted(o), 0, self.bars(o.row)), None, False, ts)
     def bars(self, row): return row in self.w.bar_rows
     def wake(self, ts):
         while self.woken:
             o = self.woken.pop(0)
             if o in self.live and o.left > 0: self.arrive(o, ts)
 
+    def rouse(self):
+        "With a book, who is woken by the market looks at the next message of it."
+        for o in self.woken: o.waiting = self.ins[o.row].mode != "trades"
+        self.woken = []
     def stub(self, id_, row): return Order(id_, row, self.sides.get(id_, 0), 0, 0)  # somebody to answer about when there is no order
     def find(self, row, id_): return next((o for o in self.live if o.id == id_ and o.row == row), None)
     def expire(self, ts, o):
@@ -251,7 +256,7 @@ class Venue(Charges):
         o = self.find(row, id_)
         no = lambda reason: self.answer("AMEND_REJECT", ts, o or self.stub(id_, row), ref=reason)
         if o is None or o.type == TRAIL: return no("unknown_order")
-        i, plain = self.ins[row], o.type in (STOP, TAKE)
+        i, plain = self.ins[row], o.type in (STOP, TAKE, STOP_LIMIT, TAKE_LIMIT)
         old = i.near(o.stop) if plain else o.px
         qty, px = qty or o.told, px or old
         if qty <= o.filled or o.parent and qty != o.told: return no("too_late")
@@ -271,7 +276,7 @@ class Venue(Charges):
             if o.type == LIMIT and o.left > 0:
                 o.fresh, o.waiting = True, False
                 self.arrive(o, ts)
-        self.finish(o, ts)
+        self.finish(o, ts, o.short)
 
     # against a book
     def walk(self, o, ts):
@@ -282,10 +287,10 @@ class Venue(Charges):
             return
         o.waiting = False
         want = self.wanted(o)
-        if want <= 0: return self.end(o, "EXPIRED", ts, "reduce_only")
         levels = [px for px in b.levels(-o.side) if o.crosses(px)]
         if o.post_only and levels: return self.end(o, "REJECT", ts, "post_only")
         if o.type == MARKET and not levels: return self.end(o, "REJECT", ts, "no_liquidity")
+        if levels and want <= 0: return self.end(o, "EXPIRED", ts, "reduce_only")
         whole = o.type == MARKET and self.ins[row].mode == "bbo" or sum(b.avail(-o.side, px) for px in levels) >= want
         if o.tif == FOK and not whole: return self.end(o, "EXPIRED", ts, "fok")
         for px in levels:
@@ -320,7 +325,7 @@ class Venue(Charges):
         "Best price first, then time."
         mine = [o for o in self.live if o.row == row and o.side == side and o.type == LIMIT]
         return sorted((o for o in mine if not o.fresh and not o.waiting and o.left > 0), key=lambda o: -o.side * o.px)
-    def queue_of(self, row): return Queue(self.queue, self.queue_n)
+    def queue_of(self, row): return Queue(self.queue or "risk_averse", self.queue_n)
 
     def quote(self, row, ts, side, px, qty, more=False, clear=False, level=True):
         "A row of a QUOTE or DEPTH message; nobody looks at the book before the message is whole."
@@ -331,7 +336,7 @@ class Venue(Charges):
         if more: return
         rows, clear, b.rows, b.clear = b.rows, b.clear, [], False
         before = {s: dict(b.shown[s]) for s in (BUY, SELL)}
-        if clear: b.shown = {BUY: {}, SELL: {}}
+        if clear: b.shown, b.taken = {BUY: {}, SELL: {}}, {BUY: {}, SELL: {}}
         for s, t, lots in rows:
             if i.mode == "bbo": b.shown[s].clear()
             if lots > 0: b.shown[s][t] = lots
@@ -344,8 +349,9 @@ class Venue(Charges):
                 if o in self.live: self.walk(o, ts)
             if i.quote_stop: self.triggers(row, ts, None)
             self.meets(row, ts)
-        self.wake(ts)
-        self.marked(row, ts)
+        self.rouse()
+        mid = None if b.crossed or None in (b.best(BUY), b.best(SELL)) else F(b.best(BUY) + b.best(SELL), 2) * i.tick
+        if mid is not None: self.marked(row, ts, mid)
 
     def moves_up(self, o, before, after):
         q, prev, new = self.queue_of(o.row), before.get(o.px, 0), after.get(o.px, 0)
@@ -383,16 +389,17 @@ class Venue(Charges):
             pool = lots
             for s in (BUY, SELL):
                 for o in self.resting(row, s): pool -= self.passed(o, ts, px, lots, max(pool, 0), side, whole=True)
-            self.wake(ts)
+            self.rouse()
         self.last[row] = px
-        self.marked(row, ts)
+        self.marked(row, ts, px)
 
-    def passed(self, o, ts, px, lots, pool, aggressor, whole=False):  # lots filled
+    def passed(self, o, ts, px, lots, pool, aggressor, whole=False, touch=True):  # lots filled
         "A trade at `px` and a resting order."
         limit, i = o.px * self.ins[o.row].tick, self.ins[o.row]
         if o not in self.live: return 0
+        if "D5" in self.known and whole and aggressor != -o.side: return 0
         if i.worst(px, o.side) < o.px if o.side == BUY else i.worst(px, o.side) > o.px: return self.execute(o, o.px, o.told if whole else pool, True, ts)
-        if px != limit or aggressor != -o.side or not self.queue or o.front is None: return 0
+        if px != limit or aggressor != -o.side or not touch or not (self.queue and self.queue_trades or whole) or o.front is None: return 0
         q = self.queue_of(o.row)
         q.trade(o, lots)
         return self.execute(o, o.px, min(q.executable(o), pool), True, ts)
@@ -409,27 +416,29 @@ class Venue(Charges):
         self.do_until(ts)
         self.match(row, ts, px, px, px, self.ins[row].lots_of(volume), 0, bar=True)
         self.last[row] = px
-        self.marked(row, ts)
+        self.marked(row, ts, px)
 
     def match(self, row, ts, open_, high, low, pool, side, bar=False):
         "A venue of which only trades are known."
         first = [MARKET, LIMIT, *STOPS] + ([] if bar else [*TAKES])
-        lots = pool
+        old = [o for o in self.live if o.type == LIMIT and not o.fresh]  # who comes to rest with this trade is not touched by it
+        lots, awake = pool, [o for o in self.live if o.row == row and o.left > 0]  # who is woken by this waits for the next
         for kinds in (first, TAKES if bar else ()):
-            for o in list(self.live):
-                if o.row == row and o in self.live and o.left > 0 and o.type in kinds: self.look(o, ts, open_, high, low, side, bar)
+            if "D3" in self.known and kinds is TAKES: awake = [o for o in self.live if o.row == row and o.left > 0]
+            for o in awake:
+                if o in self.live and o.left > 0 and o.type in kinds: self.look(o, ts, open_, high, low, side, bar)
         for s in (BUY, SELL):
-            for o in self.resting(row, s): pool -= self.passed(o, ts, low if s == BUY else high, lots, pool, None if bar else side)
+            for o in self.resting(row, s): pool -= self.passed(o, ts, low if s == BUY else high, lots, pool, None if bar else side, touch=o in old)
     def look(self, o, ts, open_, high, low, side, bar):
         row, i, buy = o.row, self.ins[o.row], o.side == BUY
         at = lambda px: self.taker(row, o.side, px, self.wanted(o), side, bar)
-        if o.type == MARKET: self.execute(o, at(open_), self.wanted(o), False, ts)
+        if o.type == MARKET: self.execute(o, at(open_), None, False, ts)
         elif o.type == LIMIT:
             if not o.fresh: return
             limit = o.px * i.tick
             if (open_ - limit) * o.side < 0 or open_ == limit and side == o.side:
                 if o.post_only: self.end(o, "REJECT", ts, "post_only")
-                else: self.execute(o, min(o.px, at(open_)) if buy else max(o.px, at(open_)), self.wanted(o), False, ts)
+                else: self.execute(o, min(o.px, at(open_)) if buy else max(o.px, at(open_)), None, False, ts)
             elif o.tif in (IOC, FOK): self.end(o, "EXPIRED", ts, "ioc" if o.tif == IOC else "fok")
             else: self.rest(o)
         else:
@@ -437,7 +446,7 @@ class Venue(Charges):
             px = self.hit(o, stop, open_, high, low)
             if px is None: self.follow(o, high, low)
             elif o.type in (STOP_LIMIT, TAKE_LIMIT): o.type, o.fresh = LIMIT, True  # looks at the next trade
-            else: self.execute(o, at(px), self.wanted(o), False, ts)
+            else: self.execute(o, at(px), None, False, ts)
     def stop_of(self, o, px):
         if o.type != TRAIL: return o.stop
         if o.peak is None: o.peak = px
