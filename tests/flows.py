@@ -93,7 +93,7 @@ class Tape:
         self.last = bid, ask
         rows = [(BUY, bid, self.size()), (SELL, ask, self.size())]
         u = self.rng.random()
-        if u < .05: rows[self.rng.choice([0, 1])] = (*rows[0][:2], 0) if u < .02 else (SELL, ask, 0)
+        if u < .05: rows = [(BUY, bid, 0), rows[1]] if u < .025 else [rows[0], (SELL, ask, 0)]
         return [("message", rows[:1] if u > .9 else rows, False)]
     def between(self, bid, ask):
         side = self.rng.choice([BUY, SELL])

@@ -1,5 +1,4 @@
 """What a venue does to an account by itself: marks and margin, liquidation, funding, interest, swaps, transfers."""
-import math
 from fractions import Fraction as F
 
 from twin_money import BUY, DAY, PAID, SELL, near
@@ -29,7 +28,7 @@ class Charges:
         if need and have <= need: self.liquidate(b.on_margin(i.settle, 0), ts, i.settle, False)
     def liquidate(self, rows, ts, wallet, isolated):
         b = self.books
-        for o in [o for o in self.live if o.row in rows]: self.end(o, "EXPIRED", ts, "liquidation", cascade=False)
+        for o in [o for o in self.live if o.row in rows]: o in self.live and self.end(o, "EXPIRED", ts, "liquidation", cascade="D23" in self.known)
         while held := [r for r in rows if b.pos[r].lots]:
             have, need = b.margin(wallet)
             if not isolated and have > need: break
@@ -43,12 +42,12 @@ class Charges:
         i, p, book, pieces = self.ins[row], self.books.pos[row], self.book[row], []
         side, left, px = (SELL if p.lots > 0 else BUY), abs(p.lots), self.books.marks[row]
         for level in book.levels(-side) if i.mode != "trades" else []:
-            px, lots = level, min(left, book.avail(-side, level))
+            lots = min(left, book.avail(-side, level))
             if lots <= 0: continue
             book.take(-side, level, lots)
-            left -= lots
+            px, left = level, left - lots
             pieces.append((level, lots))
-        if left: pieces.append((self.taker(row, side, px * i.tick, left, 0, self.bars(row)) if i.mode == "trades" else
+        if left: pieces.append((self.taker(row, side, px * i.tick + self.asked(row, side, self.bars(row)), left, 0, self.bars(row)) if i.mode == "trades" else
                                 self.taker(row, side, px * i.tick, left, side), left))
         for ticks, lots in pieces:
             n, _ = self.books.fill(row, side, lots, ticks)

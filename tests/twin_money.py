@@ -134,7 +134,7 @@ class Queue:
         o.front -= lots
         o.traded += lots
     def depth(self, o, prev, new):
-        if o.front is None: return
+        if o.front is None or not self.model: return
         if self.model == "risk_averse":
             o.front = min(o.front, new)
             return

@@ -42,8 +42,8 @@ class Venue(Charges):
         self.w, self.number, self.books, self.ins = world, number, world.venue_books, world.ins
         self.rows = [r for r, i in enumerate(self.ins) if i.venue == number]
         self.wallets = sorted({w for r in self.rows for w in (self.ins[r].settle, self.ins[r].fee_wallet)})
-        self.live, self.acts, self.over, self.done, self.sides = [], [], {}, {}, {}  # `over`: lots filled by orders that are over; `done`: lots filled by groups
-        self.sent = self.said = self.number_of_acts = self.at = self.due_before = self.count = self.window = 0
+        self.live, self.acts, self.over, self.done, self.sides, self.numbers = [], [], {}, {}, {}, {}  # `over`: lots filled by orders that are over; `done`: lots filled by groups
+        self.ranks = self.sent = self.said = self.number_of_acts = self.at = self.due_before = self.count = self.window = 0
         self.book, self.last, self.size = {r: Book() for r in self.rows}, {r: None for r in self.rows}, {r: 0. for r in self.rows}
         self.tape_mark, self.woken, self.called, self.clocks = {}, [], set(), []
 
@@ -72,7 +72,11 @@ class Venue(Charges):
         return self.at
     def act(self, time, what, *args):
         self.number_of_acts += 1
-        self.acts.append((time, 1, self.number_of_acts, what, args))
+        n = self.number_of_acts
+        if what == self.admit: self.numbers[args[0].id] = n
+        if "D19" in self.known and what in (self.cancelled, self.amended): n = self.numbers.get(args[1], n) + .5
+        if "D19" in self.known and what == self.expire: n = self.numbers.get(args[0].id, n) + .6
+        self.acts.append((time, 1, n, what, args))
     def place(self, now, o):
         at, self.sides[o.id] = self.arrival(now), o.side
         self.act(at, self.admit, o)
@@ -117,9 +121,10 @@ class Venue(Charges):
         if not cascade: return
         for c in [c for c in self.live if c.parent == o.id]:
             if c in self.live and c.left <= 0: self.end(c, "EXPIRED", ts, "oco" if o.filled else "parent")
+    def asleep(self, o): return any(p.id == o.parent for p in self.live)  # its parent may still give it more
     def finish(self, o, ts, reason):
         "An order with nothing left to do is over, unless its parent may still give it more."
-        if o in self.live and o.left <= 0 and not any(p.id == o.parent for p in self.live):
+        if o in self.live and o.left <= 0 and not self.asleep(o):
             self.end(o, "EXPIRED" if o.filled < o.told else "", ts, reason)
 
     def wanted(self, o):
@@ -149,12 +154,14 @@ class Venue(Charges):
                 leg.qty, leg.short = max(leg.qty - lots, leg.filled), "oco"
                 self.finish(leg, ts, "oco")
         for c in [c for c in self.live if c.parent == o.id]: self.feed_child(c, lots)
-        if cut and lots == rest: self.end(o, "EXPIRED" if o.filled < o.told else "", ts, "reduce_only")
+        if cut and lots == rest and not self.asleep(o): self.end(o, "EXPIRED" if o.filled < o.told else "", ts, "reduce_only")
         else: self.finish(o, ts, "reduce_only" if o.reduce_only else o.short)
         return lots
 
     def feed_child(self, c, lots):
-        if c.left <= 0 and c.type in (LIMIT, MARKET): self.woken.append(c)
+        if c.left <= 0 and c.type in (LIMIT, MARKET):
+            c.fresh = True
+            self.woken.append(c)
         c.qty = c.qty + lots if "D13" in self.known else min(c.qty + lots, c.told)
 
     def charge(self, o, i, notional, maker, ts):
@@ -174,8 +181,7 @@ class Venue(Charges):
         "A price on the tape as a taker gets it, ticks."
         i = self.ins[row]
         t = i.worst(px * (1 + side * F(self.ppm(lots)) / 10**6), side)
-        pays = side == BUY if bar else aggressor != side
-        return max(t + side * i.spread_ticks * pays, 1)
+        return max(t + side * i.spread_ticks * (aggressor != side and not bar), 1)
     def reference(self, row):  # ticks, or None
         b, i = self.book[row], self.ins[row]
         if i.mode != "trades" and None not in (b.best(BUY), b.best(SELL)): return near(F(b.best(BUY) + b.best(SELL), 2))
@@ -199,7 +205,7 @@ class Venue(Charges):
         if i.collar_ppm and o.type in LIMITS and ref is not None and abs(o.px - ref) * 10**6 > i.collar_ppm * ref: return "price_collar"
         there = b.best(-o.side) if i.mode != "trades" else None
         if o.post_only and o.type == LIMIT and there is not None and o.crosses(there): return "post_only"
-        if self.self_trade and o.type in (MARKET, LIMIT) and not o.parent:
+        if self.self_trade and o.type in (MARKET, LIMIT) and (not o.parent or "D20" in self.known):
             against = [x for x in self.live if x.row == o.row and x.side == -o.side and x.type == LIMIT and x.left > 0 and o.crosses(x.px)]
             if against and self.self_trade == "expire_taker": return "self_trade"
             for x in against: self.end(x, "EXPIRED", ts, "self_trade")
@@ -232,7 +238,8 @@ class Venue(Charges):
         if o.type == MARKET and self.last_trade:
             last = self.last[o.row]
             if last is None: return self.end(o, "REJECT", ts, "no_liquidity")
-            self.execute(o, self.taker(o.row, o.side, last, self.wanted(o), 0, self.bars(o.row)), None, False, ts)
+            at = last + self.asked(o.row, o.side, self.bars(o.row))
+            self.execute(o, self.taker(o.row, o.side, at, self.wanted(o), 0, self.bars(o.row)), None, False, ts)
     def bars(self, row): return row in self.w.bar_rows
     def wake(self, ts):
         while self.woken:
@@ -258,8 +265,8 @@ class Venue(Charges):
         if o is None or o.type == TRAIL: return no("unknown_order")
         i, plain = self.ins[row], o.type in (STOP, TAKE, STOP_LIMIT, TAKE_LIMIT)
         old = i.near(o.stop) if plain else o.px
-        qty, px = qty or o.told, px or old
-        if qty <= o.filled or o.parent and qty != o.told: return no("too_late")
+        told, qty, px = px or o.px, qty or o.told, px or old
+        if qty <= o.filled or o.qty + qty - o.told <= o.filled or o.parent and qty != o.told: return no("too_late")
         there = self.book[row].best(-o.side) if i.mode != "trades" else None
         loses = px != old or qty > o.told
         new = Order(id_, row, o.side, o.type, qty, px)
@@ -269,10 +276,8 @@ class Venue(Charges):
         o.qty, o.told = max(o.qty + qty - o.told, o.filled), qty
         if plain: o.stop = px * i.tick
         else: o.px = px
-        self.answer("AMENDED", ts, o, px=px, qty=qty)
+        self.answer("AMENDED", ts, o, px=told, qty=qty)
         if loses:
-            self.live.remove(o)
-            self.live.append(o)
             if o.type == LIMIT and o.left > 0:
                 o.fresh, o.waiting = True, False
                 self.arrive(o, ts)
@@ -290,9 +295,9 @@ class Venue(Charges):
         levels = [px for px in b.levels(-o.side) if o.crosses(px)]
         if o.post_only and levels: return self.end(o, "REJECT", ts, "post_only")
         if o.type == MARKET and not levels: return self.end(o, "REJECT", ts, "no_liquidity")
-        if levels and want <= 0: return self.end(o, "EXPIRED", ts, "reduce_only")
-        whole = o.type == MARKET and self.ins[row].mode == "bbo" or sum(b.avail(-o.side, px) for px in levels) >= want
+        whole = o.type == MARKET and self.ins[row].mode == "bbo" or sum(b.avail(-o.side, px) for px in levels) >= o.left
         if o.tif == FOK and not whole: return self.end(o, "EXPIRED", ts, "fok")
+        if levels and want <= 0: return self.end(o, "EXPIRED", ts, "reduce_only")
         for px in levels:
             lots = min(want, b.avail(-o.side, px))
             if lots <= 0: continue
@@ -302,7 +307,7 @@ class Venue(Charges):
             if not got: b.take(-o.side, px, -lots)
             want -= got
             if o not in self.live or want <= 0: break
-        if o not in self.live: return
+        if o not in self.live or levels and want <= 0: return
         if o.type == MARKET and self.ins[row].mode == "bbo":
             self.execute(o, self.taker(row, o.side, levels[-1] * self.ins[row].tick, want, o.side), want, False, ts)
         elif o.type == MARKET: self.end(o, "EXPIRED", ts, "no_liquidity")
@@ -314,7 +319,8 @@ class Venue(Charges):
         t = max(i.worst(px * i.tick * (1 + o.side * ppm / 10**6), o.side), 1)
         return t if o.type == MARKET else min(t, o.px) if o.side == BUY else max(t, o.px)
     def rest(self, o):
-        o.fresh, o.traded = False, 0.
+        o.fresh, o.traded, o.rank = False, 0., self.ranks
+        self.ranks += 1
         i, b = self.ins[o.row], self.book[o.row]
         if i.mode == "trades": o.front = self.queue_trades * self.size[o.row]
         else:
@@ -324,8 +330,8 @@ class Venue(Charges):
     def resting(self, row, side):
         "Best price first, then time."
         mine = [o for o in self.live if o.row == row and o.side == side and o.type == LIMIT]
-        return sorted((o for o in mine if not o.fresh and not o.waiting and o.left > 0), key=lambda o: -o.side * o.px)
-    def queue_of(self, row): return Queue(self.queue or "risk_averse", self.queue_n)
+        return sorted((o for o in mine if not o.fresh and not o.waiting and o.left > 0), key=lambda o: (-o.side * o.px, o.rank))
+    def queue_of(self, row): return Queue(self.queue, self.queue_n)
 
     def quote(self, row, ts, side, px, qty, more=False, clear=False, level=True):
         "A row of a QUOTE or DEPTH message; nobody looks at the book before the message is whole."
@@ -347,8 +353,8 @@ class Venue(Charges):
         else:
             for o in [o for o in self.live if o.row == row and o.waiting]:
                 if o in self.live: self.walk(o, ts)
-            if i.quote_stop: self.triggers(row, ts, None)
             self.meets(row, ts)
+            if i.quote_stop: self.triggers(row, ts, None)
         self.rouse()
         mid = None if b.crossed or None in (b.best(BUY), b.best(SELL)) else F(b.best(BUY) + b.best(SELL), 2) * i.tick
         if mid is not None: self.marked(row, ts, mid)
@@ -393,13 +399,13 @@ class Venue(Charges):
         self.last[row] = px
         self.marked(row, ts, px)
 
-    def passed(self, o, ts, px, lots, pool, aggressor, whole=False, touch=True):  # lots filled
+    def passed(self, o, ts, px, lots, pool, aggressor, whole=False):  # lots filled
         "A trade at `px` and a resting order."
         limit, i = o.px * self.ins[o.row].tick, self.ins[o.row]
         if o not in self.live: return 0
         if "D5" in self.known and whole and aggressor != -o.side: return 0
         if i.worst(px, o.side) < o.px if o.side == BUY else i.worst(px, o.side) > o.px: return self.execute(o, o.px, o.told if whole else pool, True, ts)
-        if px != limit or aggressor != -o.side or not touch or not (self.queue and self.queue_trades or whole) or o.front is None: return 0
+        if px != limit or aggressor != -o.side or not (self.queue and self.queue_trades or whole) or o.front is None: return 0
         q = self.queue_of(o.row)
         q.trade(o, lots)
         return self.execute(o, o.px, min(q.executable(o), pool), True, ts)
@@ -421,16 +427,19 @@ class Venue(Charges):
     def match(self, row, ts, open_, high, low, pool, side, bar=False):
         "A venue of which only trades are known."
         first = [MARKET, LIMIT, *STOPS] + ([] if bar else [*TAKES])
-        old = [o for o in self.live if o.type == LIMIT and not o.fresh]  # who comes to rest with this trade is not touched by it
         lots, awake = pool, [o for o in self.live if o.row == row and o.left > 0]  # who is woken by this waits for the next
         for kinds in (first, TAKES if bar else ()):
             if "D3" in self.known and kinds is TAKES: awake = [o for o in self.live if o.row == row and o.left > 0]
             for o in awake:
                 if o in self.live and o.left > 0 and o.type in kinds: self.look(o, ts, open_, high, low, side, bar)
         for s in (BUY, SELL):
-            for o in self.resting(row, s): pool -= self.passed(o, ts, low if s == BUY else high, lots, pool, None if bar else side, touch=o in old)
+            for o in self.resting(row, s): pool -= self.passed(o, ts, low + self.asked(row, s, bar) if s == BUY else high, lots, pool, None if bar else side)
+    def asked(self, row, side, bar):
+        "Bars are of bids: for a buyer all their prices are higher by the spread."
+        return self.ins[row].spread_ticks * self.ins[row].tick if bar and side == BUY else 0
     def look(self, o, ts, open_, high, low, side, bar):
         row, i, buy = o.row, self.ins[o.row], o.side == BUY
+        open_, high, low = (px + self.asked(row, o.side, bar) for px in (open_, high, low))
         at = lambda px: self.taker(row, o.side, px, self.wanted(o), side, bar)
         if o.type == MARKET: self.execute(o, at(open_), None, False, ts)
         elif o.type == LIMIT:
@@ -460,7 +469,8 @@ class Venue(Charges):
 
     def triggers(self, row, ts, px):
         "Stops of a venue with a book: by the trade, or by the quotes when `px` is None."
-        for o in list(self.live):
+        awake = [o for o in self.live if o.left > 0]  # by quotes, who is woken by this is tested as well
+        for o in awake if px is not None else list(self.live):
             if o.row != row or o not in self.live or o.left <= 0 or o.type in (MARKET, LIMIT): continue
             at = px
             if px is None:
