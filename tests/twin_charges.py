@@ -47,7 +47,7 @@ class Charges:
             book.take(-side, level, lots)
             px, left = level, left - lots
             pieces.append((level, lots))
-        if left: pieces.append((self.taker(row, side, px * i.tick + self.asked(row, side, self.bars(row)), left, 0, self.bars(row)) if i.mode == "trades" else
+        if left: pieces.append((self.taker(row, side, px * i.tick + self.asked(row, side, self.bars(row)), left, 0, self.bars(row, side)) if i.mode == "trades" else
                                 self.taker(row, side, px * i.tick, left, side), left))
         for ticks, lots in pieces:
             n, _ = self.books.fill(row, side, lots, ticks)

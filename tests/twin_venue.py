@@ -138,7 +138,8 @@ class Venue(Charges):
         if most is not None and most <= 0: return 0
         rest, cut = self.wanted(o), self.wanted(o) < o.left or o.reduce_only == 2
         if rest <= 0:
-            self.end(o, "EXPIRED", ts, "reduce_only")
+            if self.asleep(o): o.qty = o.filled
+            else: self.end(o, "EXPIRED", ts, "reduce_only")
             return 0
         lots = rest if most is None else min(most, rest)
         if not o.reduce_only and not self.books.covered(o.row, o.side, lots, ticks, maker):
@@ -154,7 +155,8 @@ class Venue(Charges):
                 leg.qty, leg.short = max(leg.qty - lots, leg.filled), "oco"
                 self.finish(leg, ts, "oco")
         for c in [c for c in self.live if c.parent == o.id]: self.feed_child(c, lots)
-        if cut and lots == rest and not self.asleep(o): self.end(o, "EXPIRED" if o.filled < o.told else "", ts, "reduce_only")
+        if cut and lots == rest and self.asleep(o): o.qty = o.filled
+        elif cut and lots == rest: self.end(o, "EXPIRED" if o.filled < o.told else "", ts, "reduce_only")
         else: self.finish(o, ts, "reduce_only" if o.reduce_only else o.short)
         return lots
 
@@ -239,8 +241,8 @@ class Venue(Charges):
             last = self.last[o.row]
             if last is None: return self.end(o, "REJECT", ts, "no_liquidity")
             at = last + self.asked(o.row, o.side, self.bars(o.row))
-            self.execute(o, self.taker(o.row, o.side, at, self.wanted(o), 0, self.bars(o.row)), None, False, ts)
-    def bars(self, row): return row in self.w.bar_rows
+            self.execute(o, self.taker(o.row, o.side, at, self.wanted(o), 0, self.bars(o.row, o.side)), None, False, ts)
+    def bars(self, row, side=0): return row in self.w.bar_rows and not ("D26" in self.known and side == SELL)
     def wake(self, ts):
         while self.woken:
             o = self.woken.pop(0)
