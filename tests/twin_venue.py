@@ -5,7 +5,7 @@ import math
 from fractions import Fraction as F
 
 from twin_charges import Charges
-from twin_money import BUY, DAY, HOUR, ORDER, RESPONSE, SELL, Queue, draw, near
+from twin_money import BUY, DAY, HOUR, ORDER, PAID, RESPONSE, SELL, Queue, draw, near
 
 MARKET, LIMIT, STOP, TRAIL, STOP_LIMIT, TAKE, TAKE_LIMIT = range(1, 8)
 GTC, IOC, FOK, GTD = range(4)
@@ -120,7 +120,7 @@ class Venue(Charges):
         if kind: self.answer(kind, ts, o, ref=reason)
         if not cascade: return
         for c in [c for c in self.live if c.parent == o.id]:
-            if c in self.live and c.left <= 0: self.end(c, "EXPIRED", ts, "oco" if o.filled else "parent")
+            if c in self.live and c.left <= 0: self.end(c, "EXPIRED", ts, "parent")
     def asleep(self, o): return any(p.id == o.parent for p in self.live)  # its parent may still give it more
     def finish(self, o, ts, reason):
         "An order with nothing left to do is over, unless its parent may still give it more."
@@ -138,11 +138,11 @@ class Venue(Charges):
         if most is not None and most <= 0: return 0
         rest, cut = self.wanted(o), self.wanted(o) < o.left or o.reduce_only == 2
         if rest <= 0:
-            if self.asleep(o): o.qty = o.filled
-            else: self.end(o, "EXPIRED", ts, "reduce_only")
+            self.end(o, "EXPIRED", ts, "reduce_only")
             return 0
         lots = rest if most is None else min(most, rest)
-        if not o.reduce_only and not self.books.covered(o.row, o.side, lots, ticks, maker):
+        sale = i.kind == PAID and o.side == SELL and i.short_ok  # brings money in; it was covered when it came
+        if not o.reduce_only and not sale and not self.books.covered(o.row, o.side, lots, ticks, maker):
             self.end(o, "REJECT", ts, "insufficient")
             return 0
         n, _ = self.books.fill(o.row, o.side, lots, ticks)
@@ -155,9 +155,9 @@ class Venue(Charges):
                 leg.qty, leg.short = max(leg.qty - lots, leg.filled), "oco"
                 self.finish(leg, ts, "oco")
         for c in [c for c in self.live if c.parent == o.id]: self.feed_child(c, lots)
-        if cut and lots == rest and self.asleep(o): o.qty = o.filled
-        elif cut and lots == rest: self.end(o, "EXPIRED" if o.filled < o.told else "", ts, "reduce_only")
-        else: self.finish(o, ts, "reduce_only" if o.reduce_only else o.short)
+        if cut and o.reduce_only == 1: o.qty = o.filled + rest - lots  # what is not there to reduce now is given up
+        if cut and lots == rest and not self.asleep(o): self.end(o, "EXPIRED" if o.filled < o.told else "", ts, "reduce_only")
+        elif o in self.live and o.reduce_only < 2: self.finish(o, ts, "reduce_only" if o.reduce_only else o.short)
         return lots
 
     def feed_child(self, c, lots):
@@ -224,7 +224,7 @@ class Venue(Charges):
             given = next((p.filled for p in self.live if p.id == o.parent), self.over.get(o.parent, 0))
             o.qty = min(given, o.told)
             if not any(p.id == o.parent for p in self.live) and not given: return self.end(o, "EXPIRED", ts, "parent")
-        if o.group and ("D17" not in self.known or o.parent):
+        if o.group and "D17" not in self.known:
             o.qty = max(o.qty - self.done.get(o.group, 0), 0)
             if o.qty == 0 and not o.parent: return self.end(o, "EXPIRED", ts, "oco")
         if o.left > 0: self.arrive(o, ts)
@@ -471,8 +471,7 @@ class Venue(Charges):
 
     def triggers(self, row, ts, px):
         "Stops of a venue with a book: by the trade, or by the quotes when `px` is None."
-        awake = [o for o in self.live if o.left > 0]  # by quotes, who is woken by this is tested as well
-        for o in awake if px is not None else list(self.live):
+        for o in [o for o in self.live if o.left > 0]:
             if o.row != row or o not in self.live or o.left <= 0 or o.type in (MARKET, LIMIT): continue
             at = px
             if px is None:
