@@ -21,7 +21,7 @@ class Charges:
             if b.pos[row].lots and b.im(row) + b.upnl(row) <= b.mm(row): self.liquidate([row], ts, i.settle, True)
             return
         have, need = b.margin(i.settle)
-        if self.margin_call and need > self.margin_call * have:
+        if self.margin_call and need and need > self.margin_call * have:
             if i.settle not in self.called: self.answer("MARGIN_CALL", ts, row=row, px=need / max(have, 1), qty=i.settle)
             self.called.add(i.settle)
         else: self.called.discard(i.settle)

@@ -143,7 +143,7 @@ class Venue(Charges):
         lots = rest if most is None else min(most, rest)
         sale = i.kind == PAID and o.side == SELL and i.short_ok  # brings money in; it was covered when it came
         if not o.reduce_only and not sale and not self.books.covered(o.row, o.side, lots, ticks, maker):
-            self.end(o, "REJECT", ts, "insufficient")
+            self.end(o, "EXPIRED" if o.filled else "REJECT", ts, "insufficient")
             return 0
         n, _ = self.books.fill(o.row, o.side, lots, ticks)
         due = self.charge(o, i, n, maker, ts)
