@@ -140,6 +140,7 @@ def test_maintenance_has_no_jumps(rs, caps):
 def test_cum_of_the_published_tables_as_v7_uses_them():
     assert [int(c) for _, _, c in instrument("binanceusdm", "BTCUSDT").margin_tiers()][:4] == [0, 50, 1_300, 16_300]
     assert int(instrument("binanceusdm", "ETHUSDT").margin_tiers()[5][2]) == 135_365
+    assert [float(c) for _, _, c in instrument("bybit", "BTC/USD:BTC").margin_tiers()][:3] == [0, 0.75, 2.25]
     r = instrument("binanceusdm", "BTCUSDT").record()[0]
     assert r["tier_cum"][:4].tolist() == [0, 50 * 10**8, 1_300 * 10**8, 16_300 * 10**8] and r["tier_cap"][0] == 50_000 * 10**8
 

@@ -299,7 +299,7 @@ def records(
     "One row per instrument."
     return np.concatenate([i.record() for i in instruments]) if instruments else np.zeros(0, instrument_dt)
 
-# %% ../../nbs/data/100_instruments.ipynb #e5d29701
+# %% ../../nbs/data/100_instruments.ipynb #1f35337e
 TABLE = PACKAGE/"data"/"instruments.csv"
 
 def _csv(path):
@@ -343,7 +343,7 @@ def instrument(
         assumed.append("market")
     if not found and row["market"] == "perp" and re.search(r"-\d{6}$", symbol): row |= dict(market="future", funding_hours="0")
     if (row | given)["market"] != "spot" and "tiers" not in row | given: assumed.append("tiers")
-    source = "; ".join(x for x in ("table" if found else "venue defaults", note if found else "", f"assumed {', '.join(assumed)}" if assumed else "") if x)
+    source = "; ".join(x for x in ("table" if found else "venue defaults", note, f"assumed {', '.join(assumed)}" if assumed else "") if x)
     return Instrument(**(row | dict(symbol=symbol, source=source) | given))
 
 # %% ../../nbs/data/100_instruments.ipynb #9642f854
