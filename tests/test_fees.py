@@ -55,6 +55,7 @@ def test_asking_for_the_volume_does_not_change_what_is_asked_next():
 def test_a_third_asset_fee_is_the_fraction_or_the_quote(fee, off, px, balance):
     want = near(F(fee * (E8 - off), px))
     assert third_asset_fee(fee, off, px, balance) == ((want, 0) if want <= balance else (0, fee))
+    if 0 < want < 2**62: assert third_asset_fee(fee, off, px, want) == (want, 0) and third_asset_fee(fee, off, px, want - 1) == (0, fee)
     assert third_asset_fee(-fee, off, px, balance) == (0, -fee) and third_asset_fee(fee, off, 0, balance) == (0, fee)
 
 def test_a_fee_that_does_not_fit_stays_in_the_quote(): assert third_asset_fee(2**62, 0, 1, 2**62) == (0, 2**62)

@@ -54,6 +54,10 @@ def test_F1_in_summer_midnight_is_at_22_utc():
     ts = np.array([T("2024-07-15T10:00:00Z"), T("2024-07-15T21:59:59Z"), T("2024-07-15T22:00:00Z")])
     assert day_limits(ts, [204_000.] * 3, 200_000).tolist() == [190_000, 190_000, 194_000]
 
+def test_what_closes_on_the_stroke_of_midnight_is_the_new_days():
+    ts = np.array([T("2024-01-15T10:00:00Z"), T("2024-01-15T23:00:00Z"), T("2024-01-16T23:00:00Z")])
+    assert day_limits(ts, [200_000., 204_000., 204_000.], 200_000).tolist() == [190_000, 190_000, 194_000]
+
 # ---- conversion and sizes
 def test_conversion_there_and_back_and_over_a_third():
     r = {"USD/JPY": "149.873", "GBP/USD": "1.2517", "EUR/GBP": "0.8571"}
@@ -139,6 +143,7 @@ def test_every_edge_of_twenty_years():
 def test_a_calendar_does_not_depend_on_where_it_begins():
     for first in range(T("2024-03-01"), T("2024-03-20"), 7 * 3600 * SEC):
         c = fx_calendar(first, first + 10 * DAY)
+        assert c[0, 1] > first and (c[0, 0] <= first or not t_open(first)) and c[-1, 0] <= first + 10 * DAY
         for t in range(first, first + 10 * DAY, 3 * 3600 * SEC): assert is_open(c, t) == t_open(t)
 
 def test_holidays_cut_the_day_from_the_evening_before():
