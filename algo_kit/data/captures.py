@@ -123,7 +123,7 @@ class BinanceSync:
         self.counts["snapshots"] += 1
         return out
 
-# %% ../../nbs/data/135_captures.ipynb #3cd85b5c
+# %% ../../nbs/data/135_captures.ipynb #7c973794
 def _capture_error(name, at, line, e):
     return DataError(f"{name}: line {at} cannot be read ({type(e).__name__} {e}): {bytes(line[:80])!r}", key="format", value=at,
                      rule="receive time, space, JSON", hint="the capture is damaged there")
@@ -161,6 +161,7 @@ _BINANCE = {"depthUpdate": "depth", "bookTicker": "bookTicker", "trade": "trade"
 
 def _binance_kind(m):
     d, s = m.get("data", m), m.get("stream", "")
+    if not isinstance(d, dict): raise TypeError("its data is not an object")
     if "lastUpdateId" in d: return ("part" if re.search(r"@depth\d", s) else "snapshot"), d
     if re.search(r"@depth\d+(@|$)", s) and "@depth@" not in s: return "part", d
     if "e" in d: return _BINANCE.get(d["e"], ""), d

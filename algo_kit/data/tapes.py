@@ -372,7 +372,7 @@ def _npy(p):
         ins = [instrument_from(d) for d in json.loads(side.read_text())["instruments"]]
     return Raw(ev, "kit", instruments=ins)
 
-# %% ../../nbs/data/110_tapes.ipynb #33378fda
+# %% ../../nbs/data/110_tapes.ipynb #cdd56f4b
 class Tape:
     "Sorted, examined event rows and their instruments."
     def __init__(self, spec, instruments, events, passport, kind=None):
@@ -524,7 +524,7 @@ def _examine(ev, ins, ref, tf, zero_bars, raw):
 def _on_the_grid(rows, ins):
     "Two prices on one tick would be one level: a book needs the tick it was made with."
     for r, i in enumerate(ins):
-        px = rows["px"][(rows["row"] == r) & (rows["kind"] != MARK)] if len(ins) > 1 else rows["px"][rows["kind"] != MARK]
+        px = rows["px"][(rows["row"] == r) & (rows["kind"] != MARK) & np.isfinite(rows["px"])]
         x = px / float(i.tick)
         off = np.abs(x - np.rint(x)) > 1e-6 * np.maximum(1, np.abs(x) * 1e-3)
         if off.any():
