@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from algo_kit.core.records import BUY, SELL, event_dt
+from algo_kit.core.records import BUY, SELL, DEPTH, F_CLEAR, F_MORE, F_NOLEVEL, QUOTE, event_dt
 from algo_kit.data.books import (book_at, book_avail, book_best, book_clear, book_crossed, book_dt, book_event, book_levels, book_lots, book_path, book_quote,
                                  book_set, book_take)
 from algo_kit.data.instruments import instrument, records
-from algo_kit.data.tapes import DEPTH, F_CLEAR, F_MORE, F_NOLEVEL, QUOTE
 
 class Slow:
     "Two dictionaries: price to [lots, taken]."

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from algo_kit.core.errors import DataError, KitError
-from algo_kit.core.records import BUY, SELL, TRADE
+from algo_kit.core.records import BUY, SELL, TRADE, QUOTE, DEPTH, MARK, FUNDING, F_CLEAR, F_MORE, F_NOLEVEL
 from algo_kit.data.books import book_levels, book_path
 from algo_kit.data.captures import BinanceSync, L3Book, SequenceGap, _stamp, kraken_checksum, read_capture, ticker_check
 from algo_kit.data.instruments import instrument, records
-from algo_kit.data.tapes import DEPTH, F_CLEAR, F_MORE, F_NOLEVEL, FUNDING, MARK, QUOTE, open_tape
+from algo_kit.data.tapes import open_tape
 
 SHARED = Path(__file__).resolve().parents[2]/"shared"/"data"
 RAW, BOOKS = SHARED/"trades_book_raw", SHARED/"orderbooks"
@@ -207,7 +207,8 @@ def hyper(t, *sides):
 HYPER = b"\n".join([hyper(T, [(99, 1), (98, 2)], [(101, 3)]), hyper(T + 100, [(99, 1), (97, 2)], [(101, 3)]), hyper(T + 200, [(99, 1), (97, 2)], [(101, 3)])])
 STAMP = b"\n".join(b'%d %s {"price": "%s", "amount": "%s", "datetime": "1", "id": %d, "order_type": %d}' % x for x in [
     (T, b"order_created", b"236.47", b"2.00000000", 1, 0), (T+5, b"order_created", b"236.47", b"0.50000000", 2, 1),
-    (T+9, b"order_changed", b"236.47", b"1.50000000", 1, 0), (T+9, b"order_deleted", b"236.47", b"0.00000000", 2, 1)]) + b'\n%d trade {"price": 236.47, "amount": 0.5, "id": 77}' % (T+8)
+    (T+9, b"order_changed", b"236.47", b"1.50000000", 1, 0), (T+9, b"order_deleted", b"236.47", b"0.00000000", 2, 1)])
+STAMP += b'\n%d trade {"price": 236.47, "amount": 0.5, "id": 77}' % (T+8)
 
 def test_bybit_steps_by_one():
     raw = read_capture([("linear.zip", BYBIT)])

@@ -6,12 +6,11 @@
 __all__ = ['REACH', 'LAST', 'book_dt', 'book_find', 'book_set', 'book_clear', 'book_best', 'book_at', 'book_crossed',
            'book_avail', 'book_take', 'book_lots', 'book_quote', 'book_event', 'book_run', 'book_path', 'book_levels']
 
-# %% ../../nbs/data/130_books.ipynb #4a25ed30
+# %% ../../nbs/data/130_books.ipynb #48869fea
 import numpy as np
 
 from ..core.cache import njit
-from ..core.records import BUY, SELL
-from .tapes import DEPTH, F_CLEAR, F_MORE, F_NOLEVEL, QUOTE
+from ..core.records import BUY, SELL, DEPTH, F_CLEAR, F_MORE, F_NOLEVEL, QUOTE
 
 # %% ../../nbs/data/130_books.ipynb #d873925d
 def book_dt(

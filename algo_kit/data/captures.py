@@ -6,7 +6,7 @@
 __all__ = ['MS', 'SATOSHI', 'BOOKS', 'Recorder', 'SequenceGap', 'BinanceSync', 'Clock', 'L3Book', 'bitstamp_table', 'tardis_l2',
            'tardis_top', 'tardis_quotes', 'binance_table', 'read_capture', 'ticker_check', 'kraken_checksum']
 
-# %% ../../nbs/data/135_captures.ipynb #4e779fad
+# %% ../../nbs/data/135_captures.ipynb #8bd3f40d
 import json, re
 from bisect import bisect_left
 from collections import Counter
@@ -14,9 +14,9 @@ from collections import Counter
 import numpy as np
 
 from ..core.errors import DataError, unknown
-from ..core.records import BUY, SELL, TRADE, event_dt
+from ..core.records import BUY, SELL, TRADE, QUOTE, DEPTH, MARK, FUNDING, F_CLEAR, F_MORE, F_NOLEVEL, event_dt
 from .books import book_path
-from .tapes import DEPTH, F_CLEAR, F_MORE, F_NOLEVEL, FUNDING, MARK, QUOTE, Raw, to_ns
+from .tapes import Raw, to_ns
 
 # %% ../../nbs/data/135_captures.ipynb #26c2ae44
 class Recorder:

@@ -1,0 +1,37 @@
+"""Our side of a run by the rules: what we have asked for, what we have heard, what we think we own."""
+from fractions import Fraction as F
+
+from twin_money import Books, near
+
+class Account:
+    def __init__(self, ins, balances):
+        self.books, self.start = Books(ins, balances), list(balances)
+        self.mine, self.sums, self.fills, self.transit, self.under_way, self.state = {}, {}, [], 0, {}, "ACTIVE"
+
+    def hear(self, a):
+        "Book an answer."
+        b, o = self.books, self.mine.get(a.order)
+        if a.kind == "FILL":
+            n, pnl = b.fill(a.row, a.side, a.qty, a.px)
+            self.fills.append((a.row, a.side, a.qty, a.px, n, pnl))
+            if o is not None:
+                o.heard += a.qty
+                if o.heard >= o.asked: del self.mine[a.order]
+        elif a.kind == "CASH":
+            b.wallets[a.qty] += a.px
+            self.sums[a.ref, a.qty] = self.sums.get((a.ref, a.qty), 0) + a.px
+            if a.ref == "FEE": b.pos[a.row].fees -= a.px
+            elif a.ref == "FUNDING": b.pos[a.row].funding += a.px
+            elif a.ref in ("TRANSFER_OUT", "TRANSFER_IN"): self.transit -= a.px
+        elif a.kind == "MOVED":
+            p, road = b.pos[a.row], self.under_way.setdefault((a.row, a.ref) if a.qty < 0 else (a.ref, a.row), [])
+            if a.qty < 0: road.append(-near(F(p.cost * -a.qty, p.lots)))  # what was paid for them travels along
+            p.cost += road[-1] if a.qty < 0 else -road.pop(0)
+            p.lots += a.qty
+        elif a.kind == "AMENDED":
+            if o is not None: o.asked = a.qty
+        elif a.kind in ("REJECT", "CANCELED", "EXPIRED"): self.mine.pop(a.order, None)
+        elif a.kind == "MARGIN_CALL" and self.state == "ACTIVE": self.state = "REDUCING"
+
+class Mine:
+    def __init__(self, o): self.row, self.side, self.asked, self.heard = o.row, o.side, o.qty, 0
