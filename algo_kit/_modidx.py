@@ -712,6 +712,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                         'algo_kit.engine.ledger.held': ('engine/ledger.html#held', 'algo_kit/engine/ledger.py'),
                                         'algo_kit.engine.ledger.opening': ('engine/ledger.html#opening', 'algo_kit/engine/ledger.py'),
                                         'algo_kit.engine.ledger.reported': ('engine/ledger.html#reported', 'algo_kit/engine/ledger.py'),
+                                        'algo_kit.engine.ledger.room': ('engine/ledger.html#room', 'algo_kit/engine/ledger.py'),
                                         'algo_kit.engine.ledger.safety': ('engine/ledger.html#safety', 'algo_kit/engine/ledger.py'),
                                         'algo_kit.engine.ledger.trade_position': ( 'engine/ledger.html#trade_position',
                                                                                    'algo_kit/engine/ledger.py'),
