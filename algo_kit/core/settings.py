@@ -18,7 +18,7 @@ from pydantic_settings import BaseSettings, InitSettingsSource, SettingsConfigDi
 
 from .errors import ConfigError, nearest
 
-# %% ../../nbs/core/050_settings.ipynb #24f5abdf
+# %% ../../nbs/core/050_settings.ipynb #1bd2e566
 def _f(default, unit, description, **rule): return Field(default, description=description, json_schema_extra=dict(unit=unit), **rule)
 
 class _Section(BaseModel):
@@ -27,6 +27,8 @@ class _Section(BaseModel):
 class RunSettings(_Section):
     "What a run starts with, and how it ends."
     cash: float = _f(100_000., "quote currency", "Starting capital", gt=0, le=10**12)
+    wallets: str = _f("", "venue:ASSET=AMOUNT ...", "Starting balances of several wallets; empty: the capital, shared among the venues")
+    rates: str = _f("", "ASSET=PRICE ...", "What an asset is worth in the reporting currency where no instrument of the run prices it")
     seed: int = _f(0, "", "Seed of everything that is drawn: the simulated market, chunk sizes", ge=0, le=2**31 - 1)
     stage: Literal["backtest", "simulating", "paper", "live"] = _f("paper", "", "What the run may touch; live has to be asked for")
     ledger: bool = _f(True, "", "Keep the decision ledger: counts per gate and verdict changes")
@@ -37,16 +39,34 @@ class RunSettings(_Section):
 
 class VenueSettings(_Section):
     "The simulated venue: how late and how well orders are filled."
-    feed_latency_ms: float = _f(20., "ms", "From the venue's event to our knowledge of it", ge=0, le=60_000)
-    order_latency_ms: float = _f(50., "ms", "From our wish to the venue's book", ge=0, le=60_000)
-    response_latency_ms: float = _f(50., "ms", "From the venue's answer to our knowledge of it", ge=0, le=60_000)
+    feed_latency_ms: str = _f("20", "ms; or lognormal:MEDIAN:P99, gamma:MEAN:SD, uniform:LO:HI, profile:FILE",
+                              "From the venue's event to our knowledge of it", min_length=1)
+    order_latency_ms: str = _f("50", "ms; or as above", "From our wish to the venue's book", min_length=1)
+    response_latency_ms: str = _f("50", "ms; or as above", "From the venue's answer to our knowledge of it", min_length=1)
     slippage_bps: float = _f(1., "bps", "Paid on top of the price by whoever takes", ge=0, le=1_000)
     market_fill: Literal["next_trade", "last_trade"] = _f("next_trade", "", "Price of a market order: the first trade after its arrival, or the last before it")
     maker_bps: float | None = _f(None, "bps", "Maker fee, negative for a rebate; empty: the instrument's own", ge=-100, le=1_000)
     taker_bps: float | None = _f(None, "bps", "Taker fee; empty: the instrument's own", ge=-100, le=1_000)
+    fee_factor: float = _f(1., "", "Multiplies every fee; 1.5 asks what is left when they are half as high again", ge=0, le=10)
+    fee_tiers: bool = _f(False, "", "Fees by the volume of the last 30 days, where the venue's schedule is shipped")
+    fee_asset: str = _f("", "asset", "Pay fees in this asset where the venue gives a discount for it, as BNB")
+    impact: str = _f("none", "none, linear:K or sqrt:Y", "How far an order that takes moves its own price", min_length=1)
+    spread: str = _f("", "ticks, or auto", "Spread of a tape without quotes; auto: estimated from its trades; empty: the instrument's own")
+    queue: str = _f("risk_averse", "risk_averse, power:N or log", "Place in the queue at a price of the book", min_length=1)
+    queue_trades: float = _f(0., "mean trades", "On a tape of trades, what stands before a new order at its price; 0: a touch never fills", ge=0, le=1e6)
+    self_trade: Literal["none", "expire_taker", "expire_maker"] = _f("none", "", "What happens when two orders of ours would meet")
+    max_orders_10s: int = _f(0, "orders", "Orders that a venue takes in ten seconds; 0: any number", ge=0, le=10**6)
+    book_levels: int = _f(2048, "levels a side", "Depth of the books that are kept", ge=1, le=65_536)
+    leverage: str = _f("", "times", "Leverage of margin instruments; empty: the instrument's own")
+    margin_mode: Literal["", "cross", "isolated"] = _f("", "", "Margin of margin instruments; empty: the instrument's own")
+    margin_call: float = _f(0.8, "of margin balance", "Maintenance margin at which the venue warns and entries stop; 0: never", ge=0, le=1)
+    transfer_s: float = _f(600., "s", "How long money is on its way between venues", ge=0, le=10**7)
     @field_validator("maker_bps", "taker_bps", mode="before")
     @classmethod
     def _empty(cls, v): return None if isinstance(v, str) and not v.strip() else v
+    @field_validator("feed_latency_ms", "order_latency_ms", "response_latency_ms", "leverage", "spread", mode="before")
+    @classmethod
+    def _text(cls, v): return f"{v:g}" if isinstance(v, int | float) and not isinstance(v, bool) else v
 
 class RiskSettings(_Section):
     "What the order gates refuse to exceed."

@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['Out', 'io_dt', 'ENGINE_GATES', 'N_ENGINE_GATES', 'MAX_REQUESTS', 'signal_state_dt', 'record_gate', 'gate', 'enter',
-           'leave', 'place', 'cancel', 'hold', 'Param', 'Strategy', 'on_signal', 'pandas_strategy', 'load_strategy']
+           'leave', 'place', 'bracket', 'oco', 'amend', 'transfer', 'cancel', 'hold', 'Param', 'Strategy', 'on_signal',
+           'pandas_strategy', 'load_strategy']
 
-# %% ../../nbs/strategies/400_contract.ipynb #0e1df5d7
+# %% ../../nbs/strategies/400_contract.ipynb #d3949275
 import hashlib
 import importlib
 import importlib.util
@@ -21,14 +22,14 @@ import numpy as np
 
 from ..core.cache import cache_folder, files_digest, local_sources, njit
 from ..core.errors import ConfigError, KitError, NotFound, unknown
-from ..core.records import BUY, CANCEL, MARKET, PLACE, SELL, SIGNAL, TIMEFRAMES
+from ..core.records import AMEND, BUY, CANCEL, LIMIT, LINK_CHILD, LINK_OCO, MARKET, PLACE, SELL, SIGNAL, STOP, TAKE, TIMEFRAMES, TRANSFER
 from ..core.registry import lookup
 
-# %% ../../nbs/strategies/400_contract.ipynb #5b3f8656
+# %% ../../nbs/strategies/400_contract.ipynb #7c5bb6b7
 Out = namedtuple("Out", "io box led")  # clock of the step, outbox, ledger table
 io_dt = np.dtype([("now", "i8"), ("seq", "i8"), ("ledger", "i8")], align=True)
 ENGINE_GATES = ("trading_state", "finite", "stale", "open_orders", "order_rate", "min_lots", "reducible", "no_short", "order_size", "position_size", "cash",
-                "min_notional")
+                "min_notional", "amendable", "transfer")
 N_ENGINE_GATES = len(ENGINE_GATES)
 MAX_REQUESTS = 32
 
@@ -71,6 +72,7 @@ def _request(out, row, wish, side, typ, reason):
     r.qty, r.frac, r.px, r.stop, r.trail_ppm, r.strength, r.order = 0.0, 0.0, 0.0, 0.0, 0, 0.0, 0
     for j in range(4): r.snap[j] = 0.0
     r.row, r.wish, r.side, r.type, r.reason, r.reduce_only = row, wish, side, typ, reason, 0
+    r.good_till, r.tif, r.post_only, r.link = 0, 0, 0, 0
     return r
 
 @njit
@@ -103,20 +105,77 @@ def leave(
 def place(
     out, row,
     side,  # BUY or SELL
-    typ,  # MARKET, LIMIT, STOP or TRAIL
+    typ,  # MARKET, LIMIT, STOP, TRAIL, STOP_LIMIT, TAKE or TAKE_LIMIT
     qty=0.0,  # Base units; 0 takes `frac`, or with reduce_only the whole position
     frac=0.0,  # Fraction of equity
     px=0.0,  # Limit price
-    stop=0.0,  # Stop price
+    stop=0.0,  # Price that triggers a stop or a take-profit
     trail_ppm=0,  # Distance of a trailing stop, parts per million of the price
     reduce_only=False,
     reason=1,
     strength=1.0,
+    tif=0,  # GTC, IOC, FOK, or GTD with `good_till`
+    post_only=False,  # Refused by the venue when it would take
+    good_till=0,  # ns; with GTD
+    link=0,  # LINK_OCO: cancels and is cancelled by the order asked for just before; LINK_CHILD: protects the last entry asked for
 ):
     "Any order."
     r = _request(out, row, PLACE, side, typ, reason)
     r.qty, r.frac, r.px, r.stop, r.trail_ppm, r.strength = qty, frac, px, stop, trail_ppm, strength
+    r.tif, r.good_till, r.link = tif, good_till, link
     if reduce_only: r.reduce_only = 1
+    if post_only: r.post_only = 1
+
+@njit
+def bracket(
+    out, row,
+    side,  # of the entry
+    frac,  # of equity
+    stop,  # Price of the protective stop
+    target,  # Price at which profit is taken
+    px=0.0,  # Limit price of the entry; 0: at market
+    strength=1.0,
+):
+    "An entry that brings its stop and its target along: they wake with the first fill, and one cancels the other."
+    place(out, row, side, LIMIT if px > 0.0 else MARKET, 0.0, frac, px, 0.0, 0, False, 1, strength)
+    place(out, row, -side, STOP, 0.0, 0.0, 0.0, stop, 0, True, 6, strength, 0, False, 0, LINK_CHILD)
+    place(out, row, -side, TAKE, 0.0, 0.0, 0.0, target, 0, True, 15, strength, 0, False, 0, LINK_CHILD)
+
+@njit
+def oco(
+    out, row,
+    side,
+    qty,  # Base units; 0: the whole position
+    limit,  # Price of the limit order
+    stop,  # Price of the stop order
+    reduce_only=True,
+):
+    "A limit and a stop of which one cancels the other."
+    place(out, row, side, LIMIT, qty, 0.0, limit, 0.0, 0, reduce_only, 15)
+    place(out, row, side, STOP, qty, 0.0, 0.0, stop, 0, reduce_only, 6, 1.0, 0, False, 0, LINK_OCO)
+
+@njit
+def amend(
+    out, row,
+    order,  # Its id, as the ACK told it in `spare`
+    px=0.0,  # New limit price (of a stop: new stop); 0: as it is
+    qty=0.0,  # New total quantity, base units; 0: as it is
+    reason=0,
+):
+    "Change a resting order. Less at the same price keeps its place in the queue, anything else loses it."
+    r = _request(out, row, AMEND, 0, 0, reason)
+    r.order, r.px, r.qty = order, px, qty
+
+@njit
+def transfer(
+    out, row,  # An instrument at the venue the money leaves
+    to,  # An instrument at the venue it goes to
+    qty,  # Units of the settlement asset, or base units
+    base=False,  # Send what the instrument trades, not what it is paid in
+):
+    "Send money or coins to another venue. On the way they belong to neither."
+    r = _request(out, row, TRANSFER, 0, 1 if base else 0, 0)
+    r.order, r.qty = to, qty
 
 @njit
 def cancel(out, row, order=0, reason=0):
