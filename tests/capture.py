@@ -1,5 +1,6 @@
 "Raw Binance captures (lines `receive_ns {json}`) as integer rows, the one input of the oracle, of its replica and of the kit in tests/test_hftbacktest.py."
 import gzip, json
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,7 @@ def resent(rows: np.ndarray, every: int = 400) -> np.ndarray:
             out += [(ts, DEPTH, s, j == len(levels) - 1, p, q) for j, ((s, p), q) in enumerate(levels)]
     return np.array(out, row_dt)
 
+@lru_cache(1)
 def capture(name: str) -> np.ndarray:
     """Rows in the order of the exchange's clock, stable for equal times. Diffs that the snapshot has are dropped, trades that are none (`X` not MARKET) too.
     The spot streams' diffs have an event time only, the spot snapshot none at all: it takes that of the first diff after it."""

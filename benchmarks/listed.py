@@ -1,4 +1,4 @@
-"A strategy that sends a list of orders: a SIGNAL event with `ref` k asks for row k of its list. For tests and benchmarks only."
+"A strategy that sends a list of orders: a SIGNAL event with `ref` k asks for row k of its list."
 import numpy as np
 
 from algo_kit.core.cache import njit
