@@ -13,7 +13,8 @@ state_dt = np.dtype([("todo", request_dt, (N,)), ("heard", "i8", (64,)), ("greed
 def ask(out, row, acct, r):
     if r.wish == CANCEL: cancel(out, row, r.order, r.reason)
     elif r.wish == LEAVE: leave(out, row, acct, r.reason)
-    else: place(out, row, r.side, r.type, r.qty, r.frac, r.px, r.stop, r.trail_ppm, r.reduce_only != 0, r.reason, r.strength)
+    else: place(out, row, r.side, r.type, r.qty, r.frac, r.px, r.stop, r.trail_ppm, r.reduce_only != 0, r.reason, r.strength, r.tif,
+               r.post_only != 0, r.good_till, r.link)
 
 @njit
 def on_event(st, row, e, acct, p, out):
