@@ -6,14 +6,14 @@
 __all__ = ['venue_submit', 'venue_cancel', 'venue_amend', 'venue_transfer', 'reference', 'venue_quiet', 'venue_trade',
            'venue_bar', 'venue_book', 'venue_mark', 'venue_funding', 'venue_due', 'venue_settle', 'venue_pop']
 
-# %% ../../nbs/engine/510_venue.ipynb #299b4baf
+# %% ../../nbs/engine/510_venue.ipynb #0e7b4f8d
 import numpy as np
 from ..core.cache import njit
 from ..core.money import mul_div, to_px, to_ticks
 from ..core.records import (ACK, AMEND_REJECT, AMENDED, BUY, CANCEL_REJECT, CANCELED, CASH, EXPIRED, GTD, LIMIT, MARGIN_CALL, MARKET, REJECT,
                                    SELL, STOP_LIMIT, TAKE_LIMIT, TRAIL, V)
 from ..data.books import book_best, book_crossed, book_event
-from .execution import answer, end_order, execute, fee_rate
+from .execution import answer, end_order, execute, rate_of
 from .latency import ORDER, latency_draw
 from .ledger import available, opening
 from .matching import match_book_trade, match_message, match_trade, take_limit, taker_ticks, trailing, walk_book
@@ -94,7 +94,7 @@ def venue_transfer(w, frm, to, amount, base, now):
     _expect(w, w.rows[frm].ins.venue, x.at)
     return True
 
-# %% ../../nbs/engine/510_venue.ipynb #e3739b08
+# %% ../../nbs/engine/510_venue.ipynb #137ce9c0
 @njit
 def reference(w, row):
     "The middle of the book, else the last price, in ticks; 0 before there is one."
@@ -123,7 +123,7 @@ def _affordable(w, row, side, lots, px):
     if opened == 0 or px <= 0: return True
     if ins.kind == 0 and side == SELL and not ins.short_ok: return False
     notional = notional_units(ins, opened, px)
-    fee = mul_div(notional, fee_rate(w, row, False), 100_000_000)
+    fee = mul_div(notional, rate_of(w, row, False, w.k.vst.now), 100_000_000)
     return initial_margin(ins, notional) + fee <= available(w, ins.w_settle, False)
 
 @njit
