@@ -183,6 +183,16 @@ def test_two_files_of_one_stream_are_one_capture(tmp_path):
     assert np.array_equal(open_tape([a, b]).events, read(*SPOT).events)
     with pytest.raises(DataError, match="no snapshot"): open_tape(b)
 
+def test_a_tape_says_how_to_open_it_again(tmp_path):
+    a, b = tmp_path/"a.log", tmp_path/"b.log"
+    a.write_bytes(b"\n".join(SPOT[:4])), b.write_bytes(b"\n".join(SPOT[4:]))
+    for t in (open_tape([a, b]), open_tape([a, b], book="trades"), open_tape([a, b], recv=True), open_tape(f"{a}#trades"), open_tape(a, recv=True),
+              open_tape(a, book="trades", recv=True), open_tape([f"{a}#trades", f"{b}#trades,recv"])):
+        again = open_tape(t.describe()["source"])
+        assert (again.hash, again.spec, again.kind) == (t.hash, t.spec, t.kind)
+    assert open_tape(f"{a}#trades").kind == "trades" and open_tape(f"{a}#trades,recv").events["recv"].all()
+    with pytest.raises(KitError, match="unknown book 'bob'"): open_tape(f"{a}#bob")
+
 def test_a_book_on_another_tick_is_refused(tmp_path):
     (tmp_path/"c.log").write_bytes(b"\n".join(SPOT + [spot(T+300, 12, 12, [["99.905", "1"]])]))
     with pytest.raises(DataError, match="1 of 7 book prices are not on the tick of BTC/USDT, 0.01: the first is 99.905"): open_tape(tmp_path/"c.log")
@@ -255,6 +265,23 @@ def test_the_checksum_of_kraken():
     bids = [(p, "0.00000500") for p in "0.05000 0.04995 0.04990 0.04980 0.04975 0.04970 0.04965 0.04960 0.04955 0.04950".split()]
     assert kraken_checksum(bids, asks) == 974947235
     assert kraken_checksum([(float(p), float(q)) for p, q in bids], asks) != 974947235, "floats break it"
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the recorded markets of ../shared/data are not here")
+def test_every_recorded_book_of_kraken_has_the_checksum_it_came_with():
+    ok, books = 0, {}
+    for x in gzip.open(SHARED/"payloads"/"cryptofeed"/"KRAKEN.ws.50.0.gz"):
+        if b": [" not in x[:30]: continue
+        _, *ds, _, pair = json.loads(x.split(b": ", 1)[1])
+        for d in ds:
+            if "as" in d: books[pair] = [{p: q for p, q, *_ in d[w]} for w in ("bs", "as")]
+            for side, w in zip(books[pair], "ba", strict=True):
+                side |= {p: q for p, q, *_ in d.get(w, [])}
+                for p in [p for p, q in side.items() if not float(q)]: del side[p]
+        bids, asks = (sorted(side.items(), key=lambda x: s * float(x[0]))[:10] for side, s in zip(books[pair], (-1, 1), strict=True))
+        if "c" in ds[-1]:
+            assert kraken_checksum(bids, asks) == int(ds[-1]["c"])
+            ok += 1
+    assert (ok, len(books)) == (4269, 10)
 
 # ---- what was recorded
 def parts(*names): return [(n, gzip.decompress((RAW/f"{n}.gz").read_bytes())) for n in names]

@@ -123,7 +123,7 @@ class BinanceSync:
         self.counts["snapshots"] += 1
         return out
 
-# %% ../../nbs/data/135_captures.ipynb #7c973794
+# %% ../../nbs/data/135_captures.ipynb #5247c52e
 def _capture_error(name, at, line, e):
     return DataError(f"{name}: line {at} cannot be read ({type(e).__name__} {e}): {bytes(line[:80])!r}", key="format", value=at,
                      rule="receive time, space, JSON", hint="the capture is damaged there")
@@ -244,14 +244,14 @@ def _binance(parts, out, book, repair, tickers=None):
 
 def _gap(where, e, rule):
     return DataError(f"{where[0]}: depth messages are missing at line {where[1]}: {e}", key="gap", value=str(e), rule=rule,
-                     hint="pass --repair (repair=True): messages are put in order, and at a gap the book is empty until the next snapshot; or book=trades")
+                     hint="pass --repair (repair=True): messages are put in order, and at a gap the book is empty until the next snapshot; or take PATH#trades")
 
 def _no_snapshot(name, sync):
     why = f"the snapshots are older than update {sync.held[0]['U']}" if sync.counts["old_snapshots"] else "no snapshot"
     return DataError(f"{name}: the book cannot be built, {why}", key="snapshot", value=0, rule="one REST snapshot that the diffs go on from",
-                     hint="open it with the file before it, [first, second]; or take book=bbo or book=trades")
+                     hint="open it with the file before it, FIRST + SECOND; or take PATH#bbo or PATH#trades")
 
-# %% ../../nbs/data/135_captures.ipynb #ebb1958e
+# %% ../../nbs/data/135_captures.ipynb #d72f179e
 def _hyperliquid(parts, out, book, repair):
     symbols, top = set(), None
     skip = b"\0" if book == "depth" else b'"l2Book"'
@@ -301,7 +301,7 @@ def _bybit(parts, out, book, repair):
         except _NOT_A_MESSAGE as e: raise _capture_error(*where, e) from None
     if out.counts["held"] and not out.counts["snapshots"]:
         raise DataError(f"{parts[0][0]}: the book cannot be built, no snapshot", key="snapshot", value=0, rule="a snapshot before the first delta",
-                        hint="take an earlier file, or book=trades")
+                        hint="take an earlier file, or PATH#trades")
     linear = all("linear" in name.lower() for name, _ in parts)
     return "bybit", {re.sub(r"^(\w+?)(USDT|USDC)$", r"\1/\2:\2", s) for s in symbols} if linear else {""} if symbols else set()
 
@@ -480,13 +480,13 @@ def binance_table(c) -> Raw:
     if not sync.counts["snapshots"]: raise _no_snapshot("the table", sync)
     return _raw(out, "binance_depth", "binanceusdm", {str(x) for x in set(np.asarray(c["symbol"]).tolist())})
 
-# %% ../../nbs/data/135_captures.ipynb #2838f6f5
+# %% ../../nbs/data/135_captures.ipynb #9a072d00
 BOOKS = ("depth", "bbo", "trades")
 _DEPTH_WORDS = (b'"depthUpdate"', b"@depth", b"lastUpdateId", b'"l2Book"', b'"orderbook', b"order_created")
 
 def _raw(out, fmt, venue, symbols, recv=False):
     if not out.n: raise DataError("the capture holds no rows of the kind asked for", key="rows", value=0, rule="at least one message",
-                                  hint="was that stream recorded? book=depth, bbo or trades")
+                                  hint="was that stream recorded? PATH#depth, PATH#bbo or PATH#trades")
     if len(symbols) > 1: raise _several(symbols)
     try: ev, trades = out.rows(recv)
     except _NOT_A_MESSAGE as e: raise DataError(f"a number cannot be read ({e})", key="format", rule="decimal numbers", hint="the capture is damaged") from None

@@ -151,7 +151,7 @@ def _coinbase(c):
     rows = trade_rows(to_ns(c["time"]), _num(c, "price"), _num(c, "size"), -_side(c, "side", {"buy": BUY, "sell": SELL}), _ids(c, "trade_id"))
     return Raw(rows, "coinbase", "coinbase", _one(c, "symbol"))
 
-# %% ../../nbs/data/110_tapes.ipynb #95570af4
+# %% ../../nbs/data/110_tapes.ipynb #72993e66
 _BAR_TIME = ("mts", "open_time", "opentime", "date", "datetime", "timestamp", "time", "ts")
 _BUY_VOLUME = ("taker_buy_base_asset_volume", "taker_buy_volume", "taker_buy_base", "buy_volume", "taker_base")
 
@@ -196,6 +196,8 @@ FORMATS = {  # name: columns that tell it, reader; the first that fits wins
     "ccxt": ({"timestamp", "side", "price", "amount"}, _ccxt),
     "candles": ({"open", "high", "low", "close", "volume"}, _candles),
 }
+
+_WHOLE = ("candles", "bitstamp_l3", "binance_depth", "tardis_l2", "tardis_top", "tardis_quotes")  # a row means nothing without those before it
 
 def detect(
     columns,  # Names of the columns
@@ -368,7 +370,7 @@ def _npy(p):
         ins = [instrument_from(d) for d in json.loads(side.read_text())["instruments"]]
     return Raw(ev, "kit", instruments=ins)
 
-# %% ../../nbs/data/110_tapes.ipynb #cdd56f4b
+# %% ../../nbs/data/110_tapes.ipynb #8505e259
 class Tape:
     "Sorted, examined event rows and their instruments."
     def __init__(self, spec, instruments, events, passport, kind=None):
@@ -455,8 +457,21 @@ def reference_beside(
     found = sorted(p.parent.glob(f"{m[1]}_candles*{m[2]}.*")) if m else []
     return found[0] if found else None
 
+def _asked(spec, book, recv):
+    "Path and options of `PATH#bbo,recv`."
+    s = str(spec)
+    path, _, words = s.rpartition("#")
+    if path and not Path(s).exists() and Path(path).is_file():
+        s = path
+        for w in words.split(","): recv, book = (True, book) if w == "recv" else (recv, w)
+    return s, dict(book=book, recv=recv)
+
+def _suffix(book, recv):
+    words = ([book] if book else []) + ["recv"] * recv
+    return "#" + ",".join(words) if words else ""
+
 def open_tape(
-    spec,  # PATH, `sample`, `lake:VENUE:SYMBOL[:FROM:TO]`, `sim:SEED`, or a list of them to merge in time
+    spec,  # PATH, `sample`, `lake:VENUE:SYMBOL[:FROM:TO]`, `sim:SEED`, a list of them or `A + B` to merge in time; of a capture also `PATH#bbo`
     venue: str | None = None,  # When the file does not say
     symbol: str | None = None,  # When the file does not say
     repair: bool = False,  # Drop identical copies and sort
@@ -467,14 +482,16 @@ def open_tape(
     **more,  # For `sim:`: arguments of `sim_events`; else fields of the instrument that differ
 ) -> Tape:
     "Read, examine and refuse or hand over."
-    how = dict(book=book, recv=recv)
+    if isinstance(spec, str) and " + " in spec and not Path(spec).is_file(): spec = [s.strip() for s in spec.split(" + ")]
     if isinstance(spec, (list, tuple)):
-        if len(spec) > 1 and (parts := _captures(spec)):
+        asked = [_asked(s, book, recv) for s in spec]
+        if len(spec) > 1 and all(a[1:] == asked[0][1:] for a in asked) and (parts := _captures([a[0] for a in asked])):
+            how = asked[0][1]
             raw = _capture(parts, repair=repair, **how)
-            where = "+".join(Path(str(s)).resolve().as_posix() for s in spec)
-            return _admit(where, _who(raw, Path(str(spec[0])), venue, symbol, **more), raw.events, repair, what=parts[0][0], raw=raw)
-        return merge_tapes([open_tape(s, venue, symbol, repair, reference, root, **how, **more) for s in spec], repair)
-    s = str(spec)
+            where = " + ".join(Path(a[0]).resolve().as_posix() + _suffix(**how) for a in asked)
+            return _admit(where, _who(raw, Path(asked[0][0]), venue, symbol, **more), raw.events, repair, what=parts[0][0], raw=raw)
+        return merge_tapes([open_tape(s, venue, symbol, repair, reference, book=book, recv=recv, root=root, **more) for s in spec], repair)
+    s, how = _asked(spec, book, recv)
     if s.startswith("sim:"): return _sim(s, **more)
     if s.startswith("lake:"): return importlib.import_module("algo_kit.data.lake").lake_tape(s, root=root, **more)
     path = sample_path() if s == "sample" else Path(s)
@@ -483,7 +500,8 @@ def open_tape(
     ref, tf = None, 0
     if reference is None and raw.fmt != "candles": reference = reference_beside(path)
     if reference is not None: ref, tf = read_candles(reference)
-    return _admit("sample" if path == sample_path() else path.resolve().as_posix(), ins, raw.events, repair, ref, tf, raw.zero_bars, path.name, raw)
+    where = "sample" if path == sample_path() else path.resolve().as_posix() + (_suffix(**how) if raw.book is not None else "")
+    return _admit(where, ins, raw.events, repair, ref, tf, raw.zero_bars, path.name, raw)
 
 def _admit(spec, ins, ev, repair, ref=None, tf=0, zero_bars=None, what="tape", raw=None):
     if int(ev["row"].max()) >= len(ins) or int(ev["row"].min()) < 0:
@@ -553,7 +571,7 @@ def merge_tapes(
         e["row"] = np.array(to, "i4")[e["row"]]
         parts.append(e)
     ev = np.concatenate(parts)
-    out = _admit("+".join(t.spec for t in tapes), ins, ev[np.argsort(ev["ts"], kind="stable")], repair, what="merged tape")
+    out = _admit(" + ".join(t.spec for t in tapes), ins, ev[np.argsort(ev["ts"], kind="stable")], repair, what="merged tape")
     if len(ins) == sum(len(t.instruments) for t in tapes):
         first = np.cumsum([0] + [len(t.instruments) for t in tapes])
         counted = [k for k in out.passport if k.startswith("gap_") and k != "gap_s"] + ["duplicates", "out_of_order"]
@@ -561,7 +579,7 @@ def merge_tapes(
         out.passport |= {k: sum(t.passport[k] for t in tapes) for k in counted} | dict(gaps=sorted(gaps, key=lambda g: g["from_ns"]))
     return out
 
-# %% ../../nbs/data/110_tapes.ipynb #837440b0
+# %% ../../nbs/data/110_tapes.ipynb #611d1045
 def _one_market(f):
     "Do the statistics of a Parquet file show one market in all its row groups?"
     cols = [j for j, c in enumerate(f.schema_arrow.names) if c.lower() in _MARKET]
@@ -575,14 +593,14 @@ def read_rows(
 ) -> np.ndarray:  # `event_dt`
     "Rows of a tape, reading only what is needed."
     s = str(spec)
-    if not isinstance(spec, (list, tuple)) and not s.startswith(("sim:", "lake:")) and not how.get("repair"):
+    if not isinstance(spec, (list, tuple)) and not s.startswith(("sim:", "lake:")) and " + " not in s and not how.get("repair"):
         path = sample_path() if s == "sample" else Path(s)
         if path.suffix == ".npy": return np.array(read_raw(path).events[lo:hi])
         if path.suffix == ".parquet" and path.is_file():
             import pyarrow.parquet as pq
             f = pq.ParquetFile(path)
             name = detect([_RENAME.get(c.lower(), c.lower()) for c in f.schema_arrow.names], path)
-            if name != "candles" and _one_market(f):
+            if name not in _WHOLE and _one_market(f):
                 ends = np.cumsum([f.metadata.row_group(g).num_rows for g in range(f.num_row_groups)])
                 g0, g1 = np.searchsorted(ends, lo, "right"), np.searchsorted(ends, max(hi - 1, lo), "right") + 1
                 groups = list(range(g0, min(g1, f.num_row_groups)))
