@@ -6,14 +6,14 @@
 __all__ = ['CRUMBS', 'answer', 'move_cash', 'find_order', 'end_order', 'queue_up', 'rate_of', 'fee_due', 'covered', 'rest_of',
            'execute']
 
-# %% ../../nbs/engine/506_execution.ipynb #2db7c7c9
+# %% ../../nbs/engine/506_execution.ipynb #011af272
 import numpy as np
 from ..core.cache import njit
 from ..core.money import OVERFLOW, mul_div
 from ..core.records import BUY, CASH, EXPIRED, FEE, FILL, REJECT, V
 from ..data.books import book_at, book_best
 from .latency import RESPONSE, latency_draw
-from .ledger import opening, room, trade_position
+from .ledger import opening, trade_position, usable
 from .state import BBO, DORMANT, FOREVER, GONE, LIVE, ON_ITS_WAY, TRADES
 from ..risk.fees import fee_rate, third_asset_fee, volume_30d, volume_add
 from ..risk.margin import initial_margin, notional_units
@@ -102,7 +102,7 @@ def queue_up(w, j):
         if h.match == BBO and shown > 0.0 and (best - v.px) * v.side > 0:  # behind the best: nobody shows what stands there
             v.front, v.unseen = np.inf, 1
 
-# %% ../../nbs/engine/506_execution.ipynb #3f11c9b9
+# %% ../../nbs/engine/506_execution.ipynb #00bfa031
 @njit
 def rate_of(w, row, maker, ts):
     "Rate in hundred-millionths: the instrument's, or that of the venue's schedule."
@@ -139,7 +139,7 @@ def covered(w, row, side, reduce_only, lots, notional, fee):
         return ins.short_ok != 0 or h.lots >= lots
     opened = opening(h.lots, side, lots)
     if opened == 0: return True
-    return room(w, row, side, lots, False) >= initial_margin(ins, mul_div(notional, opened, lots)) + fee
+    return usable(w, row, side, lots, False) >= initial_margin(ins, mul_div(notional, opened, lots)) + fee
 
 # %% ../../nbs/engine/506_execution.ipynb #5368d56d
 CRUMBS = 256  # free places in the queue of answers below which makers wait: every order must be able to end

@@ -6,7 +6,7 @@
 __all__ = ['venue_submit', 'venue_cancel', 'venue_amend', 'venue_transfer', 'reference', 'venue_quiet', 'venue_trade',
            'venue_bar', 'venue_book', 'venue_mark', 'venue_funding', 'venue_due', 'venue_settle', 'venue_pop']
 
-# %% ../../nbs/engine/510_venue.ipynb #d9dd66e1
+# %% ../../nbs/engine/510_venue.ipynb #2c4335a3
 import numpy as np
 from ..core.cache import njit
 from ..core.money import mul_div, to_px, to_ticks
@@ -15,7 +15,7 @@ from ..core.records import (ACK, AMEND_REJECT, AMENDED, BUY, CANCEL_REJECT, CANC
 from ..data.books import book_best, book_crossed, book_event
 from .execution import answer, end_order, execute, rate_of
 from .latency import ORDER, latency_draw
-from .ledger import opening, room
+from .ledger import opening, usable
 from .matching import match_book_trade, match_message, match_trade, take_limit, taker_ticks, trailing, walk_book
 from .state import DORMANT, FOREVER, GONE, LAST_TRADE, LIVE, ON_ITS_WAY, TRADES
 from .upkeep import guard, margin_band, pay_funding, ship, upkeep
@@ -94,7 +94,7 @@ def venue_transfer(w, frm, to, amount, base, now):
     _expect(w, w.rows[frm].ins.venue, x.at)
     return True
 
-# %% ../../nbs/engine/510_venue.ipynb #30a4c112
+# %% ../../nbs/engine/510_venue.ipynb #6aa812d8
 @njit
 def reference(w, row):
     "The middle of the book, else the last price, in ticks; 0 before there is one."
@@ -124,7 +124,7 @@ def _affordable(w, row, side, lots, px):
     if ins.kind == 0 and side == SELL and not ins.short_ok: return False
     notional = notional_units(ins, opened, px)
     fee = mul_div(notional, rate_of(w, row, False, w.k.vst.now), 100_000_000)
-    return initial_margin(ins, notional) + fee <= room(w, row, side, lots, False)
+    return initial_margin(ins, notional) + fee <= usable(w, row, side, lots, False)
 
 @njit
 def _price_of(w, row, side, typ, px):

@@ -17,7 +17,7 @@ from ..engine.session import Session
 from ..engine.setup import calibration, tape_offers
 from ..strategies.contract import load_strategy
 
-# %% ../../nbs/research/730_sensitivity.ipynb #d47da773
+# %% ../../nbs/research/730_sensitivity.ipynb #d8d5304f
 def quick_run(
     strategy,  # `Strategy`
     tape,  # `Tape`
@@ -43,10 +43,12 @@ def quick_run(
     q = np.concatenate(q)
     curve, acct, g = q["equity"] * s.cash_unit, s.world.k[0]["acct"], s.clock
     path = np.r_[start, curve]
-    return dict(total_return=s.equity / start - 1, max_drawdown=float((path / np.maximum.accumulate(path) - 1).min()), trades=closed, fills=int(g["fills"]), orders=int(g["orders"]),
-                fees=float(acct["fees"]) * s.cash_unit / start, funding=float(acct["funding"]) * s.cash_unit / start, rejected=refused, curve=dict(ts=q["ts"], equity=curve))
+    return dict(total_return=s.equity / start - 1, max_drawdown=float((path / np.maximum.accumulate(path) - 1).min()), trades=closed, fills=int(g["fills"]),
+                orders=int(g["orders"]),
+                fees=float(acct["fees"]) * s.cash_unit / start, funding=float(acct["funding"]) * s.cash_unit / start, rejected=refused, curve=dict(ts=q["ts"],
+                        equity=curve))
 
-# %% ../../nbs/research/730_sensitivity.ipynb #b1c74ff2
+# %% ../../nbs/research/730_sensitivity.ipynb #5499a586
 CASES = {
     "as assumed": {},
     "latency x 2": {"venue.latency_factor": 2.},
@@ -96,5 +98,6 @@ def sensitivity(
             rows.append(dict(case=case, changed=changed, note=str(e)))
             continue
         if base is None: base = r["total_return"]
-        rows.append(dict(case=case, changed=changed, **{k: v for k, v in r.items() if k != "curve"}, lost=base - r["total_return"], note="", seconds=time.perf_counter() - t))
+        rows.append(dict(case=case, changed=changed, **{k: v for k, v in r.items() if k != "curve"}, lost=base - r["total_return"], note="",
+                         seconds=time.perf_counter() - t))
     return rows
