@@ -21,7 +21,7 @@ from .state import DORMANT, FOREVER, GONE, LAST_TRADE, LIVE, ON_ITS_WAY, TRADES
 from .upkeep import guard, margin_band, pay_funding, ship, upkeep
 from ..risk.margin import initial_margin, notional_units
 
-# %% ../../nbs/engine/510_venue.ipynb #be9b934b
+# %% ../../nbs/engine/510_venue.ipynb #fcc49032
 _POST, _GTD, _COLLAR, _LOTS, _SMALL, _BIG, _RATE, _MANY, _COVER, _SELF, _PARENT, _UNKNOWN, _LATE = (
     V["post_only"], V["gtd"], V["price_collar"], V["lot_size"], V["min_notional"], V["max_notional"], V["rate_limit"], V["max_orders"], V["insufficient"],
     V["self_trade"], V["parent"], V["unknown_order"], V["too_late"])
@@ -54,7 +54,8 @@ def venue_submit(w, o, now):
         return
     v = w.k.vord[k]
     w.k.vst.n_live += 1
-    v.id, v.row, v.side, v.type, v.reduce_only, v.tif, v.post_only, v.group, v.parent = o.id, o.row, o.side, o.type, o.reduce_only, o.tif, o.post_only, o.group, o.parent
+    v.id, v.row, v.side, v.type, v.reduce_only, v.tif, v.post_only = o.id, o.row, o.side, o.type, o.reduce_only, o.tif, o.post_only
+    v.group, v.parent = o.group, o.parent
     v.asked, v.filled, v.qty, v.px = o.qty, 0, 0 if o.parent else o.qty, o.px
     v.stop, v.trail, v.peak = to_px(o.stop, ins.tick, ins.ticks_per_px), o.trail_ppm * 1e-6, 0.0
     v.cancel_at, v.amend_at, v.expire_at = FOREVER, FOREVER, o.good_till if o.tif == GTD else np.int64(FOREVER)
