@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['assumptions']
 
-# %% ../../nbs/engine/557_assumptions.ipynb #0fd7dbd8
+# %% ../../nbs/engine/557_assumptions.ipynb #171f11c7
 import numpy as np
 
+from ..core.records import FUNDING
 from .latency import LEGS, describe_latency
 from .queue import QUEUE_WORDS
 from .state import LAST_TRADE, MAX_ORDERS, MAX_QUEUE, answer_dt, vorder_dt
@@ -40,7 +41,7 @@ def _waiting(offer, c):
     touch = f"at its price after {c['queue_trades']:g} mean trades have passed" if c["queue_trades"] else "a touch fills nothing; no queue position"
     return f"fills when traded through, at most the size of that trade, shared among our orders by price and time; {touch}"
 
-# %% ../../nbs/engine/557_assumptions.ipynb #e7442a62
+# %% ../../nbs/engine/557_assumptions.ipynb #69eb7ecd
 def assumptions(
     s,  # `Settings` of the run
     session,  # `Session`: the arrays that the venue reads
@@ -61,7 +62,7 @@ def assumptions(
         ("market impact", *_impact(session, each, notes)),
         ("latency", "yes", _latency(k, names)),
         ("fees", "yes", _fees(v, k, ins, each)),
-        ("rounding", "yes", each(lambda n, i: f"tick {i.tick}, lot {i.lot}") + f"; sizes down, prices against us, cash in units of {session.instruments[0].cash_unit}"),
+        ("rounding", "yes", each(lambda n, i: f"tick {i.tick}, lot {i.lot}, cash in units of {i.cash_unit}") + "; sizes down, prices against us"),
         ("filters", "yes", _filters(v, ins, each)),
         ("margin and liquidation", *_margin(ins, each)),
         ("funding", *_funding(session, tape)),
@@ -110,20 +111,21 @@ def _margin(ins, each):
     def one(n, i):
         x = ins[n]
         if not x["kind"]: return "paid in full"
-        return (f"{1e8 / x['margin_e8']:.4g}x {'isolated' if x['isolated'] else 'cross'}, maintenance from {x['tier_mmr_e8'][0] / 1e6:g} % in {x['n_tiers']} tier(s), "
-                f"liquidation fee {x['liq_e8'] / 1e6:g} %")
+        return (f"{1e8 / x['margin_e8']:.4g}x {'isolated' if x['isolated'] else 'cross'}, maintenance from {x['tier_mmr_e8'][0] / 1e6:g} % "
+                f"in {x['n_tiers']} tier(s), liquidation fee {x['liq_e8'] / 1e6:g} %")
     return "yes", each(one) + "; a liquidation closes the whole position at the market; auto-deleveraging is not modelled"
 
 def _carry(ins, each):
     if not (ins["borrow_e12"].any() or ins["swap_long_mt"].any() or ins["swap_short_mt"].any()): return "no", "not charged"
-    return "yes", each(lambda n, i: f"{i.borrow_day} a day on what is borrowed, swap {i.swap_long} long and {i.swap_short} short, ticks a lot at {i.rollover or '-'}")
+    swap = lambda i: f"swap {i.swap_long} long and {i.swap_short} short, ticks a lot at {i.rollover or '-'}"
+    return "yes", each(lambda n, i: f"{i.borrow_day} a day on what is borrowed, {swap(i)}")
 
 def _limits(r):
     return (f"one order at most {r.max_order_frac:g} of equity, a position {r.max_position_frac:g}, {r.max_open_orders} open orders, "
             f"{r.max_orders_per_minute} orders a minute, no entry on data older than {r.stale_after_s:g} s")
 
 def _memory(session, book):
-    words = f"at most {MAX_ORDERS} orders at the venues, {vorder_dt.itemsize} bytes each, and {MAX_QUEUE} answers of {answer_dt.itemsize} bytes on their way"
+    words = f"at most {MAX_ORDERS} orders at the venues, {vorder_dt.itemsize} bytes each, and {MAX_QUEUE} answers of {answer_dt.itemsize} bytes"
     if not book: return words
     return f"{words}; books of {session.settings.venue.book_levels} levels a side, {session.world.rows.dtype['book'].itemsize:,} bytes"
 
@@ -147,5 +149,5 @@ def _funding(session, tape):
 
 def _mark(session, j):
     w, (venue, asset) = session.world.k[0]["wal"][j], session.wallets[j]
-    rate = f"at the last price of {session.instruments[int(w['row'])].symbol}" if w["row"] >= 0 else f"at {w['num'] / w['den'] * session.cash_unit / w['unit']:g}, fixed"
-    return f"{asset} at {venue} {rate}"
+    if w["row"] >= 0: return f"{asset} at {venue} at the last price of {session.instruments[int(w['row'])].symbol}"
+    return f"{asset} at {venue} at {w['num'] / w['den'] * session.cash_unit / w['unit']:g}, fixed"
