@@ -1,9 +1,8 @@
 "The simulated venue, order type by order type on tapes small enough to read, through the real driver."
 import numpy as np, pytest
 
-from algo_kit.core.records import ACK, BUY, CANCELED, CMD_CANCEL_ALL, CMD_FLATTEN, EXPIRED, FILL, REJECT, SELL, SIGNAL
-from market import LEAVE, MS, T0, Ask, bar, books, buy, command, perp, play, quiet, sell, session, spot, stop_asking, trade
-from twin import Twin
+from algo_kit.core.records import ACK, BUY, CANCELED, CASH, CMD_CANCEL_ALL, CMD_FLATTEN, EXPIRED, FILL, REJECT, SELL, SIGNAL
+from market import LEAVE, MS, T0, Ask, bar, books, buy, command, perp, play, quiet, reserved, sell, session, spot, stop_asking, trade
 
 HELD = [trade(0, 100.), buy(1, qty=1.), trade(2, 100.)]  # 1.00 bought at 100
 
@@ -13,7 +12,7 @@ def heard(p): return {k: int(n) for k, n in enumerate(p.s.world.rows[0]["st"]["h
 def test_a_market_order_takes_the_next_trade():
     p = play([trade(0, 100.), buy(1, qty=1.5), trade(2, 101.), trade(3, 90.)])
     assert p.fills == [(2, 150, 101., "taker")]
-    assert heard(p) == {ACK: 1, FILL: 1}
+    assert heard(p) == {ACK: 1, CASH: 1, FILL: 1} and p.ven["kind"].tolist() == [ACK, CASH, FILL]  # the fee is told before the fill
 
 def test_or_the_last_one_before_it():
     p = play([trade(0, 100.), buy(1, qty=1.5), trade(2, 101.)], venue__market_fill="last_trade")
@@ -99,7 +98,7 @@ def test_partly_filled_then_cancelled():
     "OR-8: exactly the filled part is booked, the rest is released."
     p = play([trade(0, 100.), buy(1, "limit", qty=1., px=99.), trade(2, 100.), trade(3, 98., qty=.37), stop_asking(4), trade(5, 90.)])
     assert p.fills == [(3, 37, 99., "maker")] and heard(p)[CANCELED] == 1
-    assert quiet(p) and p.k["acct"]["reserved"] == 0 and p.s.world.rows[0]["pos"]["buying"] == 0
+    assert quiet(p) and reserved(p) == 0 and p.s.world.rows[0]["pos"]["buying"] == 0
 
 # stops
 def test_a_stop_fills_at_the_trade_that_hit_it():
@@ -186,7 +185,7 @@ def test_cash_that_does_not_last_until_the_fill():
     "The gate sees 100, the fill costs 120: the venue rejects, nothing is booked, what was reserved is free again."
     p = play([trade(0, 100.), buy(1, qty=9.), trade(2, 120.), buy(3, qty=1.), trade(4, 120.)], cash=1000)
     assert [f[:2] for f in p.fills] == [(4, 100)] and heard(p)[REJECT] == 1
-    assert p.k["acct"]["reserved"] == 0 and books(p)
+    assert reserved(p) == 0 and books(p)
 
 def test_spot_cannot_be_sold_short_at_the_venue():
     "The gate holds it back; an exit in flight makes it the venue's to refuse."
@@ -255,89 +254,3 @@ def test_leaving_withdraws_the_stop():
     s = HELD + [sell(3, "trail", trail_ppm=50_000, reduce_only=1), trade(4, 100.), Ask(5, wish=LEAVE), trade(6, 80.)]
     p = play(s)
     assert [f[1] for f in p.fills] == [100, -100] and quiet(p) and heard(p)[CANCELED] == 1
-
-# the twin
-def random_wish(rng, t, row, px, ids):
-    "An order of any kind, a cancel of a recent one, or leaving."
-    u, side = rng.random(), int(rng.choice([1, -1]))
-    w = dict(qty=0., frac=0., px=0., stop=0., trail_ppm=0, reduce_only=int(rng.random() < .35))
-    if u < .12: return Ask(t, row=row, wish=LEAVE, **w)
-    if u < .27: return stop_asking(t, int(max(ids - rng.integers(0, 6), 0)), row)
-    typ, v, away = str(rng.choice(["market", "limit", "stop", "trail"])), rng.random(), float(rng.choice([-2e-2, -3e-3, -1e-3, 0., 1e-3, 3e-3]))
-    if v < .5 or w["reduce_only"] and v < .7: w["qty"] = float(rng.choice([.5, 3.21, 17.777, .009, 120., 900.]))
-    elif not w["reduce_only"]: w["frac"] = float(rng.choice([.0123, .1117, .3331, .7]))
-    if typ == "limit": w["px"] = round(px * (1 + side * away), 1)
-    if typ == "stop": w["stop"] = round(px * (1 - side * away), 1)
-    if typ == "trail": w["trail_ppm"] = int(rng.choice([1_000, 5_000, 10_000, 31_415]))
-    return Ask(t, side, typ, row, **w)
-
-MOVES = dict(a=[0., 0., 1e-3, -1e-3, 3e-3, -3e-3, 2e-2, -2e-2], p=[.2, .1, .25, .25, .09, .09, .01, .01])
-
-def random_trades(seed, n=3000):
-    "Two instruments that wander on and off their grids, and orders of every kind; times tie, sizes are round and not."
-    rng = np.random.default_rng(seed)
-    px, t, ids, script = [100., 40.], 0., 0, []
-    for _ in range(n):
-        t += rng.choice([0., 0., .3, 1., 7., 60.])
-        row = int(rng.random() < .3)
-        px[row] = round(max(px[row] * (1 + rng.choice(**MOVES)), 1.), 1)
-        at = px[row] + (.03 if rng.random() < .1 else 0.)
-        script.append(trade(t, at, float(rng.choice([.01, .29, 1.37, 12., .004])), int(rng.choice([1, -1])), row))
-        if rng.random() < .2:
-            script.append(random_wish(rng, t, row, px[row], ids))
-            ids += script[-1].r["wish"] != LEAVE and script[-1].r["side"] != 0
-    return script
-
-def random_bars(seed, n=1500):
-    "One instrument in bars of a minute, with gaps between close and open and shadows of every length."
-    rng = np.random.default_rng(seed)
-    c, ids, script = 100., 0, []
-    for k in range(1, n + 1):
-        o = round(c * (1 + rng.choice([0., 0., 0., 5e-3, -5e-3])), 1)
-        c = round(max(o * (1 + rng.choice(**MOVES)), 1.), 1)
-        h, l = round(max(o, c) * (1 + rng.choice([0., 1e-3, 1e-2])), 1), round(min(o, c) * (1 - rng.choice([0., 1e-3, 1e-2])), 1)
-        script.append(bar(60_000 * k, o, max(h, o, c), min(l, o, c), c, float(rng.choice([.01, 3., 50.]))))
-        if rng.random() < .4:
-            script.append(random_wish(rng, 60_000 * k + float(rng.choice([0., 1., 30_000.])), 0, c, ids))
-            ids += script[-1].r["wish"] != LEAVE and script[-1].r["side"] != 0
-    return script
-
-VENUES = {
-    "at once": (0, 0, 0, 0, "next_trade"), "late": (20, 50, 50, 1, "next_trade"), "very late": (3, 700, 211, 7, "next_trade"),
-    "last trade": (0, 0, 0, 0, "last_trade"), "last trade, late": (20, 50, 33, 2, "last_trade"), "answers first": (5, 1, 0, 0, "next_trade"),
-}
-
-@pytest.mark.parametrize("seed, venue, script", [(s, v, f) for s, f in ((0, random_trades), (1, random_trades), (2, random_bars)) for v in VENUES])
-def test_agrees_with_the_obvious_venue(seed, venue, script):
-    "Gate by gate, fill by fill, cash unit by cash unit."
-    feed, order, response, bps, fill = VENUES[venue]
-    maker = "-0.0001" if seed else "0.001"  # a rebate is a negative fee
-    ins = [spot(maker=maker, min_notional="5"), perp(maker=maker, lot="0.1", multiplier="0.5")]
-    limits = dict(risk__max_order_frac=.6, risk__max_position_frac=.8)
-    late = dict(venue__feed_latency_ms=feed, venue__order_latency_ms=order, venue__response_latency_ms=response)
-    s = session(ins, 100_000, venue__slippage_bps=bps, venue__market_fill=fill, **late, **limits)
-    script = script(seed * 100 + len(venue))
-    p = play(script, s, chunk=701)
-    t = Twin(ins, 100_000, feed * MS, order * MS, response * MS, bps, fill == "last_trade", ".6", ".8")
-    for x in script:
-        if isinstance(x, Ask):
-            t.arrives(T0 + round(x.ms * MS))
-            if x.r["wish"] == LEAVE: t.leave(x.row)
-            elif x.r["wish"] == 1: t.place(x.row, x.r)
-            else: t.cancel(x.row, x.r["order"])
-        elif len(x) == 2: t.bar(0, int(x["ts"][0]), x["px"][0], x["qty"][0], x["spare"][0], x["px"][1], x["qty"][1])
-        else: t.trade(int(x["row"][0]), int(x["ts"][0]), x["px"][0], x["qty"][0], int(x["side"][0]))
-    t.end()
-    assert p.gates == t.gates
-    fields = "seq ts recv order trade_id row side qty px notional fee realised lots_after cash_after maker".split()
-    for mine, theirs in zip(p.fil, t.fills, strict=False): assert tuple(int(mine[f]) for f in fields) == theirs
-    assert len(p.fil) == len(t.fills)
-    assert len(p.fil) > 60
-    r = s.world.rows
-    assert (int(p.k["acct"]["cash"]), int(p.k["vst"]["cash"]), int(p.k["vst"]["fees"])) == (t.cash, t.vcash, t.vfees)
-    for a, b in zip(r, t.rows, strict=True):
-        assert (int(a["pos"]["lots"]), int(a["pos"]["cost"]), int(a["pos"]["realised"]), int(a["pos"]["fees"])) == (b.lots, b.cost, b.realised, b.fees)
-        assert (int(a["pos"]["buying"]), int(a["pos"]["selling"])) == tuple(t.open_in(t.rows.index(b), d) for d in (1, -1))
-    assert p.k["acct"]["reserved"] == sum(o.reserved for o in t.mine.values())
-    assert sorted(int(o["id"]) for o in p.k["ords"] if o["state"]) == sorted(t.mine) == sorted(o.id for o in t.live)
-    assert books(p) and len(set(p.gates)) > 4

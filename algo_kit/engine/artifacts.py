@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TRADE_COLUMNS', 'Table', 'fills_table', 'decisions_table', 'orders_table', 'trades_table', 'equity_table',
-           'marks_table', 'gates_json', 'assumptions']
+           'marks_table', 'gates_json']
 
 # %% ../../nbs/engine/555_artifacts.ipynb #d666674e
 import numpy as np
@@ -117,38 +117,3 @@ def gates_json(t: Table, gates: tuple) -> dict:
             if c["verdict"]: out.append(dict(symbol=sym, gate=g, passed=int(c["passed"]), refused=int(c["refused"]), last_value=float(c["value"]),
                                              last_threshold=float(c["threshold"]), last_verdict="pass" if c["verdict"] > 0 else "refuse"))
     return dict(names={g: ("engine" if i < N_ENGINE_GATES else "strategy") for i, g in enumerate(gates)}, gates=out)
-
-# %% ../../nbs/engine/555_artifacts.ipynb #3f59e612
-def assumptions(
-    s,  # `Settings` of the run
-    instruments: list,  # Its `Instrument`s
-    kind: str,  # trades or candles
-    durability: str,  # journal.sync
-) -> list[dict]:  # topic, modelled (yes, partly, no), how
-    "The assumptions page."
-    v, r = s.venue, s.risk
-    bps = lambda ours, theirs: ours if ours is not None else float(theirs) * 1e4
-    fees = "; ".join(f"{i.symbol}: maker {bps(v.maker_bps, i.maker):g} bps, taker {bps(v.taker_bps, i.taker):g} bps" for i in instruments)
-    lots = "; ".join(f"{i.symbol}: tick {i.tick}, lot {i.lot}, minimum notional {i.min_notional or 0}" for i in instruments)
-    fill = "the first trade after arrival" if v.market_fill == "next_trade" else "the last trade before arrival"
-    if kind == "candles": fill = "the open of the bar in which it arrives" if v.market_fill == "next_trade" else "the close of the bar before arrival"
-    stops = f"triggered by a trade at or beyond the stop, filled at that trade {v.slippage_bps:g} bps worse"
-    if kind == "candles": stops = "inside a bar the stop is tried before the new extreme moves it; a gap fills at the open"
-    limits = (f"one order at most {r.max_order_frac:g} of equity, a position {r.max_position_frac:g}, {r.max_open_orders} open orders, "
-              f"{r.max_orders_per_minute} orders a minute, no entry on data older than {r.stale_after_s:g} s")
-    sync = dict(always="every journal frame is synced", group=f"journal written before anything acts on it, synced every {s.journal.sync_ms:g} ms",
-                never="journal written, never synced: a power cut may lose the end")
-    rows = [
-        ("market orders", "yes", f"filled whole at {fill}, {v.slippage_bps:g} bps worse; size is not limited by what traded"),
-        ("limit orders", "partly", "fill only when traded through, at most the size of that trade; a touch fills nothing; no queue position"),
-        ("stops and trailing stops", "yes", stops),
-        ("order book", "no", "the tape has none: no depth, no spread beyond the slippage above"),
-        ("market impact", "no", "our orders do not move the price and take nothing from others"),
-        ("latency", "yes", f"constant: feed {v.feed_latency_ms:g} ms, order {v.order_latency_ms:g} ms, answer {v.response_latency_ms:g} ms"),
-        ("fees", "yes", fees), ("rounding", "yes", f"{lots}; sizes down, fill prices against us, cash in whole units of {instruments[0].cash_unit}"),
-        ("funding, borrowing, interest", "no", "not charged"), ("margin and liquidation", "no", "positions are paid in full; spot cannot be sold short"),
-        ("order limits", "yes", limits),
-        ("venue outages", "partly", "the tape's own gaps only: nothing fills while nothing trades; no rejects beyond balance, no rate limits of the venue"),
-        ("durability", "yes", sync[durability]),
-    ]
-    return [dict(topic=a, modelled=b, how=c) for a, b, c in rows]

@@ -18,7 +18,7 @@ from .journal import END, scan
 from .session import NEVER, Session, Walk, restore
 from ..strategies.contract import load_strategy
 
-# %% ../../nbs/engine/570_replay.ipynb #91cfefa8
+# %% ../../nbs/engine/570_replay.ipynb #6072f90f
 def _settings_of(m):
     from algo_kit.core.settings import load_settings
     return load_settings({k: v for k, v in m["settings"].items() if not k.startswith(("paths.", "log."))})
@@ -40,7 +40,7 @@ def open_session(
     if not m.get("settings"): raise DataError(f"run {r.run} has no settings in its manifest", key="settings", hint="it ended before it began: run it again")
     s = _settings_of(m)
     st = load_strategy(m["strategy_source"])
-    return r, m, Session(st, st.check(m["params"]), [instrument_from(i) for i in m["instruments"]], s, ledger=ledger, sim=sim), s
+    return r, m, Session(st, st.check(m["params"]), [instrument_from(i) for i in m["instruments"]], s, ledger=ledger, sim=sim, **m.get("market", {})), s
 
 class _Rows:
     "Rows of a run's tape, checked against the hash in the manifest when opened whole."

@@ -8,16 +8,17 @@ __all__ = ['FOREVER', 'NEXT_TRADE', 'LAST_TRADE', 'TRADES', 'BBO', 'BOOK', 'MAX_
            'vorder_dt', 'vstate_dt', 'vposition_dt', 'vwallet_dt', 'venue_dt', 'transit_dt', 'answer_dt', 'tally_dt',
            'run_dt', 'box_dt', 'World', 'OUTPUTS', 'row_dtype', 'new_world', 'take', 'state_hash', 'pack', 'unpack']
 
-# %% ../../nbs/engine/500_state.ipynb #8c6d7566
+# %% ../../nbs/engine/500_state.ipynb #34969823
 import hashlib
 from collections import namedtuple
 
 import numpy as np
 
 from ..core.errors import ConfigError, DataError, JournalError
-from ..core.records import (TIMEFRAMES, account_dt, candle_dt, change_dt, decision_dt, equity_dt, event_dt, fill_dt, instrument_dt, mark_dt, order_dt,
+from ..core.records import (N_TIERS, TIMEFRAMES, account_dt, candle_dt, change_dt, decision_dt, equity_dt, event_dt, fill_dt, instrument_dt, mark_dt, order_dt,
                                    position_dt, request_dt, verdict_dt, wallet_dt)
 from ..data.books import book_dt
+from ..risk.fees import fee_tier_dt, volume_dt
 from ..data.candles import candle_state_dt
 from ..strategies.contract import MAX_REQUESTS, Strategy, io_dt, signal_state_dt
 
@@ -40,7 +41,7 @@ clock_dt = np.dtype([
     ("decisions", "i8"), ("orders", "i8"), ("fills", "i8"), ("started", "i8"), ("error", "i8"), ("asked", "i8"), ("sampled", "i8"),
 ], align=True)
 
-# %% ../../nbs/engine/500_state.ipynb #b7594260
+# %% ../../nbs/engine/500_state.ipynb #a7a3e235
 ON_ITS_WAY, LIVE, DORMANT, GONE = 0, 1, 2, 3
 vorder_dt = np.dtype([
     ("id", "i8"), ("n", "i8"), ("seen", "i8"), ("arrive", "i8"), ("cancel_at", "i8"), ("amend_at", "i8"), ("expire_at", "i8"),
@@ -60,8 +61,8 @@ vposition_dt = np.dtype([
 vwallet_dt = np.dtype([("balance", "i8"), ("called", "i8"), ("transfer_fee", "i8")], align=True)
 venue_dt = np.dtype([
     ("lat", "f8", (3, LATENCY_POINTS)), ("feed_max", "i8"), ("sent", "i8"), ("answered", "i8"), ("last_arrive", "i8"), ("last_answer", "i8"),
-    ("next_act", "i8"), ("next_hour", "i8"), ("next_roll", "i8"), ("next_funding", "i8"), ("rate_at", "i8"), ("day", "i8"),
-    ("volume", "i8", (30,)), ("tier_volume", "i8", (8,)), ("tier_maker_e8", "i8", (8,)), ("tier_taker_e8", "i8", (8,)), ("discount_e8", "i8"),
+    ("next_act", "i8"), ("next_hour", "i8"), ("next_roll", "i8"), ("next_funding", "i8"), ("rate_at", "i8"),
+    ("volume", volume_dt), ("tiers", fee_tier_dt, (N_TIERS,)), ("discount_e8", "i8"),
     ("rate", "i4"), ("max_rate", "i4"), ("stp", "i4"), ("n_tiers", "i4"),
 ], align=True)
 transit_dt = np.dtype([("at", "i8"), ("arrive", "i8"), ("amount", "i8"), ("fee", "i8"), ("cost", "i8"), ("frm", "i4"), ("to", "i4"), ("base", "i4"),

@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['run', 'drain', 'equity', 'cash', 'sample']
 
-# %% ../../nbs/engine/520_step.ipynb #00e630fd
+# %% ../../nbs/engine/520_step.ipynb #3b89b65b
 import numpy as np
 
 from ..core.cache import njit
 from ..core.money import to_px, to_ticks
 from ..core.records import (ACK, ACTIVE, BAR, BAR_OHL, CANDLE, CMD_CANCEL_ALL, CMD_FLATTEN, CMD_GAP, CMD_HALT, CMD_REDUCE, CMD_RESUME, COMMAND, DEPTH,
-                                   
+
                                    FUNDING, HALTED, MARGIN_CALL, MARK, MOVED, QUOTE, R, REDUCING, TIMER, TRADE, BUY, SELL)
 from ..data.books import book_best, book_event
 from ..data.candles import candle_bar, candle_step

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['STAGES', 'TARGET_S', 'IDLE_S', 'WIND_S', 'RunSpec', 'prepare', 'versions', 'Trader', 'write_tables']
 
-# %% ../../nbs/engine/560_trader.ipynb #97cf740b
+# %% ../../nbs/engine/560_trader.ipynb #31fd46db
 import threading
 import time
 from contextlib import suppress
@@ -22,9 +22,11 @@ from ..core.runs import new_run, run_key
 from ..core.times import iso, wall_ns
 from ..data.feeds import EndOfFeed, SocketFeed, TapeFeed
 from ..data.tapes import open_tape
-from .artifacts import Table, assumptions, decisions_table, equity_table, fills_table, gates_json, marks_table, orders_table, trades_table
+from .artifacts import Table, decisions_table, equity_table, fills_table, gates_json, marks_table, orders_table, trades_table
+from .assumptions import assumptions
 from .journal import END, EVENTS, META, NOTE, OUT, OUT_DTYPES, Journal, pack_out, scan, unpack_out
 from .session import Recorder, Session, Walk, command, restore
+from .setup import calibration, tape_offers
 from ..strategies.contract import Strategy, load_strategy
 
 # %% ../../nbs/engine/560_trader.ipynb #81e2b888
@@ -55,7 +57,7 @@ def _feed_of(spec):
                                                                  rule="socket:HOST:PORT", hint="e.g. socket:127.0.0.1:9000")
     return host or "127.0.0.1", int(port)
 
-# %% ../../nbs/engine/560_trader.ipynb #b073dd9e
+# %% ../../nbs/engine/560_trader.ipynb #68fbc3c0
 def prepare(
     spec: RunSpec,
     settings=None,  # `Settings`; loaded with the spec's overrides when None
@@ -77,7 +79,8 @@ def prepare(
     if tape is None and spec.tape:
         more = dict(n_events=settings.sim.events, symbols=settings.sim.symbols) if spec.tape.startswith("sim:") else {}
         if spec.tape.startswith("lake:"): more["root"] = settings.paths.data
-        tape = open_tape(spec.tape, spec.venue or None, spec.symbol or None, spec.repair, **more)
+        many = [x.strip() for x in spec.tape.split(" + ")]
+        tape = open_tape(many if len(many) > 1 else spec.tape, spec.venue or None, spec.symbol or None, spec.repair, **more)
     if tape is not None: last = tape.n if not spec.for_ns else int(np.searchsorted(tape.slice(0, tape.n)["ts"], tape.first_ts + spec.for_ns))
     source = tape.hash if tape is not None else spec.feed or type(feed).__name__
     key = run_key(dict(strategy=[strategy.name, strategy.digest], params=params, settings=digest(settings), tape=[source, spec.for_ns], stage=spec.stage,
@@ -91,14 +94,15 @@ def prepare(
                      versions=versions(), durability=settings.journal.sync, data_folder=str(Path(settings.paths.data).resolve()),
                      data=[tape.describe() | dict(repair=spec.repair)] if tape is not None else [dict(source=spec.feed, kind="feed",
                              venue=t.session.instruments[0].venue, symbol=",".join(i.symbol for i in t.session.instruments))],
-                     instruments=[i.as_dict() for i in t.session.instruments], snapshot_names=list(strategy.snapshot), spec=asdict(spec))
+                     instruments=[i.as_dict() for i in t.session.instruments], snapshot_names=list(strategy.snapshot), market=t.market,
+                     spec=asdict(spec))
         if run.resumed:
             old = run.manifest
             if old.get("code_digest") not in (None, CODE_DIGEST): run.log("the kit's code changed since this run was started", "WARNING",
                                                                           was=old.get("code_digest"), now=CODE_DIGEST)
         run.update(**first)
         run.write_json("passport.json", tape.passport if tape is not None else dict(verdict="live feed", rows=0))
-        run.write_json("assumptions.json", assumptions(settings, t.session.instruments, tape.kind if tape is not None else "trades", settings.journal.sync))
+        run.write_json("assumptions.json", assumptions(settings, t.session, tape, t.notes))
         t.recover()
         return t
     except BaseException as e:
@@ -108,13 +112,19 @@ def prepare(
         run.release()
         raise
 
+def _market(tape, instruments, settings):
+    "What a session must know of its tape."
+    if tape is None: return {}, None
+    (offers, quotes_only), c = tape_offers(tape.events, len(instruments)), calibration(tape.events, instruments, settings)
+    return dict(offers=offers, quotes_only=quotes_only, impact=c["impact"], spread=c["spread"]), c
+
 def versions() -> dict:
     "Versions that decide results."
     import platform
     from importlib.metadata import version
     return dict(python=platform.python_version()) | {p: version(p) for p in ("algo_kit", "numpy", "numba", "pyarrow", "duckdb")}
 
-# %% ../../nbs/engine/560_trader.ipynb #f5d60b51
+# %% ../../nbs/engine/560_trader.ipynb #809a3f9b
 TARGET_S, IDLE_S, WIND_S = 0.02, 0.2, 5.
 
 class Trader:
@@ -129,7 +139,8 @@ class Trader:
             start, epoch = self._where()
             self.feed = SocketFeed(host, port, start_seq=start, epoch=epoch)
         self.instruments = tape.instruments if tape is not None else self.feed.instruments
-        self.session = Session(strategy, params, self.instruments, settings)
+        self.market, self.notes = _market(tape, self.instruments, settings)
+        self.session = Session(strategy, params, self.instruments, settings, **self.market)
         self._status, self.piece, self._looked, self._winding, self._reduced = "prepared", min(4096, settings.run.chunk_events), 0., 0., False
 
     def _where(self):
