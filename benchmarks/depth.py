@@ -3,9 +3,10 @@
 The book is the Binance BTCUSDT perpetual of `../shared/data` (466,576 rows in 345 s: level changes and trades), sent `times` one after the other; the orders
 are those of `tests/data/hftbacktest_usdm_btc.json.gz`, in each round anew, queue model power 3, 5 ms to the exchange and back. Processor time of the replay
 alone, one core, best of three. hftbacktest keeps two books, the exchange's and the strategy's; it is measured waking the strategy at each message, and
-sleeping between its orders.
+sleeping between its orders. The kit wakes the strategy at each message; it does margin, wallets, order gates, decisions and an equity sample a minute beside
+the matching. `tests/test_hftbacktest.py` holds the fills of the two against each other.
 """
-import gzip, json, sys, tempfile
+import gzip, json, sys, tempfile, time
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent/"tests")]
 from capture import RAW, capture  # noqa: E402
 from peers import Absent, python_of, sh  # noqa: E402
+from replay_list import events_of, play, world  # noqa: E402
 
 def rounds(times: int):
     "Rows and order list, `times` over."
@@ -26,8 +28,19 @@ def rounds(times: int):
         todo += [o | dict(id=o["id"] + k * last, t_ns=o["t_ns"] + k * span, cancel_ns=o["cancel_ns"] and o["cancel_ns"] + k * span) for o in orders]
     return many, job | dict(orders=todo, answers={})
 
-def measure(times: int = 4) -> dict:
-    rows, job = rounds(times)
+def kit(rows, job) -> dict:
+    "The same in the kit."
+    ev, todo, _, s = events_of(rows, job, HERE/"listed.py")
+    best, fills = 1e9, 0
+    for n in (20_000, len(ev), len(ev), len(ev)):
+        w = world(job, s, todo, "power", 3.)
+        clock = time.process_time()
+        out = play(w, s, ev[:n])
+        clock = time.process_time() - clock
+        if n == len(ev): best, fills = min(best, clock), len(out["fil"])
+    return dict(seconds=best, fills=fills, rate=len(rows) / best / 1e6)
+
+def measure(rows, job) -> dict:
     with tempfile.TemporaryDirectory() as d:
         np.save(f"{d}/rows.npy", rows)
         Path(f"{d}/job.json").write_text(json.dumps(job))
@@ -36,8 +49,8 @@ def measure(times: int = 4) -> dict:
 
 if __name__ == "__main__":
     if not RAW.is_dir(): raise SystemExit("needs the raw captures in ../shared/data")
-    got = measure(int((sys.argv[1:] or [4])[0]))
-    if "absent" in got: raise SystemExit(got["absent"])
-    print(f"{got['rows']:,} rows, {got['orders']:,} orders")
-    for k, v in got.items():
-        if isinstance(v, dict): print(f"hftbacktest, {k:40s}{v['seconds']:8.2f} s{v['rate']:8.2f} M rows/s")
+    rows, job = rounds(int((sys.argv[1:] or [4])[0]))
+    print(f"{len(rows):,} rows, {len(job['orders']):,} orders")
+    got = measure(rows, job)
+    for k, v in ({"kit": kit(rows, job)} | {f"hftbacktest, {k}": v for k, v in got.items() if k not in ("rows", "orders")}).items():
+        print(f"{k:52s}" + (f"{v['seconds']:8.2f} s{v['rate']:8.2f} M rows/s" if isinstance(v, dict) else v))
