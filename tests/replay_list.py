@@ -50,7 +50,7 @@ def world(job, s, todo, model, k, levels=8192):
     cfg = dict(max_order_frac=1e9, max_position_frac=1e9, max_open=96, max_rate=100_000, stale_ns=FOREVER, equity_ns=60 * 10**9, sim=1, feed_ns=0,
                order_ns=job["entry_ns"], resp_ns=job["response_ns"], queue=QUEUE_WORDS.index(model), queue_power=k)
     w = new_world(s, {}, records([instrument_of(job)]), 10**16, cfg, levels=levels, match=BOOK)
-    w.rows["st"]["todo"][0, :len(todo)] = todo
+    w.own["st"]["todo"][0, :len(todo)] = todo
     return w
 
 def play(w, s, ev):
