@@ -2,7 +2,7 @@
 import numpy as np, pytest
 
 from algo_kit.core.errors import KitError
-from algo_kit.core.records import BUY, CANCEL, CMD_FLATTEN, CMD_GAP, CMD_HALT, CMD_REDUCE, CMD_RESUME, PLACE, R, SELL
+from algo_kit.core.records import BUY, CANCEL, CMD_FLATTEN, CMD_GAP, CMD_HALT, CMD_REDUCE, CMD_RESUME, PLACE, REJECT, SELL, R, V
 from market import MS, T0, Ask, books, buy, command, perp, play, quiet, sell, session, spot, stop_asking, trade
 
 HELD = [trade(0, 100.), buy(1, qty=1.), trade(2, 100.)]  # 1.00 bought at 100
@@ -177,12 +177,17 @@ def test_least_notional():
 # getting out
 def test_reductions_are_never_refused_for_size_or_rate():
     s = session([spot(min_notional="50")], 1000, risk__max_order_frac=1, risk__max_orders_per_minute=1, risk__max_open_orders=1, risk__stale_after_s=1)
-    p = play([trade(0, 100.), buy(1, qty=9.), trade(2, 100.)], s, drain=False)
-    s.world.rows["ins"]["min_lots"], s.world.rows["ins"]["max_lots"] = 200, 300
+    play([trade(0, 100.), buy(1, qty=9.), trade(2, 100.)], s)
+    s.world.rows["ins"]["min_lots"], s.world.rows["ins"]["max_lots"] = 200, 400
     s.world.k["cfg"]["max_order_frac"] = s.world.k["cfg"]["max_position_frac"] = 1e-9
     out = [sell(3_600_000, "limit", qty=.01, px=150., reduce_only=1), sell(3_600_000, "stop", stop=50., reduce_only=1), sell(3_600_000, reduce_only=1)]
     p = play(out + [trade(3_600_001, 90.)], s)
-    assert p.gates == ["", "", ""] and p.s.world.rows[0]["pos"]["lots"] == 0
+    assert p.gates == ["", "", ""]
+    refusals = p.ven[p.ven["kind"] == REJECT]
+    assert refusals["spare"].tolist() == [2] and refusals["ref"].tolist() == [V["lot_size"]]  # our gates let it go, the venue has its own rules
+    assert p.fil["qty"].tolist() == [400] and p.s.world.rows[0]["pos"]["lots"] == 500  # no more at once than the venue takes
+    p = play([sell(3_600_002, reduce_only=1), trade(3_600_003, 90.), sell(3_600_004, qty=2., reduce_only=1), trade(3_600_005, 49.)], s)
+    assert p.gates == ["", ""] and p.s.world.rows[0]["pos"]["lots"] == 0 and quiet(p)
 
 # a strategy that has gone mad
 def greedy(n, **settings):

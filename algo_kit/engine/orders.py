@@ -18,7 +18,7 @@ from .venue import venue_amend, venue_cancel, venue_submit, venue_transfer
 from ..risk.margin import notional_units
 from ..strategies.contract import record_gate
 
-# %% ../../nbs/engine/514_orders.ipynb #40deda6b
+# %% ../../nbs/engine/514_orders.ipynb #2c82b7a2
 _PROTECT = (R["trailing_stop"], R["stop_loss"], R["force_exit"], R["protect"], R["liquidation"])
 KEPT = 32  # places in the table of orders that entries leave to exits
 OWN_GROUP = np.iinfo(np.int64).min  # a group named after the order itself
@@ -49,6 +49,7 @@ def _lots_wanted(w, r, equity, ticks):
     a, ins = w.rows[r.row].pos, w.rows[r.row].ins
     if r.reduce_only:
         held = -a.lots * r.side
+        if ins.max_lots > 0: held = min(held, ins.max_lots)  # the venue takes no more in one order; the rest is for the next
         return held if r.qty == 0.0 else min(to_lots(r.qty, ins.lots_per_qty), held)
     if r.qty > 0.0: return to_lots(r.qty, ins.lots_per_qty)
     wal = w.k.wal[ins.w_settle]
