@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FORMATS', 'Raw', 'to_ns', 'trade_rows', 'bar_rows', 'detect', 'read_raw', 'Tape', 'rows_hash', 'sample_path',
-           'read_candles', 'reference_beside', 'open_tape', 'merge_tapes', 'read_rows', 'save_npy']
+           'read_candles', 'reference_beside', 'open_tape', 'examine', 'merge_tapes', 'read_rows', 'save_npy']
 
 # %% ../../nbs/data/110_tapes.ipynb #a73d28cb
 import hashlib, importlib
@@ -370,7 +370,7 @@ def _npy(p):
         ins = [instrument_from(d) for d in json.loads(side.read_text())["instruments"]]
     return Raw(ev, "kit", instruments=ins)
 
-# %% ../../nbs/data/110_tapes.ipynb #8505e259
+# %% ../../nbs/data/110_tapes.ipynb #77553c68
 class Tape:
     "Sorted, examined event rows and their instruments."
     def __init__(self, spec, instruments, events, passport, kind=None):
@@ -461,7 +461,7 @@ def _asked(spec, book, recv):
     "Path and options of `PATH#bbo,recv`."
     s = str(spec)
     path, _, words = s.rpartition("#")
-    if path and not Path(s).exists() and Path(path).is_file():
+    if path and (path.startswith("lake:") or not Path(s).exists() and Path(path).is_file()):
         s = path
         for w in words.split(","): recv, book = (True, book) if w == "recv" else (recv, w)
     return s, dict(book=book, recv=recv)
@@ -471,7 +471,7 @@ def _suffix(book, recv):
     return "#" + ",".join(words) if words else ""
 
 def open_tape(
-    spec,  # PATH, `sample`, `lake:VENUE:SYMBOL[:FROM:TO]`, `sim:SEED`, a list of them or `A + B` to merge in time; of a capture also `PATH#bbo`
+    spec,  # PATH, `sample`, `lake:VENUE:SYMBOL[:FROM:TO]`, `sim:SEED`, a list of them or `A + B` to merge in time; also `PATH#bbo`, `lake:…#depth`
     venue: str | None = None,  # When the file does not say
     symbol: str | None = None,  # When the file does not say
     repair: bool = False,  # Drop identical copies and sort
@@ -493,7 +493,10 @@ def open_tape(
         return merge_tapes([open_tape(s, venue, symbol, repair, reference, book=book, recv=recv, root=root, **more) for s in spec], repair)
     s, how = _asked(spec, book, recv)
     if s.startswith("sim:"): return _sim(s, **more)
-    if s.startswith("lake:"): return importlib.import_module("algo_kit.data.lake").lake_tape(s, root=root, **more)
+    if s.startswith("lake:"):
+        t = importlib.import_module("algo_kit.data.lake").lake_tape(s, root=root, **({"kind": how["book"]} if how["book"] else {}) | more)
+        t.spec = s + _suffix(**how)
+        return t
     path = sample_path() if s == "sample" else Path(s)
     raw = read_raw(path, symbol, repair=repair, **how)
     ins = _who(raw, path, venue, symbol, **more)
@@ -507,7 +510,7 @@ def _admit(spec, ins, ev, repair, ref=None, tf=0, zero_bars=None, what="tape", r
     if int(ev["row"].max()) >= len(ins) or int(ev["row"].min()) < 0:
         raise DataError(f"{what} has rows of instrument {int(ev['row'].max())}, {len(ins)} are known", key="row", rule="0 <= row < instruments",
                         hint="name one instrument for each row")
-    p = _examine(ev, ins, ref, tf, zero_bars, raw)
+    p = examine(ev, ins, ref, tf, zero_bars, raw)
     require_sound(p, repair, what)
     if p["verdict"] == "repairable":
         ev, dropped = mend(ev)
@@ -515,12 +518,19 @@ def _admit(spec, ins, ev, repair, ref=None, tf=0, zero_bars=None, what="tape", r
     p["instruments"] = [f"{i.venue}:{i.symbol} ({i.source})" for i in ins]
     return Tape(spec, ins, ev, p)
 
-def _examine(ev, ins, ref, tf, zero_bars, raw):
+def examine(
+    ev: np.ndarray,  # Rows, `event_dt`
+    ins: list,  # Their instruments
+    ref=None, tf: int = 0, zero_bars=None,  # As of `passport`
+    raw=None,  # A capture's `Raw`: its trades in the order they came, and its counts
+    venue: str = "",  # When there are no instruments
+) -> dict:
     "A passport; of a tape with a book that of its trades, and what the book has."
+    venues = [i.venue for i in ins] or venue
     book = np.isin(ev["kind"], (QUOTE, DEPTH, MARK, FUNDING))
-    if not book.any(): return passport(ev, [i.venue for i in ins], ref, tf, zero_bars=zero_bars)
+    if not book.any(): return passport(ev, venues, ref, tf, zero_bars=zero_bars)
     trades = ev[ev["kind"] == TRADE] if raw is None or raw.trades is None else raw.trades
-    p = passport(trades if len(trades) else ev, [i.venue for i in ins], ref, tf, zero_bars=zero_bars)
+    p = passport(trades if len(trades) else ev, venues, ref, tf, zero_bars=zero_bars)
     shown = ev[book]
     level = (shown["kind"] == QUOTE) & (shown["qty"] != 0) | (shown["kind"] == DEPTH) & (shown["flags"] & F_NOLEVEL == 0) | (shown["kind"] == MARK)
     bad_px = int((level & ~((shown["px"] > 0) & (shown["px"] < np.inf))).sum())
