@@ -358,7 +358,7 @@ FILES = [(("binance_usdm_btcusdt_20240808",), "binanceusdm", "BTC/USDT:USDT", 65
 @shared
 @pytest.mark.parametrize("names, venue, symbol, diffs, differ", FILES, ids=["btc", "eth", "spot"])
 def test_a_rebuilt_book_is_the_venues_best_bid_and_ask(names, venue, symbol, diffs, differ):
-    "In two messages of spot the ticker stream was silent about an update (no ticker between the diff's last update and the one before it)."
+    "In two messages of spot the newest ticker, three and four updates older than the diff, shows a bid that the diff does not have."
     data, ins = parts(*names), records([instrument(venue, symbol)])
     raw = read_capture(data)
     assert raw.book["messages"] + raw.book["stale"] - raw.book["snapshots"] == diffs and "gaps" not in raw.book
