@@ -1004,6 +1004,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'algo_kit.engine.venue.venue_funding': ( 'engine/venue.html#venue_funding',
                                                                                 'algo_kit/engine/venue.py'),
                                        'algo_kit.engine.venue.venue_mark': ('engine/venue.html#venue_mark', 'algo_kit/engine/venue.py'),
+                                       'algo_kit.engine.venue.venue_part': ('engine/venue.html#venue_part', 'algo_kit/engine/venue.py'),
                                        'algo_kit.engine.venue.venue_pop': ('engine/venue.html#venue_pop', 'algo_kit/engine/venue.py'),
                                        'algo_kit.engine.venue.venue_quiet': ('engine/venue.html#venue_quiet', 'algo_kit/engine/venue.py'),
                                        'algo_kit.engine.venue.venue_settle': ('engine/venue.html#venue_settle', 'algo_kit/engine/venue.py'),
