@@ -98,7 +98,7 @@ def script(s, w):
             elif what == "transfer": r["wish"], r["order"], r["qty"] = TRANSFER, args[1], args[3]
             elif what == "move": r["wish"], r["order"], r["qty"], r["type"] = TRANSFER, args[0], base(args[1]), 1
             else: r["wish"], r["side"], r["type"], r["qty"] = PLACE, 1, 1, 1e-15  # nothing: a number is used up, a gate says no
-            w.rows["st"]["todo"][row][n[row]] = r
+            w.own["st"]["todo"][row][n[row]] = r
             if what == "place" and args[0].get("joined"): out[-1]["qty"] += 1
             else: event(SIGNAL, ts, row, ref=n[row], qty=1., recv=ts)
             n[row] += 1

@@ -4,18 +4,19 @@ from pathlib import Path
 import numpy as np
 
 from algo_kit.core.money import to_ticks
-from algo_kit.core.records import BUY, CANCEL, COMMAND, LIMIT, MARKET, PLACE, SELL, SIGNAL, STOP, TRADE, TRAIL, event_dt
+from algo_kit.core.records import (AMEND, BUY, CANCEL, CASH, COMMAND, FEE, FILL, LIMIT, LIQUIDATION_FEE, MARKET, PLACE, SELL, SIGNAL, STOP,
+                                   STOP_LIMIT, TAKE, TAKE_LIMIT, TRADE, TRAIL, event_dt)
 from algo_kit.core.settings import load_settings
 from algo_kit.data.instruments import Instrument
 from algo_kit.data.tapes import bar_rows
 from algo_kit.engine.session import Session
-from algo_kit.engine.venue import notional_units
+from algo_kit.risk.margin import notional_units, upnl_units
 from algo_kit.strategies.contract import load_strategy
 
 T0 = 1_600_000_000 * 10**9
 MS = 10**6
 LEAVE = 9  # `leave`, a wish of the script
-TYPES = dict(market=MARKET, limit=LIMIT, stop=STOP, trail=TRAIL)
+TYPES = dict(market=MARKET, limit=LIMIT, stop=STOP, trail=TRAIL, stop_limit=STOP_LIMIT, take=TAKE, take_limit=TAKE_LIMIT)
 QUIET = {"venue.feed_latency_ms": 0, "venue.order_latency_ms": 0, "venue.response_latency_ms": 0, "venue.slippage_bps": 0}
 WIDE = {"risk.max_order_frac": 100, "risk.max_position_frac": 100, "risk.max_open_orders": 96, "risk.max_orders_per_minute": 100_000, "risk.stale_after_s": 1e9}
 
@@ -42,10 +43,12 @@ def buy(ms, typ="market", **r): return Ask(ms, BUY, typ, **r)
 def sell(ms, typ="market", **r): return Ask(ms, SELL, typ, **r)
 def stop_asking(ms, order=0, row=0): return Ask(ms, 0, "", row, CANCEL, order=order)
 
-def session(instruments=None, cash=100_000, sim=True, **settings):
+def amend(ms, order, row=0, **r): return Ask(ms, 0, "", row, AMEND, order=order, **r)
+
+def session(instruments=None, cash=100_000, sim=True, offers="trades", **settings):
     "A session of the scripted strategy; settings as section__key."
     s = load_settings(WIDE | QUIET | {"run.cash": cash} | {k.replace("__", "."): v for k, v in settings.items()}, home=None)
-    return Session(load_strategy(f"{Path(__file__).with_name('scripted.py')}:strategy"), {}, instruments or [spot()], s, sim=sim)
+    return Session(load_strategy(f"{Path(__file__).with_name('scripted.py')}:strategy"), {}, instruments or [spot()], s, sim=sim, offers=offers)
 
 class Played:
     "What came out of a script."
@@ -63,20 +66,42 @@ class Played:
 def quiet(p):
     "Nothing open, nothing in flight, nothing reserved."
     k, pos = p.k, p.s.world.rows["pos"]
-    busy = [(k["ords"]["state"] > 0).sum(), k["vst"]["n_live"], k["vst"]["n_queue"], k["acct"]["n_open"], k["acct"]["reserved"]]
-    busy += [*pos["n_open"], *pos["n_exit"], *pos["buying"], *pos["selling"]]
+    busy = [(k["ords"]["state"] > 0).sum(), *(k["vst"][f] for f in ("n_live", "n_queue", "n_transit")), *k["wal"]["reserved"]]
+    busy += [k["acct"]["n_open"], k["acct"]["told"]]
+    busy += [x for f in ("n_open", "n_exit", "buying", "selling", "transit") for x in pos[f]]
     return not any(int(x) for x in busy)
+
+def wallet(p, j=0): return int(p.k["wal"][j]["balance"])
+def reserved(p, j=0): return int(p.k["wal"][j]["reserved"])
 
 def books(p):
     "I1: account and venue agree to the last unit, and profit, fees and what is held add up to the equity."
     k, rows = p.k, p.s.world.rows
-    a, v = k["acct"], k["vst"]
-    assert (int(a["cash"]), int(a["fees"])) == (int(v["cash"]), int(v["fees"])) and (rows["pos"]["lots"] == rows["venue"]["lots"]).all()
-    worth = [int(notional_units(r["ins"], r["pos"]["lots"], to_ticks(r["pos"]["last"], r["ins"]["ticks_per_px"], 0))) for r in rows]
-    open_ = sum(worth) - int(rows["pos"]["cost"].sum())
-    assert int(a["realised"]) - int(a["fees"]) + open_ == int(a["cash"]) + sum(worth) - int(a["start"])
-    assert (int(rows["pos"]["realised"].sum()), int(rows["pos"]["fees"].sum())) == (int(a["realised"]), int(a["fees"]))
-    assert int(p.fil["realised"].sum()) == int(a["realised"]) and int(p.fil["fee"].sum()) == int(a["fees"])
+    a, n = k["acct"], int(k["cfg"]["n_wallets"])
+    mine, theirs = k["wal"][:n], k["vwal"][:n]
+    assert (mine["num"] == mine["den"]).all() and (mine["row"] == -1).all(), "one currency, so that sums mean something"
+    assert mine["balance"].tolist() == theirs["balance"].tolist() and rows["pos"]["lots"].tolist() == rows["venue"]["lots"].tolist()
+    assert rows["pos"]["cost"].tolist() == rows["venue"]["cost"].tolist()
+    start, cash = int(mine["start"].sum()), int(mine["balance"].sum())
+    gain = profit = 0  # of what is held; and what it adds to the wallets
+    for r in rows:
+        lots, cost = int(r["pos"]["lots"]), int(r["pos"]["cost"])
+        ticks = to_ticks(r["pos"]["mark"] or r["pos"]["last"], r["ins"]["ticks_per_px"], 0)
+        held = int(notional_units(r["ins"], lots, ticks))
+        up = int(upnl_units(r["ins"], lots, cost, ticks)) if r["ins"]["kind"] else held - cost
+        gain += up
+        profit += up if r["ins"]["kind"] else held
+    assert int(a["realised"]) - int(a["fees"]) + int(a["funding"]) + gain == cash + profit - start
+    assert round(p.s.equity / p.s.cash_unit) == cash + profit
+    assert [int(rows["pos"][f].sum()) for f in ("realised", "fees", "funding")] == [int(a[f]) for f in ("realised", "fees", "funding")]
+    assert int(mine["fees"].sum()) == int(a["fees"])
+    told = [e for e in p.ven if e["kind"] == CASH]
+    paid = sum(int(r["pos"]["cost"]) for r in rows if not r["ins"]["kind"])
+    assert cash - start == sum(int(e["px"]) for e in told) + int(p.fil["realised"].sum()) - paid
+    assert int(p.fil["fee"].sum()) == -sum(int(e["px"]) for e in told if e["ref"] in (FEE, LIQUIDATION_FEE))
+    fee = dict(zip(p.fil["seq"].tolist(), p.fil["fee"].tolist(), strict=True))
+    for before, e in zip(p.ven, p.ven[1:], strict=False):  # what was charged is told first
+        if e["kind"] == FILL and fee[int(e["seq"])]: assert (before["kind"], before["spare"], int(before["px"])) == (CASH, e["spare"], -fee[int(e["seq"])])
     assert (rows["pos"]["cost"][rows["pos"]["lots"] == 0] == 0).all()
     return True
 
@@ -87,7 +112,7 @@ def play(script, s=None, drain=True, chunk=None, **settings):
         if isinstance(x, Ask):
             n = getattr(s, "asked", 0)
             s.asked = n + 1
-            for f, v in x.r.items(): s.world.rows[x.row]["st"]["todo"][n][f] = v
+            for f, v in x.r.items(): s.world.own[x.row]["st"]["todo"][n][f] = v
             e = np.zeros(1, event_dt)
             e["ts"], e["recv"], e["kind"], e["ref"], e["row"] = T0 + round(x.ms * MS), T0 + round(x.ms * MS), SIGNAL, n, x.row
             ev.append(e)

@@ -2,7 +2,7 @@
 import numpy as np, pytest
 
 from algo_kit.core.errors import KitError
-from algo_kit.core.records import BUY, CANCEL, CMD_FLATTEN, CMD_GAP, CMD_HALT, CMD_REDUCE, CMD_RESUME, PLACE, R, SELL
+from algo_kit.core.records import BUY, CANCEL, CMD_FLATTEN, CMD_GAP, CMD_HALT, CMD_REDUCE, CMD_RESUME, PLACE, REJECT, SELL, R, V
 from market import MS, T0, Ask, books, buy, command, perp, play, quiet, sell, session, spot, stop_asking, trade
 
 HELD = [trade(0, 100.), buy(1, qty=1.), trade(2, 100.)]  # 1.00 bought at 100
@@ -24,7 +24,7 @@ def both(inside, outside, gate, value, threshold, before=(), make=lambda: None, 
     assert last(p) == near(gate, value, threshold), "just outside refuses"
     d = p.dec[-1]
     assert d["qty"] == 0 and p.k["g"]["orders"] == sum(not g for g in p.gates) and p.k["g"]["decisions"] == len(p.dec)
-    led = p.s.world.rows[0]["led"][p.s.strategy.all_gates.index(gate)]
+    led = p.s.world.own[0]["led"][p.s.strategy.all_gates.index(gate)]
     assert (led["verdict"], led["value"], led["threshold"]) == (-1, d["value"], d["threshold"]) and led["refused"] == 1
     return p
 
@@ -92,8 +92,8 @@ def test_staleness():
 def test_feed_latency_counts_as_age():
     assert play([trade(0, 100.), buy(10_000, qty=1.)], risk__stale_after_s=10, venue__feed_latency_ms=500).gates == [""]
     s = session(risk__stale_after_s=.4, venue__feed_latency_ms=500)
-    s.world.rows[0]["st"]["greedy"] = 1
-    for f, v in dict(side=BUY, type=1, wish=PLACE, qty=1.).items(): s.world.rows[0]["st"]["todo"][0][f] = v
+    s.world.own[0]["st"]["greedy"] = 1
+    for f, v in dict(side=BUY, type=1, wish=PLACE, qty=1.).items(): s.world.own[0]["st"]["todo"][0][f] = v
     p = play([trade(0, 100.), trade(1000, 100.)], s)
     assert p.gates == ["stale", "stale"] and p.dec["value"].tolist() == [.5, .5]
 
@@ -177,19 +177,24 @@ def test_least_notional():
 # getting out
 def test_reductions_are_never_refused_for_size_or_rate():
     s = session([spot(min_notional="50")], 1000, risk__max_order_frac=1, risk__max_orders_per_minute=1, risk__max_open_orders=1, risk__stale_after_s=1)
-    p = play([trade(0, 100.), buy(1, qty=9.), trade(2, 100.)], s, drain=False)
-    s.world.rows["ins"]["min_lots"], s.world.rows["ins"]["max_lots"] = 200, 300
+    play([trade(0, 100.), buy(1, qty=9.), trade(2, 100.)], s)
+    s.world.rows["ins"]["min_lots"], s.world.rows["ins"]["max_lots"] = 200, 400
     s.world.k["cfg"]["max_order_frac"] = s.world.k["cfg"]["max_position_frac"] = 1e-9
     out = [sell(3_600_000, "limit", qty=.01, px=150., reduce_only=1), sell(3_600_000, "stop", stop=50., reduce_only=1), sell(3_600_000, reduce_only=1)]
     p = play(out + [trade(3_600_001, 90.)], s)
-    assert p.gates == ["", "", ""] and p.s.world.rows[0]["pos"]["lots"] == 0
+    assert p.gates == ["", "", ""]
+    refusals = p.ven[p.ven["kind"] == REJECT]
+    assert refusals["spare"].tolist() == [2] and refusals["ref"].tolist() == [V["lot_size"]]  # our gates let it go, the venue has its own rules
+    assert p.fil["qty"].tolist() == [400] and p.s.world.rows[0]["pos"]["lots"] == 500  # no more at once than the venue takes
+    p = play([sell(3_600_002, reduce_only=1), trade(3_600_003, 90.), sell(3_600_004, qty=2., reduce_only=1), trade(3_600_005, 49.)], s)
+    assert p.gates == ["", ""] and p.s.world.rows[0]["pos"]["lots"] == 0 and quiet(p)
 
 # a strategy that has gone mad
 def greedy(n, **settings):
     s = session(**settings)
-    s.world.rows[0]["st"]["greedy"] = n
+    s.world.own[0]["st"]["greedy"] = n
     for k in range(n):
-        for f, v in dict(side=BUY, type=1, wish=PLACE, qty=.01).items(): s.world.rows[0]["st"]["todo"][k][f] = v
+        for f, v in dict(side=BUY, type=1, wish=PLACE, qty=.01).items(): s.world.own[0]["st"]["todo"][k][f] = v
     return s
 
 def test_a_runaway_loop_is_bounded_by_the_rate():
@@ -210,13 +215,13 @@ def test_a_strategy_that_asks_for_too_much_at_once_is_stopped_not_half_heard():
 def test_a_storm_of_answers_finds_room():
     "Ninety orders are acknowledged at one instant and each answer asks for twenty things, with the outbox nearly full already."
     s = greedy(20, risk__max_orders_per_minute=90, venue__response_latency_ms=5000)
-    s.world.rows[0]["st"]["echo"] = 20
+    s.world.own[0]["st"]["echo"] = 20
     for k in range(20):
-        for f, v in dict(type=2, px=50., qty=.01).items(): s.world.rows[0]["st"]["todo"][k][f] = v
+        for f, v in dict(type=2, px=50., qty=.01).items(): s.world.own[0]["st"]["todo"][k][f] = v
     p = play([trade(0, 100.)] * 5 + [trade(k, 100.) for k in range(1, 761)] + [trade(6000, 100.)] * 3, s)
     assert len(p.dec) == p.k["g"]["decisions"] == (5 + 760 + 3 + 90) * 20 and (np.diff(p.dec["order"]) == 1).all()
     assert len(p.ven) == 90 and not p.fil.size and p.s.world.rows[0]["pos"]["lots"] == 0
-    assert p.s.world.rows[0]["led"]["refused"].sum() == sum(g != "" for g in p.gates)
+    assert p.s.world.own[0]["led"]["refused"].sum() == sum(g != "" for g in p.gates)
 
 # the ledger
 def test_the_ledger_counts_and_changes_nothing():
@@ -225,8 +230,8 @@ def test_the_ledger_counts_and_changes_nothing():
     script = [x for k in range(300) for x in (trade(k * 50, 100 + k % 7), buy(k * 50 + 1, qty=size()), sell(k * 50 + 2, qty=2., reduce_only=1))]
     with_, without = play(script, session(cash=20_000)), play(script, session(cash=20_000, run__ledger=False))
     for f in ("dec", "fil", "ven", "eqs"): assert getattr(with_, f).tobytes() == getattr(without, f).tobytes()
-    assert with_.s.hash == without.s.hash and not len(without.chg) and not without.s.world.rows["led"]["verdict"].any()
-    led, gates = with_.s.world.rows[0]["led"], with_.s.strategy.all_gates
+    assert with_.s.hash == without.s.hash and not len(without.chg) and not without.s.world.own["led"]["verdict"].any()
+    led, gates = with_.s.world.own[0]["led"], with_.s.strategy.all_gates
     for g, name in enumerate(gates):
         c = with_.chg[with_.chg["gate"] == g]
         assert (np.diff(c["verdict"]) != 0).all(), "only changes are written"

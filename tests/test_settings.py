@@ -67,7 +67,7 @@ def test_variables_of_ours_that_are_no_settings_pass(monkeypatch):
     ("run.cash", "", "a number"),
     ("run.seed", "-1", ">= 0"), ("run.seed", "1.5", "a whole number"), ("run.stage", "prod", "one of backtest"),
     ("run.ledger", "maybe", "true or false"),
-    ("venue.order_latency_ms", "-1", ">= 0"), ("venue.taker_bps", "x", "or empty"),
+    ("venue.order_latency_ms", "", "not empty"), ("venue.taker_bps", "x", "or empty"), ("venue.fee_factor", "-1", ">= 0"), ("venue.queue", "", "not empty"),
     ("risk.max_order_frac", "0", "> 0"), ("risk.max_open_orders", "0", ">= 1"),
     ("paths.runs", "", "not empty"), ("journal.sync", "sometimes", "always, group, never"), ("log.level", "LOUD", "DEBUG"),
 ])
@@ -76,6 +76,23 @@ def test_an_impossible_value_says_key_value_rule_and_next_move(key, value, rule)
     d = e.value.as_dict()
     assert d["key"] == key and rule in d["rule"] and d["hint"] and key in d["message"] and "pydantic" not in str(e.value)
 
+@pytest.mark.parametrize("leg", ["feed", "order", "response"])
+@pytest.mark.parametrize("value, rule", [(-1, "0 <= ms"), ("-0.001", "0 <= ms"), ("nan", "0 <= ms"), (60_001, "0 <= ms"), ("50ms", "0 <= ms"), ("soon", "one of"),
+                                         ("lognormal:80:20", "MEDIAN_MS <= P99_MS")])
+def test_an_impossible_latency_is_refused_before_the_first_event(leg, value, rule):
+    "It is a text by now, 50 or lognormal:20:80; what it means is the engine's business, and asked before anything runs."
+    from algo_kit.data.instruments import instrument
+    from algo_kit.engine.setup import engine_venues
+    with pytest.raises(ConfigError) as e: engine_venues([instrument("bitfinex", "BTC/USD")], load_settings({f"venue.{leg}_latency_ms": value}))
+    d = e.value.as_dict()
+    assert d["hint"] and (rule in (d["rule"] or "") or "choose from" in str(e.value)) and str(value) in d["message"]
+
+def test_a_latency_may_be_a_number():
+    s, t = (load_settings({"venue.order_latency_ms": x}) for x in (50, "50"))
+    assert s == t and digest(s) == digest(t) and s.venue.order_latency_ms == "50"
+    assert load_settings({"venue.order_latency_ms": 0.5}).venue.order_latency_ms == "0.5"
+    with pytest.raises(ConfigError): load_settings({"venue.order_latency_ms": True})
+
 def test_settings_do_not_change():
     s = load_settings()
     with pytest.raises(Exception, match="frozen"): s.run.cash = 1
@@ -83,7 +100,7 @@ def test_settings_do_not_change():
 
 @pytest.mark.parametrize("key", [k for k in FIELDS if describe(k)["type"] == "float"])
 def test_the_digest_covers_what_changes_results(key):
-    s, t = load_settings(), load_settings({key: 37.5})
+    s, t = load_settings(), load_settings({key: {"venue.margin_call": .375, "venue.fee_factor": 3.75}.get(key, 37.5)})
     assert (digest(s) == digest(t)) == key.startswith(("paths.", "log.", "journal.")) and digest(s) == digest(load_settings())
 
 def test_the_shipped_file_is_the_model():

@@ -1,18 +1,18 @@
 "The simulated venue, order type by order type on tapes small enough to read, through the real driver."
 import numpy as np, pytest
 
-from algo_kit.core.records import ACK, BUY, CANCELED, CMD_CANCEL_ALL, CMD_FLATTEN, EXPIRED, FILL, REJECT, SELL, SIGNAL
-from market import LEAVE, MS, T0, Ask, bar, books, buy, command, perp, play, quiet, sell, session, spot, stop_asking, trade
+from algo_kit.core.records import ACK, BUY, CANCELED, CASH, CMD_CANCEL_ALL, CMD_FLATTEN, EXPIRED, FILL, REJECT, SELL, SIGNAL
+from market import LEAVE, MS, T0, Ask, bar, books, buy, command, perp, play, quiet, reserved, sell, session, spot, stop_asking, trade
 
 HELD = [trade(0, 100.), buy(1, qty=1.), trade(2, 100.)]  # 1.00 bought at 100
 
-def heard(p): return {k: int(n) for k, n in enumerate(p.s.world.rows[0]["st"]["heard"]) if n and k >= ACK and k != SIGNAL}
+def heard(p): return {k: int(n) for k, n in enumerate(p.s.world.own[0]["st"]["heard"]) if n and k >= ACK and k != SIGNAL}
 
 # market orders
 def test_a_market_order_takes_the_next_trade():
     p = play([trade(0, 100.), buy(1, qty=1.5), trade(2, 101.), trade(3, 90.)])
     assert p.fills == [(2, 150, 101., "taker")]
-    assert heard(p) == {ACK: 1, FILL: 1}
+    assert heard(p) == {ACK: 1, CASH: 1, FILL: 1} and p.ven["kind"].tolist() == [ACK, CASH, FILL]  # the fee is told before the fill
 
 def test_or_the_last_one_before_it():
     p = play([trade(0, 100.), buy(1, qty=1.5), trade(2, 101.)], venue__market_fill="last_trade")
@@ -37,9 +37,9 @@ def test_an_order_that_arrives_with_a_trade_meets_it():
 def test_our_wish_leaves_when_we_have_seen_the_trade():
     "Seen 20 ms late, wished then, 50 ms under way, answered 30 ms later."
     s = session(venue__feed_latency_ms=20, venue__order_latency_ms=50, venue__response_latency_ms=30)
-    s.world.rows[0]["st"]["greedy"] = 1
-    s.world.rows[0]["st"]["todo"][0] = np.zeros(1, s.world.rows["st"]["todo"].dtype)[0]
-    for f, v in dict(side=BUY, type=1, wish=1, qty=1.).items(): s.world.rows[0]["st"]["todo"][0][f] = v
+    s.world.own[0]["st"]["greedy"] = 1
+    s.world.own[0]["st"]["todo"][0] = np.zeros(1, s.world.own["st"]["todo"].dtype)[0]
+    for f, v in dict(side=BUY, type=1, wish=1, qty=1.).items(): s.world.own[0]["st"]["todo"][0][f] = v
     p = play([trade(0, 100.), trade(69.9, 101.), trade(70, 102.), trade(200, 103.)], s, drain=False)
     first = p.fil[0]
     assert (int(p.dec["ts"][0]) - T0) / MS == 20
@@ -98,7 +98,7 @@ def test_partly_filled_then_cancelled():
     "OR-8: exactly the filled part is booked, the rest is released."
     p = play([trade(0, 100.), buy(1, "limit", qty=1., px=99.), trade(2, 100.), trade(3, 98., qty=.37), stop_asking(4), trade(5, 90.)])
     assert p.fills == [(3, 37, 99., "maker")] and heard(p)[CANCELED] == 1
-    assert quiet(p) and p.k["acct"]["reserved"] == 0 and p.s.world.rows[0]["pos"]["buying"] == 0
+    assert quiet(p) and reserved(p) == 0 and p.s.world.rows[0]["pos"]["buying"] == 0
 
 # stops
 def test_a_stop_fills_at_the_trade_that_hit_it():
@@ -185,7 +185,7 @@ def test_cash_that_does_not_last_until_the_fill():
     "The gate sees 100, the fill costs 120: the venue rejects, nothing is booked, what was reserved is free again."
     p = play([trade(0, 100.), buy(1, qty=9.), trade(2, 120.), buy(3, qty=1.), trade(4, 120.)], cash=1000)
     assert [f[:2] for f in p.fills] == [(4, 100)] and heard(p)[REJECT] == 1
-    assert p.k["acct"]["reserved"] == 0 and books(p)
+    assert reserved(p) == 0 and books(p)
 
 def test_spot_cannot_be_sold_short_at_the_venue():
     "The gate holds it back; an exit in flight makes it the venue's to refuse."

@@ -18,7 +18,7 @@ from pydantic_settings import BaseSettings, InitSettingsSource, SettingsConfigDi
 
 from .errors import ConfigError, nearest
 
-# %% ../../nbs/core/050_settings.ipynb #1bd2e566
+# %% ../../nbs/core/050_settings.ipynb #866ec81c
 def _f(default, unit, description, **rule): return Field(default, description=description, json_schema_extra=dict(unit=unit), **rule)
 
 class _Section(BaseModel):
@@ -47,6 +47,7 @@ class VenueSettings(_Section):
     market_fill: Literal["next_trade", "last_trade"] = _f("next_trade", "", "Price of a market order: the first trade after its arrival, or the last before it")
     maker_bps: float | None = _f(None, "bps", "Maker fee, negative for a rebate; empty: the instrument's own", ge=-100, le=1_000)
     taker_bps: float | None = _f(None, "bps", "Taker fee; empty: the instrument's own", ge=-100, le=1_000)
+    latency_factor: float = _f(1., "", "Multiplies every latency; 2 asks what is left when all is twice as slow", ge=0, le=1_000)
     fee_factor: float = _f(1., "", "Multiplies every fee; 1.5 asks what is left when they are half as high again", ge=0, le=10)
     fee_tiers: bool = _f(False, "", "Fees by the volume of the last 30 days, where the venue's schedule is shipped")
     fee_asset: str = _f("", "asset", "Pay fees in this asset where the venue gives a discount for it, as BNB")

@@ -112,7 +112,7 @@ def tier_table(
                           hint="merge the highest: the largest rate is the safe one")
     return out
 
-# %% ../../nbs/data/100_instruments.ipynb #044eee2b
+# %% ../../nbs/data/100_instruments.ipynb #44f2dee3
 _ABOVE0 = ("tick", "lot", "cash_unit", "multiplier", "leverage")
 _NOT_BELOW0 = ("min_notional", "max_notional", "min_qty", "max_qty", "collar", "spread", "liquidation_fee", "funding_hours", "borrow_day", "max_orders", "pip")
 _SIGNED = ("maker", "taker", "funding_rate", "swap_long", "swap_short")
@@ -166,7 +166,7 @@ class Instrument:
         put = lambda k, v: object.__setattr__(self, k, v)
         if self.market not in MARKETS.values(): raise unknown("market", self.market, MARKETS.values())
         (b, q), (settle, _, date) = self.symbol.split(":")[0].split("/"), self.symbol.partition(":")[2].partition("-")
-        for k, v in (("base", b), ("quote", q), ("settle", settle or q)):
+        for k, v in (("base", b), ("quote", q), ("settle", settle or (b if self.inverse else q))):
             if not getattr(self, k): put(k, v)
         if self.margin_mode not in ("cross", "isolated"): raise unknown("margin mode", self.margin_mode, ("cross", "isolated"))
         for k in _ABOVE0 + _NOT_BELOW0 + _SIGNED + ("max_leverage", "triple_day"): put(k, str(getattr(self, k)))
@@ -250,6 +250,12 @@ class Instrument:
 
     def record(self) -> np.ndarray:  # `instrument_dt`, shape (1,)
         "The facts as the compiled engine reads them."
+        try: return self._record()
+        except OverflowError:
+            raise ConfigError(f"{self.symbol}: a fact does not fit 62 bits in units of {self.cash_unit} and lots of {self.lot}", key="cash_unit",
+                              value=self.cash_unit, rule="< 2**62", hint="declare a larger cash_unit or lot") from None
+
+    def _record(self):
         r, f = np.zeros(1, instrument_dt), lambda k: float(Decimal(getattr(self, k)))
         frac = lambda k, u="0.00000001": units(getattr(self, k), u, k)
         x = lambda k: Fraction(Decimal(getattr(self, k)))
@@ -267,7 +273,7 @@ class Instrument:
         r["maker_e8"], r["taker_e8"], r["liq_e8"] = frac("maker"), frac("taker"), frac("liquidation_fee")
         r["min_notional"], r["max_notional"] = (units(getattr(self, k), self.cash_unit, k) for k in ("min_notional", "max_notional"))
         r["min_lots"] = max(1, -(-x("min_qty") // x("lot")))
-        r["max_lots"] = x("max_qty") // x("lot") if x("max_qty") else 2**62
+        r["max_lots"] = min(x("max_qty") // x("lot"), 2**62) if x("max_qty") else 2**62
         r["market"] = next(k for k, v in MARKETS.items() if v == self.market)
         r["short_ok"], r["kind"], r["isolated"] = self.short_ok, self.kind, self.margin_mode == "isolated"
         r["margin_e8"] = -(-10**8 // x("leverage"))  # rounded up: never less than was promised
@@ -299,7 +305,7 @@ def records(
     "One row per instrument."
     return np.concatenate([i.record() for i in instruments]) if instruments else np.zeros(0, instrument_dt)
 
-# %% ../../nbs/data/100_instruments.ipynb #e5d29701
+# %% ../../nbs/data/100_instruments.ipynb #1f35337e
 TABLE = PACKAGE/"data"/"instruments.csv"
 
 def _csv(path):
@@ -343,7 +349,7 @@ def instrument(
         assumed.append("market")
     if not found and row["market"] == "perp" and re.search(r"-\d{6}$", symbol): row |= dict(market="future", funding_hours="0")
     if (row | given)["market"] != "spot" and "tiers" not in row | given: assumed.append("tiers")
-    source = "; ".join(x for x in ("table" if found else "venue defaults", note if found else "", f"assumed {', '.join(assumed)}" if assumed else "") if x)
+    source = "; ".join(x for x in ("table" if found else "venue defaults", note, f"assumed {', '.join(assumed)}" if assumed else "") if x)
     return Instrument(**(row | dict(symbol=symbol, source=source) | given))
 
 # %% ../../nbs/data/100_instruments.ipynb #9642f854

@@ -4,15 +4,15 @@
 
 # %% auto #0
 __all__ = ['TRADE_COLUMNS', 'Table', 'fills_table', 'decisions_table', 'orders_table', 'trades_table', 'equity_table',
-           'marks_table', 'gates_json', 'assumptions']
+           'marks_table', 'gates_json']
 
-# %% ../../nbs/engine/555_artifacts.ipynb #d666674e
+# %% ../../nbs/engine/555_artifacts.ipynb #a87b395c
 import numpy as np
 
-from ..core.records import PLACE, REASONS, STATE_NAMES, STOP, TRAIL, TYPE_NAMES, WISH_NAMES
+from ..core.records import PLACE, REASONS, STATE_NAMES, STOP, TIF_NAMES, TRANSFER, TYPE_NAMES, WISH_NAMES
 from ..strategies.contract import N_ENGINE_GATES
 
-# %% ../../nbs/engine/555_artifacts.ipynb #590f0053
+# %% ../../nbs/engine/555_artifacts.ipynb #7f3eb056
 def _words(codes, names):
     "Codes as words; of a dict the missing ones are empty."
     return np.array([names.get(k, "") for k in range(max(names) + 1)] if isinstance(names, dict) else names, dtype=object)[codes]
@@ -27,6 +27,7 @@ class Table:
     def price(self, rows, ticks): return np.round(ticks * self.ins["tick"][rows], 12)
     def qty(self, rows, lots): return lots * self.ins["lot"][rows]
     def cash(self, a): return a * self.s.cash_unit
+    def settled(self, rows, a): return a * self.ins["cash_unit"][rows]
 
 def fills_table(t: Table, f: np.ndarray) -> dict:
     "`fill_dt` rows for people."
@@ -35,14 +36,17 @@ def fills_table(t: Table, f: np.ndarray) -> dict:
                 qty=t.qty(r, f["qty"]), price=t.price(r, f["px"]),
                 notional=t.cash(f["notional"]), fee=t.cash(f["fee"]), realised=t.cash(f["realised"]), liquidity=np.where(f["maker"] > 0, "maker",
                         "taker").astype(object), reason=_words(f["reason"], REASONS),
-                arrival_px=f["arrival_px"], position_after=t.qty(r, f["lots_after"]), cash_after=t.cash(f["cash_after"]), qty_lots=f["qty"], px_ticks=f["px"])
+                arrival_px=f["arrival_px"], position_after=t.qty(r, f["lots_after"]),
+                cash_after=t.settled(r, f["cash_after"]), qty_lots=f["qty"], px_ticks=f["px"])
 
 def decisions_table(t: Table, d: np.ndarray, gates: tuple) -> dict:
-    "`decision_dt` rows for people; `gate` is the gate that refused, empty when placed."
-    r, names = d["row"], ("",) + tuple(gates)
-    return dict(seq=d["seq"], ts=d["ts"], wish=_words(d["wish"], WISH_NAMES), symbol=t.symbol(r), side=_sides(d["side"]), type=_words(d["type"], TYPE_NAMES),
-                qty=t.qty(r, d["qty"]), price=t.price(r, d["px"]),
-                stop=t.price(r, d["stop"]), trail=d["trail_ppm"] * 1e-6, reduce_only=d["reduce_only"] > 0, order=d["order"], reason=_words(d["reason"],
+    "`decision_dt` rows for people; `gate` is the gate that refused, empty when placed. A transfer is of the settlement asset, or of type `base`."
+    r, names, sent = d["row"], ("",) + tuple(gates), d["wish"] == TRANSFER
+    typ = np.where(sent, np.where(d["type"] > 0, "base", ""), _words(d["type"], TYPE_NAMES)).astype(object)
+    return dict(seq=d["seq"], ts=d["ts"], wish=_words(d["wish"], WISH_NAMES), symbol=t.symbol(r), side=_sides(d["side"]), type=typ,
+                qty=np.where(sent & (d["type"] == 0), t.settled(r, d["qty"]), t.qty(r, d["qty"])), price=t.price(r, d["px"]),
+                stop=t.price(r, d["stop"]), trail=d["trail_ppm"] * 1e-6, reduce_only=d["reduce_only"] > 0, tif=_words(d["tif"], TIF_NAMES),
+                post_only=d["post_only"] > 0, group=d["group"], parent=d["parent"], order=d["order"], reason=_words(d["reason"],
                         REASONS), gate=_words(d["gate"], names), value=d["value"],
                 threshold=d["threshold"], strength=d["strength"], arrival_px=d["arrival_px"], signal_id=d["signal"],
                 **{f"snap_{j}": np.ascontiguousarray(d["snap"][:, j]) for j in range(4)})
@@ -56,10 +60,10 @@ def orders_table(t: Table, d: np.ndarray, f: np.ndarray, live: np.ndarray, ended
     end = [state.get(o) or ended.get(o) or "FILLED" for o in d["order"].tolist()]
     return dict(order=d["order"], seq=d["seq"], ts=d["ts"], symbol=t.symbol(r), side=_sides(d["side"]), type=_words(d["type"], TYPE_NAMES),
                 qty=t.qty(r, d["qty"]), filled=t.qty(r, got), price=t.price(r, d["px"]),
-                stop=t.price(r, d["stop"]), trail=d["trail_ppm"] * 1e-6, reduce_only=d["reduce_only"] > 0, reason=_words(d["reason"],
-                        REASONS), state=np.array(end, dtype=object))
+                stop=t.price(r, d["stop"]), trail=d["trail_ppm"] * 1e-6, reduce_only=d["reduce_only"] > 0, tif=_words(d["tif"], TIF_NAMES),
+                post_only=d["post_only"] > 0, group=d["group"], parent=d["parent"], reason=_words(d["reason"], REASONS), state=np.array(end, dtype=object))
 
-# %% ../../nbs/engine/555_artifacts.ipynb #3f1cd36b
+# %% ../../nbs/engine/555_artifacts.ipynb #a9c0af41
 TRADE_COLUMNS = ("trade signal_id strategy symbol side confidence entry_ts exit_ts entry_px exit_px qty fees gross pnl ret slippage_entry slippage_exit "
                  "exec_ms_entry exec_ms_exit holding_s entry_reason exit_reason snap_0 snap_1 snap_2 snap_3").split()
 
@@ -74,26 +78,28 @@ def trades_table(
     rows, live = [], {}
     for x in f:
         r, side, lots = int(x["row"]), int(x["side"]), int(x["qty"])
-        px, fee = float(x["px"]) * t.ins["tick"][r], float(x["fee"]) * t.s.cash_unit
+        px, fee, paid = float(x["px"]) * t.ins["tick"][r], float(x["fee"]) * t.s.cash_unit, float(x["notional"]) * t.s.cash_unit
         before = int(x["lots_after"]) - side * lots
+        if before == 0: live.pop(r, None)  # what was held has gone to another venue
         closing = min(lots, abs(before)) if before * side < 0 else 0
         for part, is_exit in ((closing, True), (lots - closing, False)):
-            if not part: continue
-            if not is_exit and r not in live: live[r] = dict(side=side, entry=[], exit=[], fees=0.)
+            if not part or (is_exit and r not in live): continue  # an exit without entry: it has come from another venue
+            if not is_exit and r not in live: live[r] = dict(side=side, entry=[], exit=[], fees=0., gross=0., paid=0.)
             live[r]["exit" if is_exit else "entry"].append((part, px, x))
             live[r]["fees"] += fee * part / lots
+            if is_exit: live[r]["gross"] += float(x["realised"]) * t.s.cash_unit
+            else: live[r]["paid"] += paid * part / lots
             if is_exit and part == abs(before): rows.append((r, live.pop(r)))
     out = {c: [] for c in TRADE_COLUMNS}
     for n, (r, k) in enumerate(rows, 1):
         avg = lambda leg: sum(q * p for q, p, _ in leg) / sum(q for q, _, _ in leg)
         a, b, qty = avg(k["entry"]), avg(k["exit"]), sum(q for q, _, _ in k["entry"]) * t.ins["lot"][r]
         first, last = k["entry"][0][2], k["exit"][-1][2]
-        we, wx = wish[int(first["order"])], wish[int(last["order"])]
-        gross = (b - a) * k["side"] * qty * t.ins["multiplier"][r]
+        we, wx = wish[int(first["order"])], wish.get(int(last["order"]))
         slip = lambda leg, side: sum(q * side * (p / f["arrival_px"] - 1) for q, p, f in leg if f["arrival_px"] > 0) / sum(q for q, _, _ in leg)
-        # a stop waits at the venue: its time counts from the trigger
-        wait = lambda f, w: (int(f["recv"]) - (int(f["ts"]) if w["type"] in (STOP, TRAIL) else int(w["ts"]))) / 1e6
-        net, paid = gross - k["fees"], a * qty * t.ins["multiplier"][r]
+        # a stop waits at the venue: its time counts from the trigger, as that of a liquidation does
+        wait = lambda f, w: (int(f["recv"]) - int(f["ts"] if w is None or w["type"] >= STOP else w["ts"])) / 1e6
+        gross, net, paid = k["gross"], k["gross"] - k["fees"], k["paid"]
         vals = (n, int(first["order"]), strategy, t.symbols[r], "long" if k["side"] > 0 else "short", float(we["strength"]), int(first["ts"]), int(last["ts"]),
                 a, b, qty, k["fees"], gross, net, net / paid, slip(k["entry"], k["side"]), slip(k["exit"], -k["side"]), wait(first, we), wait(last, wx),
                 (int(last["ts"]) - int(first["ts"])) / 1e9, REASONS[int(first["reason"])], REASONS[int(last["reason"])], *(float(v) for v in we["snap"]))
@@ -102,7 +108,7 @@ def trades_table(
     whole = {"trade", "signal_id", "entry_ts", "exit_ts"}
     return {c: np.array(v, object if c in text else "i8" if c in whole else "f8") for c, v in out.items()}
 
-# %% ../../nbs/engine/555_artifacts.ipynb #adffdc71
+# %% ../../nbs/engine/555_artifacts.ipynb #12803385
 def equity_table(t: Table, q: np.ndarray) -> dict:
     "The equity curve, quote currency."
     return dict(ts_ns=q["ts"], equity=t.cash(q["equity"]), cash=t.cash(q["cash"]), exposure=t.cash(q["exposure"]), fees=t.cash(q["fees"]))
@@ -113,42 +119,7 @@ def gates_json(t: Table, gates: tuple) -> dict:
     "Counts and last verdict of every gate, per instrument."
     out = []
     for r, sym in enumerate(t.symbols):
-        for g, c in zip(gates, t.s.world.rows["led"][r], strict=True):
+        for g, c in zip(gates, t.s.world.own["led"][r], strict=True):
             if c["verdict"]: out.append(dict(symbol=sym, gate=g, passed=int(c["passed"]), refused=int(c["refused"]), last_value=float(c["value"]),
                                              last_threshold=float(c["threshold"]), last_verdict="pass" if c["verdict"] > 0 else "refuse"))
     return dict(names={g: ("engine" if i < N_ENGINE_GATES else "strategy") for i, g in enumerate(gates)}, gates=out)
-
-# %% ../../nbs/engine/555_artifacts.ipynb #3f59e612
-def assumptions(
-    s,  # `Settings` of the run
-    instruments: list,  # Its `Instrument`s
-    kind: str,  # trades or candles
-    durability: str,  # journal.sync
-) -> list[dict]:  # topic, modelled (yes, partly, no), how
-    "The assumptions page."
-    v, r = s.venue, s.risk
-    bps = lambda ours, theirs: ours if ours is not None else float(theirs) * 1e4
-    fees = "; ".join(f"{i.symbol}: maker {bps(v.maker_bps, i.maker):g} bps, taker {bps(v.taker_bps, i.taker):g} bps" for i in instruments)
-    lots = "; ".join(f"{i.symbol}: tick {i.tick}, lot {i.lot}, minimum notional {i.min_notional or 0}" for i in instruments)
-    fill = "the first trade after arrival" if v.market_fill == "next_trade" else "the last trade before arrival"
-    if kind == "candles": fill = "the open of the bar in which it arrives" if v.market_fill == "next_trade" else "the close of the bar before arrival"
-    stops = f"triggered by a trade at or beyond the stop, filled at that trade {v.slippage_bps:g} bps worse"
-    if kind == "candles": stops = "inside a bar the stop is tried before the new extreme moves it; a gap fills at the open"
-    limits = (f"one order at most {r.max_order_frac:g} of equity, a position {r.max_position_frac:g}, {r.max_open_orders} open orders, "
-              f"{r.max_orders_per_minute} orders a minute, no entry on data older than {r.stale_after_s:g} s")
-    sync = dict(always="every journal frame is synced", group=f"journal written before anything acts on it, synced every {s.journal.sync_ms:g} ms",
-                never="journal written, never synced: a power cut may lose the end")
-    rows = [
-        ("market orders", "yes", f"filled whole at {fill}, {v.slippage_bps:g} bps worse; size is not limited by what traded"),
-        ("limit orders", "partly", "fill only when traded through, at most the size of that trade; a touch fills nothing; no queue position"),
-        ("stops and trailing stops", "yes", stops),
-        ("order book", "no", "the tape has none: no depth, no spread beyond the slippage above"),
-        ("market impact", "no", "our orders do not move the price and take nothing from others"),
-        ("latency", "yes", f"constant: feed {v.feed_latency_ms:g} ms, order {v.order_latency_ms:g} ms, answer {v.response_latency_ms:g} ms"),
-        ("fees", "yes", fees), ("rounding", "yes", f"{lots}; sizes down, fill prices against us, cash in whole units of {instruments[0].cash_unit}"),
-        ("funding, borrowing, interest", "no", "not charged"), ("margin and liquidation", "no", "positions are paid in full; spot cannot be sold short"),
-        ("order limits", "yes", limits),
-        ("venue outages", "partly", "the tape's own gaps only: nothing fills while nothing trades; no rejects beyond balance, no rate limits of the venue"),
-        ("durability", "yes", sync[durability]),
-    ]
-    return [dict(topic=a, modelled=b, how=c) for a, b, c in rows]

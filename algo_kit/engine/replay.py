@@ -18,7 +18,7 @@ from .journal import END, scan
 from .session import NEVER, Session, Walk, restore
 from ..strategies.contract import load_strategy
 
-# %% ../../nbs/engine/570_replay.ipynb #91cfefa8
+# %% ../../nbs/engine/570_replay.ipynb #6072f90f
 def _settings_of(m):
     from algo_kit.core.settings import load_settings
     return load_settings({k: v for k, v in m["settings"].items() if not k.startswith(("paths.", "log."))})
@@ -40,7 +40,7 @@ def open_session(
     if not m.get("settings"): raise DataError(f"run {r.run} has no settings in its manifest", key="settings", hint="it ended before it began: run it again")
     s = _settings_of(m)
     st = load_strategy(m["strategy_source"])
-    return r, m, Session(st, st.check(m["params"]), [instrument_from(i) for i in m["instruments"]], s, ledger=ledger, sim=sim), s
+    return r, m, Session(st, st.check(m["params"]), [instrument_from(i) for i in m["instruments"]], s, ledger=ledger, sim=sim, **m.get("market", {})), s
 
 class _Rows:
     "Rows of a run's tape, checked against the hash in the manifest when opened whole."
@@ -117,7 +117,7 @@ def replay(
     return dict(run=r.run, dir=str(r.path), events=int(g["events"]), decisions=int(g["decisions"]), orders=int(g["orders"]), fills=int(g["fills"]),
                 state_hash=s.hash, passport=r.read_json("passport.json"), differences=n, details=details)
 
-# %% ../../nbs/engine/570_replay.ipynb #58d5d1fa
+# %% ../../nbs/engine/570_replay.ipynb #6601e38e
 def why(
     run,  # Run folder, path or name
     symbol: str,  # Instrument
@@ -143,7 +143,7 @@ def why(
     gates = [dict(name=g, value=float(c["value"]), threshold=float(c["threshold"]),
                   margin=abs(float(c["value"]) - float(c["threshold"])) * (1 if c["verdict"] > 0 else -1),
                   verdict="pass" if c["verdict"] > 0 else "refuse", event=int(c["seq"]), ts_ns=int(c["ts"]))
-             for g, c in zip(s.strategy.all_gates, s.world.rows["led"][i], strict=True) if c["verdict"]]
+             for g, c in zip(s.strategy.all_gates, s.world.own["led"][i], strict=True) if c["verdict"]]
     latest = max((g["ts_ns"] for g in gates), default=0)
     refused = [g["name"] for g in gates if g["ts_ns"] == latest and g["verdict"] == "refuse"]
     verdict = ("not evaluated yet" if not gates else f"refused by {refused[-1]}" if refused else "pass")

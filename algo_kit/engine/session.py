@@ -21,7 +21,7 @@ from .setup import engine_config, engine_instruments, engine_venues, engine_wall
 from .state import BBO, BOOK, TRADES, new_world, pack, state_hash, take, unpack
 from ..strategies.contract import Strategy
 
-# %% ../../nbs/engine/550_session.ipynb #c22816b0
+# %% ../../nbs/engine/550_session.ipynb #2006f806
 ERRORS = {2: "the venue's queue of answers is full", 3: "an amount does not fit 62 bits", 4: "there are too many open orders",
               5: "a strategy asked for more than 32 things at one event", 6: "there are too many transfers under way"}
 MATCH = dict(trades=TRADES, candles=TRADES, bbo=BBO, depth=BOOK)
@@ -39,6 +39,7 @@ class Session:
         offers="trades",  # What the tape offers to match against: trades, candles, bbo or depth; one word, or one per instrument
         quotes_only=False,  # No trades on the tape: the middle of the book is the price; one for all, or one per instrument
         impact=(),  # (kind, coefficient) of each instrument's market impact; empty: none
+        spread=(),  # Ticks of each instrument's spread, None: its own; empty: all their own
     ):
         self.strategy, self.params, self.instruments, self.settings = strategy, params, list(instruments), settings
         wallets, self.wallets, of = engine_wallets(instruments, settings)
@@ -47,11 +48,14 @@ class Session:
             raise ConfigError(f"a pandas strategy takes at most 62 instruments, got {len(ins)}", key="instruments", value=len(ins), rule="<= 62",
                               hint="write it as a candle kernel")
         self.cash_unit, self.currency = float(wallets["unit"][0]), self.wallets[0][1]
-        match = [MATCH[o] for o in ([offers] * len(ins) if isinstance(offers, str) else offers)]
+        self.offers = [offers] * len(ins) if isinstance(offers, str) else list(offers)
+        match = [MATCH[o] for o in self.offers]
         self.world = new_world(strategy, params, ins, wallets, engine_config(settings) | dict(sim=int(sim)), settings.run.ledger if ledger is None else ledger,
                                engine_venues(instruments, settings), settings.venue.book_levels if BOOK in match else 1, match)
         self.world.rows["venue"]["quotes"] = quotes_only
-        for v, (kind, coef) in zip(self.world.rows["venue"], impact, strict=bool(impact)): v["impact_kind"], v["impact"] = kind, coef
+        for n, (kind, coef) in enumerate(impact): self.world.rows["venue"]["impact_kind"][n], self.world.rows["venue"]["impact"][n] = kind, coef
+        for n, ticks in enumerate(spread):
+            if ticks is not None: self.world.rows["ins"]["spread_ticks"][n] = ticks
         self.driver, self.taken = driver(strategy), 0  # `taken`: market events since the start of the run
         self._death, self._entry, self.waiting = _death(), None, np.zeros(0, event_dt)  # `waiting`: signals answered and not yet taken
 
@@ -117,7 +121,7 @@ class Session:
         self.driver.sample(*self.world)
         yield take(self.world)
 
-# %% ../../nbs/engine/550_session.ipynb #086ef740
+# %% ../../nbs/engine/550_session.ipynb #8bfebd92
 def candle_frame(c: np.ndarray):
     "Closed candles as the DataFrame a strategy sees, indexed by open time."
     import pandas as pd
@@ -128,13 +132,13 @@ def ask_signals(s: Session, rows: list) -> np.ndarray:
     "Call the strategy's function for these rows; the SIGNAL events it answers with."
     out, st, tf = [], s.strategy, TIMEFRAMES[s.strategy.timeframe]
     for i in rows:
-        r = s.world.rows[i]
+        r, win = s.world.rows[i], s.world.own[i]["win"]
         if r["pos"]["bars"] < st.window_bars: continue
-        entries, exits = st.signals(candle_frame(r["win"]), **s.params)
+        entries, exits = st.signals(candle_frame(win), **s.params)
         wish = 1 if bool(entries.iloc[-1]) else -1 if bool(exits.iloc[-1]) else 0
         if not wish: continue
         e = np.zeros(1, event_dt)
-        e[0]["ts"], e[0]["recv"], e[0]["px"], e[0]["row"], e[0]["kind"] = int(r["win"][-1]["ts"]) + tf, s.world.k[0]["io"]["now"], wish, i, SIGNAL
+        e[0]["ts"], e[0]["recv"], e[0]["px"], e[0]["row"], e[0]["kind"] = int(win[-1]["ts"]) + tf, s.world.k[0]["io"]["now"], wish, i, SIGNAL
         out.append(e)
     return np.concatenate(out) if out else np.zeros(0, event_dt)
 
