@@ -89,7 +89,8 @@ class Books:
         i, new = self.ins[row], self.opening(row, side, lots)
         if new and side == SELL and i.kind == PAID and not i.short_ok: return False
         n = i.notional(new, ticks)
-        return not new or near(F(n * i.margin_e8, E8)) + i.fee(n, maker) <= self.available(i.settle)
+        freed = self.im(row) if i.kind != PAID and new < lots else 0  # what is closed first needs no margin any more
+        return not new or near(F(n * i.margin_e8, E8)) + i.fee(n, maker) <= self.available(i.settle) + freed
 
     # what time costs
     def funding(self, row, ticks, rate_e12):
