@@ -8,10 +8,12 @@ class Charges:
     # margin
     def mark_event(self, row, ts, px):
         self.do_until(ts)
-        self.tape_mark[row] = px
+        seen, self.tape_mark[row] = self.seen.get(row), px
         self.marked(row, ts, px)
+        self.seen[row] = seen
     def marked(self, row, ts, px, check=True):
         "The row's mark moves; positions that it no longer carries are closed."
+        self.seen[row] = px
         if row in self.tape_mark: px = self.tape_mark[row]
         ticks = self.ins[row].near(px)
         self.books.marks[row] = ticks

@@ -88,9 +88,10 @@ class Books:
         "Is there enough for the part of this fill that opens?"
         i, new = self.ins[row], self.opening(row, side, lots)
         if new and side == SELL and i.kind == PAID and not i.short_ok: return False
-        n = i.notional(new, ticks)
-        freed = self.im(row) if i.kind != PAID and new < lots else 0  # what is closed first needs no margin any more
-        return not new or near(F(n * i.margin_e8, E8)) + i.fee(n, maker) <= self.available(i.settle) + freed
+        n, closing, room = i.notional(new, ticks), lots - new, self.available(i.settle)
+        if i.kind == PAID and side == BUY: room -= i.notional(closing, ticks)  # a borrowed coin is bought back first
+        elif i.kind != PAID and closing: room += self.im(row) + (self.upnl(row) if i.isolated else 0)  # what is closed first needs no margin any more
+        return not new or near(F(n * i.margin_e8, E8)) + i.fee(n, maker) <= room
 
     # what time costs
     def funding(self, row, ticks, rate_e12):

@@ -45,7 +45,7 @@ class Venue(Charges):
         self.live, self.acts, self.over, self.done, self.sides, self.numbers = [], [], {}, {}, {}, {}  # `over`: lots filled by orders that are over; `done`: lots filled by groups
         self.ranks = self.sent = self.said = self.number_of_acts = self.at = self.due_before = self.count = self.window = 0
         self.book, self.last, self.size = {r: Book() for r in self.rows}, {r: None for r in self.rows}, {r: 0. for r in self.rows}
-        self.tape_mark, self.woken, self.called, self.clocks = {}, [], set(), []
+        self.seen, self.tape_mark, self.woken, self.called, self.clocks = {}, {}, [], set(), []
 
     # answers
     def answer(self, kind, ts, o=None, row=0, side=0, px=0, qty=0, ref="", maker=0, due=None):
@@ -187,7 +187,7 @@ class Venue(Charges):
     def reference(self, row):  # ticks, or None
         b, i = self.book[row], self.ins[row]
         if i.mode != "trades" and None not in (b.best(BUY), b.best(SELL)): return near(F(b.best(BUY) + b.best(SELL), 2))
-        return None if self.last[row] is None else i.near(self.last[row])
+        return None if self.seen.get(row) is None else i.near(self.seen[row])
 
     # what arrives
     def refusal(self, o, ts):
@@ -264,7 +264,7 @@ class Venue(Charges):
         "A new price (of a stop: its stop) or a new total; 0 leaves it."
         o = self.find(row, id_)
         no = lambda reason: self.answer("AMEND_REJECT", ts, o or self.stub(id_, row), ref=reason)
-        if o is None or o.type == TRAIL: return no("unknown_order")
+        if o is None or o.type in (TRAIL, MARKET): return no("unknown_order")
         i, plain = self.ins[row], o.type in (STOP, TAKE, STOP_LIMIT, TAKE_LIMIT)
         old = i.near(o.stop) if plain else o.px
         told, qty, px = px or o.px, qty or o.told, px or old
@@ -350,7 +350,8 @@ class Venue(Charges):
             if lots > 0: b.shown[s][t] = lots
             else: b.shown[s].pop(t, None)
         for s in (BUY, SELL): b.taken[s] = {t: min(n, b.shown[s][t]) for t, n in b.taken[s].items() if t in b.shown[s]}
-        for o in [o for o in self.live if o.row == row and o.type == LIMIT and not o.fresh]: self.moves_up(o, before[o.side], b.shown[o.side])
+        for o in [o for o in self.live if o.row == row and o.type == LIMIT and not o.fresh]:
+            self.moves_up(o, before[o.side], b.shown[o.side], (o.side, o.px) in {r[:2] for r in rows})
         if b.crossed: b.crossings += 1
         else:
             for o in [o for o in self.live if o.row == row and o.waiting]:
@@ -359,18 +360,19 @@ class Venue(Charges):
             if i.quote_stop: self.triggers(row, ts, None)
         self.rouse()
         mid = None if b.crossed or None in (b.best(BUY), b.best(SELL)) else F(b.best(BUY) + b.best(SELL), 2) * i.tick
-        if mid is not None: self.marked(row, ts, mid)
+        if mid is not None or row in self.seen: self.marked(row, ts, self.seen[row] if mid is None else mid)
 
-    def moves_up(self, o, before, after):
+    def moves_up(self, o, before, after, told):
+        "The level of a resting order has been told anew, if at the same size."
         q, prev, new = self.queue_of(o.row), before.get(o.px, 0), after.get(o.px, 0)
         if self.ins[o.row].mode == "depth":
-            if prev != new: q.depth(o, prev, new)
+            if prev != new or told: q.depth(o, prev, new)
             return
         best = next(iter(after), None)
         if best == o.px:
             if o.front is None: o.front = float(new)
             elif o.px not in before: o.front = min(o.front, float(new))
-            elif prev != new: q.depth(o, prev, new)
+            elif prev != new or told: q.depth(o, prev, new)
         elif best is None or (o.px - best) * o.side > 0: o.front = 0.
     def meets(self, row, ts):
         "The other side's quotes have come to our resting orders."
@@ -403,11 +405,11 @@ class Venue(Charges):
 
     def passed(self, o, ts, px, lots, pool, aggressor, whole=False):  # lots filled
         "A trade at `px` and a resting order."
-        limit, i = o.px * self.ins[o.row].tick, self.ins[o.row]
+        i = self.ins[o.row]
         if o not in self.live: return 0
         if "D5" in self.known and whole and aggressor != -o.side: return 0
         if i.worst(px, o.side) < o.px if o.side == BUY else i.worst(px, o.side) > o.px: return self.execute(o, o.px, o.told if whole else pool, True, ts)
-        if px != limit or aggressor != -o.side or not (self.queue and self.queue_trades or whole) or o.front is None: return 0
+        if i.worst(px, o.side) != o.px or aggressor != -o.side or not (self.queue and self.queue_trades or whole) or o.front is None: return 0
         q = self.queue_of(o.row)
         q.trade(o, lots)
         return self.execute(o, o.px, min(q.executable(o), pool), True, ts)
