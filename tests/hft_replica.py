@@ -172,8 +172,8 @@ class Exchange:
             return self.answer(o, ts)
         if o.tif == "GTX": o.status = EXPIRED
         own = "avail" in self.rules
-        walk = range(best, far + o.side, o.side) if there and o.tif != "GTX" else ()
-        walk = [t for t in walk if book.get(t, 0) > 0 and not (own and self.avail(-o.side, t) == 0)]
+        walk = sorted((t for t in book if (t - best) * o.side >= 0 and (far - t) * o.side >= 0), key=lambda t: t * o.side) if there and o.tif != "GTX" else []
+        if own: walk = [t for t in walk if self.avail(-o.side, t) > 0]
         shown = {t: self.avail(-o.side, t) * self.lot if own else book[t] for t in walk}
         if o.tif == "FOK" and half_away(math.fsum(shown.values()) / self.lot) < o.qty: walk, o.status = [], EXPIRED
         rests = o.type == "limit" and o.tif == "GTC"

@@ -112,7 +112,7 @@ def play(script, s=None, drain=True, chunk=None, **settings):
         if isinstance(x, Ask):
             n = getattr(s, "asked", 0)
             s.asked = n + 1
-            for f, v in x.r.items(): s.world.rows[x.row]["st"]["todo"][n][f] = v
+            for f, v in x.r.items(): s.world.own[x.row]["st"]["todo"][n][f] = v
             e = np.zeros(1, event_dt)
             e["ts"], e["recv"], e["kind"], e["ref"], e["row"] = T0 + round(x.ms * MS), T0 + round(x.ms * MS), SIGNAL, n, x.row
             ev.append(e)

@@ -26,6 +26,7 @@ def buy(ms, qty, type=MARKET, **k): return order(ms, BUY, type, qty, **k)
 def sell(ms, qty, type=MARKET, **k): return order(ms, SELL, type, qty, **k)
 def cancel(ms, id, row=0): return ("cancel", ms, row, id)
 def amend(ms, id, qty=0, px=0, row=0): return ("amend", ms, row, id, qty, px)
+def command(ms, state): return ("command", ms, 0, state)
 def transfer(ms, wallet, to_row, to_wallet, amount, fee=0, delay=0, row=0): return ("transfer", ms, row, wallet, to_row, to_wallet, amount, fee, delay)
 def move(ms, row, to_row, lots, fee=0, delay=0): return ("move", ms, row, to_row, lots, fee, delay)
 def constant(ms): return [ms * 10**6] * 65
@@ -87,7 +88,7 @@ scenario("bars: a stop at the stop, gapped through at the open", [bar(0, 100, 10
          sell(3, 1, STOP, stop=95), sell(3, 1, STOP, stop=90), bar(4, 97, 98, 94, 94), bar(5, 88, 89, 87, 88)],
          [(2, "FILL", 1, 2, 100, "T"), (4, "FILL", 2, -1, 95, "T"), (5, "FILL", 3, -1, 88, "T")])
 scenario("bars: a stop comes before a target in the same bar", [bar(0, 100, 100, 100, 100), buy(1, 2), bar(2, 100, 101, 99, 100),
-         sell(3, 2, TAKE, stop=105, group=9, reduce_only=1), sell(3, 2, STOP, stop=95, group=9, reduce_only=1), bar(4, 100, 106, 94, 100)],
+         sell(3, 2, TAKE, stop=105, group=9, reduce_only=1), sell(3, 2, STOP, stop=95, group=9, reduce_only=1, joined=1), bar(4, 100, 106, 94, 100)],
          [(2, "FILL", 1, 2, 100, "T"), (4, "EXPIRED", 2, "oco"), (4, "FILL", 3, -2, 95, "T")])
 ALL[-1]["expect"][1:] = [(4, "FILL", 3, -2, 95, "T"), (4, "EXPIRED", 2, "oco")]  # the fill is told first
 scenario("bars: a limit fills whole inside, and with the bar's volume at its close", [bar(0, 100, 100, 100, 100), buy(1, 50, LIMIT, px=98),
@@ -136,19 +137,28 @@ scenario("an order that is gone", [trade(0, 100), amend(1, 7, qty=3), trade(2, 1
 scenario("a stop moves", HELD + [sell(3, 10, STOP, stop=95, reduce_only=1), trade(4, 100), amend(5, 2, px=98), trade(6, 97)],
          [BOUGHT, (5, "AMENDED", 2, 98, 10), (6, "FILL", 2, -10, 97, "T")])
 
+# what we take back
+OPEN = [trade(0, 100), buy(1, 10), trade(2, 100), buy(3, 1, LIMIT, px=90), sell(3, 1, LIMIT, px=110, reduce_only=1),
+        sell(3, 1, STOP, stop=80, reduce_only=1, protects=True)]
+scenario("reducing: only what reduces stays", [*OPEN, command(4, "REDUCING"), trade(5, 79)], [BOUGHT, (4, "CANCELED", 2), (5, "FILL", 4, -1, 79, "T")])
+scenario("halted: only what protects stays", [*OPEN, command(4, "HALTED"), trade(5, 79)],
+         [BOUGHT, (4, "CANCELED", 2), (4, "CANCELED", 3), (5, "FILL", 4, -1, 79, "T")])
+scenario("and active again", [*OPEN, command(4, "REDUCING"), command(5, "ACTIVE"), buy(6, 1, LIMIT, px=90), trade(7, 89, 9)],
+         [BOUGHT, (4, "CANCELED", 2), (7, "FILL", 5, 1, 89, "T")])
+
 # groups
-scenario("one cancels the other", HELD + [sell(3, 10, LIMIT, px=105, group=5), sell(3, 10, STOP, stop=95, group=5), trade(4, 100), trade(5, 106, 4),
+scenario("one cancels the other", HELD + [sell(3, 10, LIMIT, px=105, group=5), sell(3, 10, STOP, stop=95, group=5, joined=1), trade(4, 100), trade(5, 106, 4),
          trade(6, 94)],
          [BOUGHT, (5, "FILL", 2, -4, 105, "M"), (6, "FILL", 3, -6, 94, "T"), (6, "EXPIRED", 3, "oco"), (6, "EXPIRED", 2, "oco")], end=dict(lots=[0]))
 ALL[-1]["expect"][3:] = [(6, "EXPIRED", 2, "oco"), (6, "EXPIRED", 3, "oco")]  # the others first, then the one that filled: it was 10 once
-BRACKET = [trade(0, 100), buy(1, 10, LIMIT, px=99), sell(1, 10, LIMIT, px=105, parent=1, group=1, reduce_only=1),
-           sell(1, 10, STOP, stop=95, parent=1, group=1, reduce_only=1), trade(2, 100)]
+BRACKET = [trade(0, 100), buy(1, 10, LIMIT, px=99), sell(1, 10, LIMIT, px=105, parent=1, joined=1, group=1, reduce_only=1),
+           sell(1, 10, STOP, stop=95, parent=1, joined=1, group=1, reduce_only=1), trade(2, 100)]
 scenario("a bracket sleeps until its entry fills", BRACKET + [trade(3, 110), trade(4, 98, 99), trade(5, 100), trade(6, 106, 99)],
          [(4, "FILL", 1, 10, 99, "M"), (6, "FILL", 2, -10, 105, "M"), (6, "EXPIRED", 3, "oco")])
 scenario("and grows with it", BRACKET + [trade(3, 98, 4), trade(4, 94, 2)],
          [(3, "FILL", 1, 4, 99, "M"), (4, "FILL", 3, -4, 94, "T"), (4, "FILL", 1, 2, 99, "M")])  # the stop acts on a trade before resting orders do
 scenario("and ends with it", BRACKET + [cancel(3, 1), trade(4, 90)], [(3, "CANCELED", 1), (3, "EXPIRED", 2, "parent"), (3, "EXPIRED", 3, "parent")])
-scenario("an entry that is refused", [trade(0, 100), buy(1, 0), sell(1, 0, STOP, stop=95, parent=1), trade(2, 90)],
+scenario("an entry that is refused", [trade(0, 100), buy(1, 0), sell(1, 0, STOP, stop=95, parent=1, joined=1), trade(2, 90)],
          [(1, "REJECT", 1, "lot_size"), (1, "REJECT", 2, "lot_size")])
 
 # what the venue refuses
@@ -240,7 +250,7 @@ scenario("depth: a stop walks the book", [L2, buy(1, 4), sell(2, 4, STOP, stop=9
          [(1, "FILL", 1, 4, 101, "T"), (3, "FILL", 2, -4, 99, "T")], DEEP)
 scenario("depth: a stop-limit rests at once", [L2, buy(1, 4), sell(2, 4, STOP_LIMIT, stop=99, px=100), trade(3, 99, 1, SELL), trade(4, 101, 1, BUY)],
          [(1, "FILL", 1, 4, 101, "T"), (4, "FILL", 2, -4, 100, "M")], DEEP)
-scenario("depth: a target that is there already takes", [L2, buy(1, 4, LIMIT, px=101), sell(1, 4, LIMIT, px=99, parent=1, group=1, reduce_only=1),
+scenario("depth: a target that is there already takes", [L2, buy(1, 4, LIMIT, px=101), sell(1, 4, LIMIT, px=99, parent=1, joined=1, group=1, reduce_only=1),
          depth(2, (BUY, 99, 9))],
          [(1, "FILL", 1, 4, 101, "T"), (1, "FILL", 2, -4, 99, "T")], DEEP)
 
@@ -289,6 +299,11 @@ ALL[-1]["expect"] += [(5, "CASH", 0, "LIQUIDATION_FEE", 0, -91), (5, "FILL", 0, 
 ALL[-1]["end"] = dict(lots=[0, 10], wallets=[2000 - 870 - 91])
 scenario("a margin call comes once", [trade(0, 1000), buy(1, 10), trade(2, 1000), trade(3, 990), trade(4, 960), trade(5, 959), trade(6, 960)],
          [(2, "FILL", 1, 10, 1000, "T"), (4, "MARGIN_CALL", 0, 480 / 600)], CROSS, venue=dict(margin_call=.79), wallets=(1000,))  # 495/900, 480/600, 480/590
+# 2000 - 1470 = 530; maintenance 8530 * .05 = 426.5 -> 427
+scenario("and takes back what could add to the position", [trade(0, 1000), buy(1, 10), trade(2, 1000), buy(3, 1, LIMIT, px=800),
+         sell(3, 1, LIMIT, px=1100), sell(3, 10, LIMIT, px=1100, reduce_only=1), trade(4, 855), trade(5, 853), trade(6, 855)],
+         [(2, "FILL", 1, 10, 1000, "T"), (5, "MARGIN_CALL", 0, 427 / 530), (5, "CANCELED", 2), (5, "CANCELED", 3)],
+         CROSS, venue=dict(margin_call=.79), wallets=(2000,))
 scenario("the venue's mark decides, where there is one", [trade(0, 1000), mark(0, 1000), buy(1, 10), trade(2, 1000), trade(3, 900), mark(4, 947)],
          [(2, "FILL", 1, 10, 1000, "T"), (4, "CASH", 0, "LIQUIDATION_FEE", 0, -95), (4, "FILL", 0, -10, 947, "T")], CROSS, wallets=(1000,))
 scenario("bars: the adverse extreme is what closes a position, after a stop has had its turn", [bar(0, 1000, 1000, 1000, 1000), buy(1, 10),
@@ -303,20 +318,20 @@ scenario("funding is paid on what is held then", [trade(0, 1000), buy(1, 10), tr
 scenario("funding by schedule", [trade(S, 1000), buy(2 * S, 10), trade(3 * S, 1000), trade(8 * H + S, 1000), trade(16 * H, 1000)],
          [(3 * S, "FILL", 1, 10, 1000, "T"), (8 * H, "CASH", 0, "FUNDING", 0, -5), (16 * H, "CASH", 0, "FUNDING", 0, -5)],
          dict(kind=LINEAR, margin_e8=10**7, funding_ns=8 * 3600 * 10**9, funding_e12=5 * 10**8))
-ALL[-1]["whole_hours"] = True
+ALL[-1]["t0"] = 1_600_041_600 * 10**9
 scenario("interest on what is owed", [trade(S, 1000), buy(2 * S, 10), trade(3 * S, 1000), trade(H + S, 1000), trade(2 * H + S, 1000)],
          [(3 * S, "FILL", 1, 10, 1000, "T"), (H, "CASH", 0, "INTEREST", 0, -80), (2 * H, "CASH", 0, "INTEREST", 0, -81)],
          dict(margin_e8=2 * 10**7), venue=dict(interest_e12=24 * 10**10), wallets=(2000,))  # owes 8000, 1 % an hour
-ALL[-1]["whole_hours"] = True
+ALL[-1]["t0"] = 1_600_041_600 * 10**9
 scenario("interest on a coin that was borrowed and sold", [trade(S, 1000), sell(2 * S, 10), trade(3 * S, 1000), trade(H - S, 1200), trade(H + S, 1000)],
          [(3 * S, "FILL", 1, -10, 1000, "T"), (H, "CASH", 0, "INTEREST", 0, -12)], dict(borrow_e12=24 * 10**9), wallets=(20_000,))
-ALL[-1]["whole_hours"] = True
+ALL[-1]["t0"] = 1_600_041_600 * 10**9
 # swap: 1970-01-01 is a Thursday (3); rollover 21:00; Friday is triple here
 scenario("swap at the rollover, three days at once", [trade(S, 1000), buy(2 * S, 10), trade(3 * S, 1000), trade(22 * H, 1000),
          trade(D + 22 * H, 1000), trade(2 * D + 22 * H, 1000)],
          [(3 * S, "FILL", 1, 10, 1000, "T"), (21 * H, "CASH", 0, "SWAP", 0, -25), (D + 21 * H, "CASH", 0, "SWAP", 0, -75)],
          dict(kind=LINEAR, margin_e8=10**6, swap_long_mt=-2500, swap_short_mt=1000, roll_ns=21 * 3600 * 10**9, triple_day=4))
-ALL[-1]["epoch"] = True
+ALL[-1]["t0"] = 0
 scenario("a fee in a third asset", [trade(0, 1000), buy(1, 10), trade(2, 1000), buy(3, 20), trade(4, 1000)],
          [(2, "CASH", 1, "FEE", 1, -15), (2, "FILL", 1, 10, 1000, "T"), (4, "CASH", 2, "FEE", 0, -40), (4, "FILL", 2, 20, 1000, "T")],
 # 20 less a quarter; then 30 of 5: the quote's

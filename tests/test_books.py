@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from algo_kit.core.records import BUY, SELL, event_dt
-from algo_kit.data.books import (DEPTH, F_CLEAR, F_MORE, F_NOLEVEL, QUOTE, book_at, book_avail, book_best, book_clear, book_crossed, book_dt, book_event,
-                                 book_levels, book_lots, book_path, book_quote, book_set, book_take)
+from algo_kit.core.records import BUY, SELL, DEPTH, F_CLEAR, F_MORE, F_NOLEVEL, QUOTE, event_dt
+from algo_kit.data.books import (book_at, book_avail, book_best, book_clear, book_crossed, book_dt, book_event, book_levels, book_lots, book_path, book_quote,
+                                 book_set, book_take)
 from algo_kit.data.instruments import instrument, records
 
 class Slow:
@@ -48,7 +48,8 @@ def same(b, slow):
     assert book_crossed(b) == bool(bid and ask and bid[0] >= ask[0])
 
 OP = st.one_of(
-    st.tuples(st.just("set"), st.sampled_from([BUY, SELL]), st.integers(1, 60), st.one_of(st.just(0.), st.integers(1, 9).map(float), st.sampled_from([.5, 2.25]))),
+    st.tuples(st.just("set"), st.sampled_from([BUY, SELL]), st.integers(1, 60),
+              st.one_of(st.just(0.), st.integers(1, 9).map(float), st.sampled_from([.5, 2.25]))),
     st.tuples(st.just("take"), st.sampled_from([BUY, SELL]), st.integers(1, 60), st.integers(1, 12)),
     st.tuples(st.just("clear"), st.just(BUY), st.just(1), st.just(0)))
 
@@ -118,7 +119,8 @@ def rows(*what):
 def test_messages_are_whole_clears_clear_and_crossings_are_counted_when_complete():
     ins = records([instrument("binanceusdm", "BTC/USDT:USDT")])
     ev = rows((DEPTH, BUY, 100.1, .003, F_MORE | F_CLEAR), (DEPTH, SELL, 100.0, .004, F_MORE), (DEPTH, SELL, 100.2, .005, F_MORE), (DEPTH, SELL, 100.0, 0, 0),
-              (DEPTH, SELL, 100.1, .001, 0), (1, BUY, 100.1, 1, 0), (DEPTH, 0, 0, 0, F_CLEAR | F_NOLEVEL), (QUOTE, BUY, 99.9, .002, F_MORE), (QUOTE, SELL, 100., .002, 0))
+              (DEPTH, SELL, 100.1, .001, 0), (1, BUY, 100.1, 1, 0), (DEPTH, 0, 0, 0, F_CLEAR | F_NOLEVEL),
+              (QUOTE, BUY, 99.9, .002, F_MORE), (QUOTE, SELL, 100., .002, 0))
     b, p = book_path(ev, ins)
     assert p["k"].tolist() == [3, 4, 6, 8] and b["crossed"][0] == 1
     assert p["bid"].tolist() == [100.1, 100.1, 0, 99.9] and p["ask_lots"].tolist() == [5, 1, 0, 2]

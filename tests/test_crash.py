@@ -337,7 +337,7 @@ def test_a_snapshot_that_lies_is_caught(tmp_path):
     t = Job(tmp_path/"other", "order_flow").here()
     w = t.session.world
     unpack(w, p.read_bytes())
-    w.rows["st"]["flow"] = 0
+    w.own["st"]["flow"] = 0
     w.k[0]["wal"]["balance"][0] += 10**9
     p.write_bytes(pack(w))
     t.run_dir.release()

@@ -24,7 +24,7 @@ def both(inside, outside, gate, value, threshold, before=(), make=lambda: None, 
     assert last(p) == near(gate, value, threshold), "just outside refuses"
     d = p.dec[-1]
     assert d["qty"] == 0 and p.k["g"]["orders"] == sum(not g for g in p.gates) and p.k["g"]["decisions"] == len(p.dec)
-    led = p.s.world.rows[0]["led"][p.s.strategy.all_gates.index(gate)]
+    led = p.s.world.own[0]["led"][p.s.strategy.all_gates.index(gate)]
     assert (led["verdict"], led["value"], led["threshold"]) == (-1, d["value"], d["threshold"]) and led["refused"] == 1
     return p
 
@@ -92,8 +92,8 @@ def test_staleness():
 def test_feed_latency_counts_as_age():
     assert play([trade(0, 100.), buy(10_000, qty=1.)], risk__stale_after_s=10, venue__feed_latency_ms=500).gates == [""]
     s = session(risk__stale_after_s=.4, venue__feed_latency_ms=500)
-    s.world.rows[0]["st"]["greedy"] = 1
-    for f, v in dict(side=BUY, type=1, wish=PLACE, qty=1.).items(): s.world.rows[0]["st"]["todo"][0][f] = v
+    s.world.own[0]["st"]["greedy"] = 1
+    for f, v in dict(side=BUY, type=1, wish=PLACE, qty=1.).items(): s.world.own[0]["st"]["todo"][0][f] = v
     p = play([trade(0, 100.), trade(1000, 100.)], s)
     assert p.gates == ["stale", "stale"] and p.dec["value"].tolist() == [.5, .5]
 
@@ -192,9 +192,9 @@ def test_reductions_are_never_refused_for_size_or_rate():
 # a strategy that has gone mad
 def greedy(n, **settings):
     s = session(**settings)
-    s.world.rows[0]["st"]["greedy"] = n
+    s.world.own[0]["st"]["greedy"] = n
     for k in range(n):
-        for f, v in dict(side=BUY, type=1, wish=PLACE, qty=.01).items(): s.world.rows[0]["st"]["todo"][k][f] = v
+        for f, v in dict(side=BUY, type=1, wish=PLACE, qty=.01).items(): s.world.own[0]["st"]["todo"][k][f] = v
     return s
 
 def test_a_runaway_loop_is_bounded_by_the_rate():
@@ -215,13 +215,13 @@ def test_a_strategy_that_asks_for_too_much_at_once_is_stopped_not_half_heard():
 def test_a_storm_of_answers_finds_room():
     "Ninety orders are acknowledged at one instant and each answer asks for twenty things, with the outbox nearly full already."
     s = greedy(20, risk__max_orders_per_minute=90, venue__response_latency_ms=5000)
-    s.world.rows[0]["st"]["echo"] = 20
+    s.world.own[0]["st"]["echo"] = 20
     for k in range(20):
-        for f, v in dict(type=2, px=50., qty=.01).items(): s.world.rows[0]["st"]["todo"][k][f] = v
+        for f, v in dict(type=2, px=50., qty=.01).items(): s.world.own[0]["st"]["todo"][k][f] = v
     p = play([trade(0, 100.)] * 5 + [trade(k, 100.) for k in range(1, 761)] + [trade(6000, 100.)] * 3, s)
     assert len(p.dec) == p.k["g"]["decisions"] == (5 + 760 + 3 + 90) * 20 and (np.diff(p.dec["order"]) == 1).all()
     assert len(p.ven) == 90 and not p.fil.size and p.s.world.rows[0]["pos"]["lots"] == 0
-    assert p.s.world.rows[0]["led"]["refused"].sum() == sum(g != "" for g in p.gates)
+    assert p.s.world.own[0]["led"]["refused"].sum() == sum(g != "" for g in p.gates)
 
 # the ledger
 def test_the_ledger_counts_and_changes_nothing():
@@ -230,8 +230,8 @@ def test_the_ledger_counts_and_changes_nothing():
     script = [x for k in range(300) for x in (trade(k * 50, 100 + k % 7), buy(k * 50 + 1, qty=size()), sell(k * 50 + 2, qty=2., reduce_only=1))]
     with_, without = play(script, session(cash=20_000)), play(script, session(cash=20_000, run__ledger=False))
     for f in ("dec", "fil", "ven", "eqs"): assert getattr(with_, f).tobytes() == getattr(without, f).tobytes()
-    assert with_.s.hash == without.s.hash and not len(without.chg) and not without.s.world.rows["led"]["verdict"].any()
-    led, gates = with_.s.world.rows[0]["led"], with_.s.strategy.all_gates
+    assert with_.s.hash == without.s.hash and not len(without.chg) and not without.s.world.own["led"]["verdict"].any()
+    led, gates = with_.s.world.own[0]["led"], with_.s.strategy.all_gates
     for g, name in enumerate(gates):
         c = with_.chg[with_.chg["gate"] == g]
         assert (np.diff(c["verdict"]) != 0).all(), "only changes are written"

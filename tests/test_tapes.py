@@ -49,8 +49,8 @@ def test_each_recorded_tape_has_the_rows_and_the_buyers_its_readme_states(name, 
 @shared
 def test_a_capture_and_its_table_are_the_same_tape():
     for name in ("binance_usdm_btcusdt_20240808", "binance_usdm_ethusdt_20240808"):
-        assert open_tape(RAW/f"{name}.gz").hash == open_tape(TRADES/f"{name}.parquet").hash
-    two = open_tape([RAW/"binance_spot_btcusdt_20240808.gz", RAW/"binance_spot_btcusdt_20240809.gz"])
+        assert open_tape(RAW/f"{name}.gz", book="trades").hash == open_tape(TRADES/f"{name}.parquet").hash
+    two = open_tape([RAW/"binance_spot_btcusdt_20240808.gz", RAW/"binance_spot_btcusdt_20240809.gz"], book="trades")
     assert two.hash == open_tape(TRADES/"binance_spot_btcusdt_20240808.parquet").hash and len(two.instruments) == 1
 
 @shared
@@ -64,7 +64,7 @@ def test_the_aggressor_moves_the_price_up_when_buying():
 
 @shared
 def test_hyperliquid_captures_are_read():
-    t = open_tape(RAW/"hyperliquid_btc_20250126.gz")
+    t = open_tape(RAW/"hyperliquid_btc_20250126.gz", book="trades")
     assert (t.venue, t.symbol) == ("hyperliquid", "BTC/USDC:USDC") and t.n > 50
     mids = []
     for line in gzip.open(RAW/"hyperliquid_btc_20250126.gz"):

@@ -6,7 +6,7 @@ from market import LEAVE, MS, T0, Ask, bar, books, buy, command, perp, play, qui
 
 HELD = [trade(0, 100.), buy(1, qty=1.), trade(2, 100.)]  # 1.00 bought at 100
 
-def heard(p): return {k: int(n) for k, n in enumerate(p.s.world.rows[0]["st"]["heard"]) if n and k >= ACK and k != SIGNAL}
+def heard(p): return {k: int(n) for k, n in enumerate(p.s.world.own[0]["st"]["heard"]) if n and k >= ACK and k != SIGNAL}
 
 # market orders
 def test_a_market_order_takes_the_next_trade():
@@ -37,9 +37,9 @@ def test_an_order_that_arrives_with_a_trade_meets_it():
 def test_our_wish_leaves_when_we_have_seen_the_trade():
     "Seen 20 ms late, wished then, 50 ms under way, answered 30 ms later."
     s = session(venue__feed_latency_ms=20, venue__order_latency_ms=50, venue__response_latency_ms=30)
-    s.world.rows[0]["st"]["greedy"] = 1
-    s.world.rows[0]["st"]["todo"][0] = np.zeros(1, s.world.rows["st"]["todo"].dtype)[0]
-    for f, v in dict(side=BUY, type=1, wish=1, qty=1.).items(): s.world.rows[0]["st"]["todo"][0][f] = v
+    s.world.own[0]["st"]["greedy"] = 1
+    s.world.own[0]["st"]["todo"][0] = np.zeros(1, s.world.own["st"]["todo"].dtype)[0]
+    for f, v in dict(side=BUY, type=1, wish=1, qty=1.).items(): s.world.own[0]["st"]["todo"][0][f] = v
     p = play([trade(0, 100.), trade(69.9, 101.), trade(70, 102.), trade(200, 103.)], s, drain=False)
     first = p.fil[0]
     assert (int(p.dec["ts"][0]) - T0) / MS == 20

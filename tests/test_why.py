@@ -39,7 +39,7 @@ class Ledger:
             elif k < n: ev, k, market = tape.events[k:k + 1], k + 1, True
             else: break
             for _ in s.step(ev, answer): pass
-            self.after[s.seq] = s.world.rows["led"].copy()
+            self.after[s.seq] = s.world.own["led"].copy()
             if market: self.market.append(s.seq)
         self.s = s
     def expect(self, seq, row):

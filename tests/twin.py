@@ -3,17 +3,20 @@
     twin_money    units, margins, latency tables, queue formulas      twin_venue    orders, time, matching
     twin_charges  liquidation, funding, interest, transfers           twin_account  what we make of the answers
 
-Written from the rules, not from the code. Prices enter as the decimals that were typed."""
+Written from the rules, not from the code. Prices are fractions."""
 import math
 from collections import namedtuple
+from fractions import Fraction as F
 
 from twin_account import Account, Mine
-from twin_money import FEED, Books, draw, exact
-from twin_venue import Venue
+from twin_money import FEED, Books, Ins, draw, exact
+from twin_venue import Order, Venue
 
+T0, MS = 1_600_000_000 * 10**9, 10**6
 Answer = namedtuple("Answer", "seq ts recv kind row side px qty ref order maker")  # px: ticks, or the amount of a CASH
 
 class Twin:
+    told = False
     def __init__(self, ins, wallets, venues=({},), seed=0, bar_rows=()):
         self.ins, self.seed, self.bar_rows = ins, seed, set(bar_rows)
         self.venue_books, self.account = Books(ins, wallets), Account(ins, wallets)
@@ -32,8 +35,9 @@ class Twin:
         answer = Answer(self.seq, ts, due, kind, row, side, px, qty, ref, order, maker)
         self.heard.append(answer)
         self.account.hear(answer)
-        self.reacts(answer)
-    def reacts(self, answer): "Whoever wants to act on an answer does it here."
+        if kind == "MARGIN_CALL" and self.account.state == "ACTIVE": self.command("REDUCING")
+        self.taken()
+    def taken(self): "Whoever wants to act on what was just heard does it here."
 
     # time
     def advance(self, until, forever=False):
@@ -61,26 +65,28 @@ class Twin:
     # the market
     def trade(self, row, ts, px, qty, side, recv=0):
         self.arrives(ts, row, recv)
-        self.venue_of(row).trade(row, ts, exact(px), qty, side)
+        self.venue_of(row).trade(row, ts, px, qty, side)
     def quote(self, row, ts, side, px, qty, more=False, clear=False, level=True, recv=0):
         self.arrives(ts, row, recv)
-        self.venue_of(row).quote(row, ts, side, exact(px), qty, more, clear, level)
+        self.venue_of(row).quote(row, ts, side, px, qty, more, clear, level)
     def bar(self, row, ts, o, h, l, c, volume, recv=0):
         "Two events with one time: open, high and low, of which nobody knows how much traded there, then close and volume."
         self.arrives(ts, row, recv)
-        self.venue_of(row).bar(row, ts, exact(o), exact(h), exact(l))
+        self.venue_of(row).bar(row, ts, o, h, l)
         self.arrives(ts, row, recv)
-        self.venue_of(row).close(row, ts, exact(c), volume)
+        self.venue_of(row).close(row, ts, c, volume)
     def mark(self, row, ts, px, recv=0):
         self.arrives(ts, row, recv)
-        self.venue_of(row).mark_event(row, ts, exact(px))
+        self.venue_of(row).mark_event(row, ts, px)
     def funding(self, row, ts, rate, px=0., recv=0):
         self.arrives(ts, row, recv)
-        self.venue_of(row).funding_event(row, ts, exact(rate), exact(px) if px else None)
+        self.venue_of(row).funding_event(row, ts, rate, px if px else None)
 
     # wishes, as they leave
-    def place(self, o):
-        self.account.mine[o.id] = Mine(o)
+    def command(self, state):
+        for id_ in self.account.change(state): self.cancel(self.account.mine[id_].row, id_)
+    def place(self, o, protects=False):
+        self.account.mine[o.id] = Mine(o, protects)
         self.venue_of(o.row).place(self.clock, o)
     def cancel(self, row, id_): self.venue_of(row).cancel(self.clock, row, id_)
     def amend(self, row, id_, qty=0, px=0): self.venue_of(row).amend(self.clock, row, id_, qty, px)
@@ -88,3 +94,32 @@ class Twin:
         self.venue_of(row).transfer(self.clock, self.venue_of(row).leaves, id_, wallet, self.ins[to_row].venue, to_wallet, amount, fee, delay)
     def move(self, row, id_, to_row, lots, fee=0, delay=0):
         self.venue_of(row).transfer(self.clock, self.venue_of(row).lots_leave, id_, row, self.ins[to_row].venue, to_row, lots, fee, delay)
+
+def play(s, twin=None):
+    "Run a scenario or a flow. Prices are ticks, sizes lots. A twin that is `told` what to ask for ignores what the steps wish for."
+    t0, bars = s.get("t0", T0), {x[2] for x in s["steps"] if x[0] == "bar"}
+    t, ids = twin or Twin([Ins(**i) for i in s["ins"]], s["wallets"], s["venues"], s.get("seed", 0), bars), 0
+    for what, ms, row, *args in s["steps"]:
+        ts, tick, lot = t0 + round(ms * MS), t.ins[row].tick, t.ins[row].lot
+        if what == "message":
+            levels, clear = args
+            for k, (side, px, lots) in enumerate(levels): t.quote(row, ts, side, px * tick, lots * lot, more=k < len(levels) - 1, clear=clear and k == 0)
+        elif what == "trade": t.trade(row, ts, F(args[0]) * tick, F(args[1]) * lot, args[2])
+        elif what == "bar": t.bar(row, ts, *[x * tick for x in args[:4]], args[4] * lot)
+        elif what == "mark": t.mark(row, ts, args[0] * tick)
+        elif what == "funding": t.funding(row, ts, exact(args[0]), args[1] * tick)
+        else:
+            if what != "place" or not args[0].get("joined"): t.arrives(ts, row, recv=ts)  # a bracket is asked for in one breath
+            ids += what in ("place", "transfer", "move", "nothing")
+            if t.told: t.wishes.append((what, *args))
+            elif what == "nothing": pass
+            elif what == "place": t.place(wish(ids, row, tick, t0, **args[0]), args[0].get("protects", False))
+            elif what in ("transfer", "move"): getattr(t, what)(row, ids, *args[:-1], args[-1] * MS)
+            elif what == "command": t.command(*args)
+            else: getattr(t, what)(row, *args)
+        t.taken()
+    if not t.told: t.end()
+    return t
+
+def wish(id, row, tick, t0, good_till=0, stop=0, protects=False, joined=0, **k):
+    return Order(id, row, stop=stop * tick, good_till=t0 + good_till * MS if good_till else 0, **k)

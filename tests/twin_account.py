@@ -31,7 +31,13 @@ class Account:
         elif a.kind == "AMENDED":
             if o is not None: o.asked = a.qty
         elif a.kind in ("REJECT", "CANCELED", "EXPIRED"): self.mine.pop(a.order, None)
-        elif a.kind == "MARGIN_CALL" and self.state == "ACTIVE": self.state = "REDUCING"
+
+    def change(self, state):  # orders to take back, oldest first
+        "ACTIVE, REDUCING: nothing that could add exposure stays; HALTED: nothing but what protects."
+        self.state = state
+        stays = {"ACTIVE": lambda o: True, "REDUCING": lambda o: o.reduce_only, "HALTED": lambda o: o.reduce_only and o.protects}[state]
+        return [k for k, o in self.mine.items() if not stays(o)]
 
 class Mine:
-    def __init__(self, o): self.row, self.side, self.asked, self.heard = o.row, o.side, o.qty, 0
+    "An order as we know it."
+    def __init__(self, o, protects): self.row, self.asked, self.heard, self.reduce_only, self.protects = o.row, o.qty, 0, o.reduce_only, protects

@@ -28,7 +28,7 @@ class Ins:
         self.__dict__.update(self.defaults | k)
     def near(self, px): return near(px / self.tick)
     def worst(self, px, side): return math.ceil(px / self.tick) if side == BUY else math.floor(px / self.tick)
-    def lots_of(self, qty): return math.floor(exact(qty) / self.lot)
+    def lots_of(self, qty): return math.floor(qty / self.lot)
     def notional(self, lots, ticks):
         return near(F(lots * self.num, ticks * self.den)) if self.kind == INVERSE else near(F(lots * self.num * ticks, self.den))
     def fee(self, notional, maker): return near(F(notional * (self.maker_e8 if maker else self.taker_e8), E8))
@@ -64,10 +64,11 @@ class Books:
         return sign(p.lots) * i.notional(abs(p.lots), ticks) if p.lots else 0
     def upnl(self, row):
         i, p = self.ins[row], self.pos[row]
-        if not p.lots: return 0
+        if not p.lots or self.marks[row] is None: return 0
         return p.cost - self.value(row) if i.kind == INVERSE else self.value(row) - p.cost
     def im(self, row): return near(F(abs(self.pos[row].cost) * self.ins[row].margin_e8, E8))
     def mm(self, row):
+        if self.marks[row] is None: return 0
         n = abs(self.value(row))
         _, mmr, cum = self.ins[row].tier(n)
         return near(F(n * mmr, E8)) - cum if self.pos[row].lots else 0
@@ -121,9 +122,9 @@ def away(x): return math.floor(abs(x) + .5) * (1 if x >= 0 else -1)  # Rust's ro
 
 class Queue:
     "What stands before a resting order. Formulas of hftbacktest's queue models; lots, as floats."
-    def __init__(self, model, n=0., lot=1.): self.model, self.n, self.lot = model, n, lot
+    def __init__(self, model, n): self.model, self.n = model, n
     def f(self, x):
-        try: return x ** self.n if self.model == "power" else math.log(1 + x * self.lot)
+        try: return x ** self.n if self.model == "power" else math.log(1 + x * self.n)
         except ValueError: return math.nan
     def prob(self, front, back):
         a, b = self.f(back), self.f(front)

@@ -41,18 +41,18 @@ class Venue(Charges):
         self.w, self.number, self.books, self.ins = world, number, world.venue_books, world.ins
         self.rows = [r for r, i in enumerate(self.ins) if i.venue == number]
         self.wallets = sorted({w for r in self.rows for w in (self.ins[r].settle, self.ins[r].fee_wallet)})
-        self.live, self.acts, self.over, self.done = [], [], {}, {}  # `over`: lots filled by orders that are over; `done`: lots filled by groups
+        self.live, self.acts, self.over, self.done, self.sides = [], [], {}, {}, {}  # `over`: lots filled by orders that are over; `done`: lots filled by groups
         self.sent = self.said = self.number_of_acts = self.at = self.due_before = self.count = self.window = 0
-        self.book, self.last, self.size = {r: Book() for r in self.rows}, {r: None for r in self.rows}, {r: None for r in self.rows}
+        self.book, self.last, self.size = {r: Book() for r in self.rows}, {r: None for r in self.rows}, {r: 0. for r in self.rows}
         self.tape_mark, self.woken, self.called, self.clocks = {}, [], set(), []
 
     # answers
-    def answer(self, kind, ts, o=None, row=0, side=0, px=0, qty=0, ref=0, maker=0, due=None):
+    def answer(self, kind, ts, o=None, row=0, side=0, px=0, qty=0, ref="", maker=0, due=None):
         if due is None:
             due = max(ts + draw(self.response, self.w.seed, self.number, RESPONSE, self.said), self.due_before, self.w.clock)
         self.said += 1
         self.due_before = due
-        if o is not None: row, side = o.row, o.side
+        if o is not None: row, side = o.row, o.side * (kind != "CASH")
         if kind == "FILL":
             self.w.trades += 1
             ref = self.w.trades
@@ -73,7 +73,7 @@ class Venue(Charges):
         self.number_of_acts += 1
         self.acts.append((time, 1, self.number_of_acts, what, args))
     def place(self, now, o):
-        at = self.arrival(now)
+        at, self.sides[o.id] = self.arrival(now), o.side
         self.act(at, self.admit, o)
         if o.tif == GTD: self.act(o.good_till, self.expire, o)
     def cancel(self, now, row, id_): self.act(self.arrival(now), self.cancelled, row, id_)
@@ -124,7 +124,7 @@ class Venue(Charges):
     def wanted(self, o):
         "Lots that an order may still trade: no more than is held where it only reduces, all of it when it was asked to."
         if not o.reduce_only: return o.left
-        held = -self.books.pos[o.row].lots * o.side
+        held = max(-self.books.pos[o.row].lots * o.side, 0)
         return held if o.reduce_only == 2 else min(o.left, held)
     def execute(self, o, ticks, most, maker, ts):  # lots filled
         "Trade up to `most` lots of a live order at `ticks`."
@@ -154,7 +154,7 @@ class Venue(Charges):
 
     def feed_child(self, c, lots):
         if c.left <= 0 and c.type in (LIMIT, MARKET): self.woken.append(c)
-        c.qty += lots
+        c.qty = min(c.qty + lots, c.told)
 
     def charge(self, o, i, notional, maker, ts):
         fee, wallet = i.fee(notional, maker), i.fee_wallet
@@ -238,7 +238,7 @@ class Venue(Charges):
             o = self.woken.pop(0)
             if o in self.live and o.left > 0: self.arrive(o, ts)
 
-    def stub(self, id_, row): return Order(id_, row, 0, 0, 0)  # somebody to answer about when there is no order
+    def stub(self, id_, row): return Order(id_, row, self.sides.get(id_, 0), 0, 0)  # somebody to answer about when there is no order
     def find(self, row, id_): return next((o for o in self.live if o.id == id_ and o.row == row), None)
     def expire(self, ts, o):
         if o in self.live: self.end(o, "EXPIRED", ts, "gtd")
@@ -284,6 +284,7 @@ class Venue(Charges):
         want = self.wanted(o)
         if want <= 0: return self.end(o, "EXPIRED", ts, "reduce_only")
         levels = [px for px in b.levels(-o.side) if o.crosses(px)]
+        if o.post_only and levels: return self.end(o, "REJECT", ts, "post_only")
         if o.type == MARKET and not levels: return self.end(o, "REJECT", ts, "no_liquidity")
         whole = o.type == MARKET and self.ins[row].mode == "bbo" or sum(b.avail(-o.side, px) for px in levels) >= want
         if o.tif == FOK and not whole: return self.end(o, "EXPIRED", ts, "fok")
@@ -310,7 +311,7 @@ class Venue(Charges):
     def rest(self, o):
         o.fresh, o.traded = False, 0.
         i, b = self.ins[o.row], self.book[o.row]
-        if i.mode == "trades": o.front = self.queue_trades * (self.size[o.row] or 0.)
+        if i.mode == "trades": o.front = self.queue_trades * self.size[o.row]
         else:
             o.front = float(b.shown[o.side].get(o.px, 0))
             best = b.best(o.side)
@@ -319,7 +320,7 @@ class Venue(Charges):
         "Best price first, then time."
         mine = [o for o in self.live if o.row == row and o.side == side and o.type == LIMIT]
         return sorted((o for o in mine if not o.fresh and not o.waiting and o.left > 0), key=lambda o: -o.side * o.px)
-    def queue_of(self, row): return Queue(self.queue, self.queue_n, float(self.ins[row].lot))
+    def queue_of(self, row): return Queue(self.queue, self.queue_n)
 
     def quote(self, row, ts, side, px, qty, more=False, clear=False, level=True):
         "A row of a QUOTE or DEPTH message; nobody looks at the book before the message is whole."
@@ -375,7 +376,7 @@ class Venue(Charges):
         self.do_until(ts)
         i = self.ins[row]
         lots = i.lots_of(qty)
-        self.size[row] = float(lots) if self.size[row] is None else self.size[row] + (lots - self.size[row]) / 64
+        self.size[row] += (lots - self.size[row]) / (64 if self.size[row] else 1)
         if i.mode == "trades": self.match(row, ts, px, px, px, lots, side)
         else:
             if not i.quote_stop: self.triggers(row, ts, px)
@@ -460,6 +461,4 @@ class Venue(Charges):
             if self.hit(o, self.stop_of(o, at), at, at, at) is None: self.follow(o, at, at)
             else:
                 o.type = LIMIT if o.type in (STOP_LIMIT, TAKE_LIMIT) else MARKET
-                there = self.book[row].best(-o.side)
-                if o.type == LIMIT and o.post_only and there is not None and o.crosses(there): self.end(o, "REJECT", ts, "post_only")
-                else: self.walk(o, ts)
+                self.walk(o, ts)

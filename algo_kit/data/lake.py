@@ -5,27 +5,27 @@
 # %% auto #0
 __all__ = ['DAY', 'KINDS', 'lake_folder', 'lake_events', 'import_trades', 'parse_lake', 'lake_tape', 'lake_ls', 'lake_check']
 
-# %% ../../nbs/data/140_lake.ipynb #23fed809
+# %% ../../nbs/data/140_lake.ipynb #264642a9
 import json, re
 from pathlib import Path
 
 import numpy as np
 
 from ..core.errors import ConfigError, DataError, NotFound
-from ..core.records import event_dt
+from ..core.records import event_dt, QUOTE, DEPTH, F_CLEAR
 from ..core.runs import Lock, whole_file
 from ..core.times import parse_time
 from .instruments import check_symbol, check_venue, instrument, instrument_from, safe_name, symbol_of
-from .passport import mend, passport
-from .tapes import Tape, open_tape, rows_hash
+from .passport import mend
+from .tapes import Tape, examine, open_tape, rows_hash
 
-# %% ../../nbs/data/140_lake.ipynb #242d5afc
+# %% ../../nbs/data/140_lake.ipynb #1e6fc267
 DAY = 86_400 * 10**9
-KINDS = ("trades", "candles", "events")
+KINDS = ("trades", "candles", "depth", "bbo", "events")
 
 def lake_folder(
     venue: str, symbol: str,  # ccxt unified
-    kind: str = "trades",  # trades, candles or events
+    kind: str = "trades",  # trades, candles, depth, bbo or events
     root="data",  # Folder of the kit's data
 ) -> Path:
     "Folder of one market."
@@ -65,7 +65,7 @@ def _meta(path):
 def lake_events(
     venue: str, symbol: str,  # ccxt unified
     start=None, end=None,  # ISO-8601 or ns UTC; `start` included, `end` not; None: all there is
-    kind: str = "trades",  # trades, candles or events
+    kind: str = "trades",  # trades, candles, depth, bbo or events
     root="data",  # Folder of the kit's data
 ) -> np.ndarray:  # `event_dt`, oldest first
     "Event rows of one market and period."
@@ -79,7 +79,7 @@ def lake_events(
                        hint="`algo data ls` shows the periods")
     return ev
 
-# %% ../../nbs/data/140_lake.ipynb #7f5cf5db
+# %% ../../nbs/data/140_lake.ipynb #f15efceb
 def _write_day(path, rows, ins, source):
     import pyarrow as pa, pyarrow.parquet as pq
     info = dict(instruments=[ins.as_dict()], source=source, rows=len(rows), hash=rows_hash(rows))
@@ -88,11 +88,21 @@ def _write_day(path, rows, ins, source):
 
 def _join(path, old, new):
     if old.tobytes() == new.tobytes(): return old
+    if np.isin(old["kind"], (QUOTE, DEPTH)).any(): return _join_books(path, old, new)
     if not old["ref"].any() and (old["kind"] == 1).any() and old["ts"][0] <= new["ts"][-1] and new["ts"][0] <= old["ts"][-1]:
         raise DataError(f"{path.name}: trades without ids overlap those of an earlier import", key="duplicates", value=path.name,
                         rule="overlaps need trade ids",
                         hint="remove that file of the lake and import both sources again as one")
     return mend(np.concatenate([old, new]))[0]
+
+def _join_books(path, old, new):
+    "A book's rows are one sequence: one import holds the other, or they follow each other."
+    for a, b in ((old, new), (new, old)):
+        k = int(np.searchsorted(b["ts"], a["ts"][0]))
+        if a.tobytes() == b[k:k+len(a)].tobytes(): return b
+        if a["ts"][-1] < b["ts"][0]: return np.concatenate([a, b])
+    raise DataError(f"{path.name}: the book overlaps that of an earlier import", key="duplicates", value=path.name, rule="one sequence of messages",
+                    hint="remove that file of the lake and import the captures as one, FIRST + SECOND")
 
 def import_trades(
     path,  # File of any known format, or `sample`
@@ -123,7 +133,7 @@ def import_trades(
             files.append(p)
     return dict(venue=ins.venue, symbol=ins.symbol, kind=tape.kind, rows=tape.n, files=files, passport=tape.passport)
 
-# %% ../../nbs/data/140_lake.ipynb #85b37c63
+# %% ../../nbs/data/140_lake.ipynb #f09a8fd8
 _T = r"\d{4}-\d\d-\d\d(?:T\d\d:\d\d(?::\d\d(?:\.\d+)?)?Z?)?|\d{9,19}|"
 _SPEC = re.compile(rf"lake:(?P<venue>[^:]+):(?P<symbol>[^:]+(?::[A-Za-z][A-Za-z0-9-]*)?)(?::(?P<start>{_T}):(?P<end>{_T}))?")
 
@@ -139,7 +149,7 @@ def parse_lake(
 
 def lake_tape(
     spec: str,  # `lake:VENUE:SYMBOL[:FROM:TO]`
-    kind: str = "trades",  # trades, candles or events
+    kind: str = "trades",  # trades, candles, depth, bbo or events
     root="data",  # Folder of the kit's data
     **overrides,  # Fields of the instrument that differ
 ) -> Tape:
@@ -148,10 +158,14 @@ def lake_tape(
     ev = lake_events(**q, kind=kind, root=root)
     known = _meta(next(lake_folder(q["venue"], q["symbol"], kind, root).glob("date=*.parquet"))).get("instruments")
     ins = instrument_from(known[0]) if known and not overrides else instrument(q["venue"], q["symbol"], **overrides)
-    p = passport(ev, ins.venue) | dict(instruments=[f"{ins.venue}:{ins.symbol} ({ins.source})"])
+    depth = np.flatnonzero(ev["kind"] == DEPTH)[:1]
+    if len(depth) and not ev["flags"][depth[0]] & F_CLEAR:
+        raise DataError(f"{spec} begins in the middle of a book", key="snapshot", value=str(np.datetime64(int(ev["ts"][depth[0]]), "ns")),
+                        rule="the first rows are a snapshot", hint="begin where the capture began, and leave the early part out with the strategy")
+    p = examine(ev, [ins]) | dict(instruments=[f"{ins.venue}:{ins.symbol} ({ins.source})"])
     return Tape(spec, [ins], ev, p)
 
-# %% ../../nbs/data/140_lake.ipynb #53a24281
+# %% ../../nbs/data/140_lake.ipynb #c0e0b662
 def lake_ls(
     root="data",  # Folder of the kit's data
 ) -> list:  # One dict a market: kind, venue, symbol, files, rows, first_ts, last_ts, bytes
@@ -186,7 +200,8 @@ def lake_check(
         kind, venue, folder = m
         files = _files(folder, -2**62, 2**62)
         bad = {p.name: w for p in files if (w := _fault(p))}
-        p = None if bad or not files else passport(_read(files, -2**62, 2**62), venue)
+        ins = [] if bad or not files else _meta(files[0]).get("instruments") or []
+        p = None if bad or not files else examine(_read(files, -2**62, 2**62), [instrument_from(i) for i in ins], venue=venue)
         out.append(dict(kind=kind, venue=venue, symbol=symbol_of(folder.name[7:]), files=len(files), damaged=bad,
                         verdict="damaged" if bad else p["verdict"] if p else "empty", passport=p))
     return out

@@ -4,24 +4,25 @@
 
 # %% auto #0
 __all__ = ['FORMATS', 'Raw', 'to_ns', 'trade_rows', 'bar_rows', 'detect', 'read_raw', 'Tape', 'rows_hash', 'sample_path',
-           'read_candles', 'reference_beside', 'open_tape', 'merge_tapes', 'read_rows', 'save_npy']
+           'read_candles', 'reference_beside', 'open_tape', 'examine', 'merge_tapes', 'read_rows', 'save_npy']
 
-# %% ../../nbs/data/110_tapes.ipynb #24bcee73
+# %% ../../nbs/data/110_tapes.ipynb #a73d28cb
 import hashlib, importlib
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
 
 from ..core.cache import PACKAGE
 from ..core.errors import ConfigError, DataError, NotFound
-from ..core.records import event_dt, candle_dt, TRADE, BAR_OHL, BAR, BUY, SELL
+from ..core.records import event_dt, candle_dt, TRADE, QUOTE, DEPTH, BAR_OHL, BAR, MARK, FUNDING, F_NOLEVEL, BUY, SELL
 from .instruments import check_venue, instrument, instrument_from, unify
 from .passport import mend, passport, require_sound
 
-# %% ../../nbs/data/110_tapes.ipynb #a6062af6
+# %% ../../nbs/data/110_tapes.ipynb #2af5158f
 class Raw:
     "What a reader found: rows in the order of the file, and what the file says about itself."
+    trades = book = None  # of a capture: its trades in the order they came, and what was counted in its book
     def __init__(self, events, fmt, venue="", symbol="", instruments=None, zero_bars=None, tf=0):
         self.events, self.fmt, self.venue, self.symbol, self.instruments = events, fmt, venue, symbol, instruments
         self.zero_bars, self.tf = zero_bars or [], tf
@@ -150,7 +151,7 @@ def _coinbase(c):
     rows = trade_rows(to_ns(c["time"]), _num(c, "price"), _num(c, "size"), -_side(c, "side", {"buy": BUY, "sell": SELL}), _ids(c, "trade_id"))
     return Raw(rows, "coinbase", "coinbase", _one(c, "symbol"))
 
-# %% ../../nbs/data/110_tapes.ipynb #d922f36a
+# %% ../../nbs/data/110_tapes.ipynb #72993e66
 _BAR_TIME = ("mts", "open_time", "opentime", "date", "datetime", "timestamp", "time", "ts")
 _BUY_VOLUME = ("taker_buy_base_asset_volume", "taker_buy_volume", "taker_buy_base", "buy_volume", "taker_base")
 
@@ -178,7 +179,15 @@ def _kit(c, meta):
     ins = meta.get("instruments")
     return Raw(ev, "kit", instruments=[instrument_from(d) for d in ins] if ins else None)
 
+def _later(name, c): return getattr(importlib.import_module("algo_kit.data.captures"), name)(c)
+
+_TARDIS_KEY = {"exchange", "symbol", "timestamp", "local_timestamp"}
 FORMATS = {  # name: columns that tell it, reader; the first that fits wins
+    "bitstamp_l3": ({"id", "timestamp", "price", "volume", "action", "direction"}, partial(_later, "bitstamp_table")),
+    "binance_depth": ({"timestamp", "first_update_id", "last_update_id", "side", "update_type", "price", "qty", "pu"}, partial(_later, "binance_table")),
+    "tardis_l2": (_TARDIS_KEY | {"is_snapshot", "side", "price", "amount"}, partial(_later, "tardis_l2")),
+    "tardis_top": (_TARDIS_KEY | {"asks[0].price", "asks[0].amount", "bids[0].price", "bids[0].amount"}, partial(_later, "tardis_top")),
+    "tardis_quotes": (_TARDIS_KEY | {"ask_amount", "ask_price", "bid_price", "bid_amount"}, partial(_later, "tardis_quotes")),
     "bitfinex": ({"id", "mts", "amount", "price"}, _bitfinex),
     "tardis": ({"exchange", "symbol", "timestamp", "local_timestamp", "side", "price", "amount"}, _tardis),
     "coinbase": ({"product_id", "trade_id", "side", "size", "price", "time"}, _coinbase),
@@ -187,6 +196,8 @@ FORMATS = {  # name: columns that tell it, reader; the first that fits wins
     "ccxt": ({"timestamp", "side", "price", "amount"}, _ccxt),
     "candles": ({"open", "high", "low", "close", "volume"}, _candles),
 }
+
+_WHOLE = ("candles", "bitstamp_l3", "binance_depth", "tardis_l2", "tardis_top", "tardis_quotes")  # a row means nothing without those before it
 
 def detect(
     columns,  # Names of the columns
@@ -202,7 +213,7 @@ def detect(
                     rule="; ".join(f"{k}: {' '.join(sorted(v[0]))}" for k, v in FORMATS.items()),
                     hint=f"known formats are {', '.join(FORMATS)} and kit; rename the columns or convert the file")
 
-# %% ../../nbs/data/110_tapes.ipynb #8115bdda
+# %% ../../nbs/data/110_tapes.ipynb #ac9ebc1f
 _B7 = ["id", "price", "qty", "quote_qty", "time", "is_buyer_maker", "isbestmatch"]
 _B8 = ["agg_trade_id", "price", "quantity", "first_trade_id", "last_trade_id", "transact_time", "is_buyer_maker", "isbestmatch"]
 _RENAME = {"quoteqty": "quote_qty", "isbuyermaker": "is_buyer_maker", "is_best_match": "isbestmatch", "aggtradeid": "agg_trade_id", "agg_id": "agg_trade_id",
@@ -242,6 +253,10 @@ def _bytes(path):
     import gzip, zipfile
     data = Path(path).read_bytes()
     if data[:2] == b"\x1f\x8b": return gzip.decompress(data)
+    if data[:6] == b"\xfd7zXZ\0":
+        import lzma
+        try: return lzma.decompress(data)
+        except lzma.LZMAError as e: raise OSError(e) from None
     if data[:4] == b"PK\x03\x04":
         import io
         try:
@@ -252,33 +267,24 @@ def _bytes(path):
         raise DataError(f"{Path(path).name} holds {len(names)} files", key="format", value=len(names), rule="one table in a zip", hint="unpack it")
     return data
 
-# %% ../../nbs/data/110_tapes.ipynb #f58e2cf1
-def _capture(data, path):
-    import json
-    ts, px, qty, side, ref, syms, fmt, fut = [], [], [], [], [], set(), "", False
-    for line in data.split(b"\n"):
-        if b"@trade" not in line and b'"trades"' not in line: continue
-        try:
-            m = json.loads(line[line.index(b" ") + 1:])
-            if "@trade" in m.get("stream", ""):
-                d, fmt = m["data"], "binance_ws"
-                ts.append(d["T"]); px.append(float(d["p"])); qty.append(float(d["q"])); side.append(SELL if d["m"] else BUY); ref.append(d["t"])
-                syms.add(d["s"]); fut |= "X" in d
-            elif m.get("channel") == "trades":
-                fmt = "hyperliquid_ws"
-                for d in m["data"]:
-                    ts.append(d["time"]); px.append(float(d["px"])); qty.append(float(d["sz"])); ref.append(d["tid"])
-                    side.append({"B": BUY, "A": SELL}[d["side"]])
-                    syms.add(d["coin"] + "/USDC:USDC")
-        except (ValueError, KeyError, TypeError) as e:
-            raise DataError(f"{Path(path).name}: a message cannot be read ({type(e).__name__} {e}): {line[:80]!r}", key="format",
-                            rule="receive time, space, JSON", hint="the capture is damaged there") from None
-    if not ts: raise DataError(f"{Path(path).name} holds no trades", key="rows", value=0, rule="at least one trade", hint="was the trade stream recorded?")
-    if len(syms) > 1: raise DataError(f"the capture holds {len(syms)} symbols", key="symbol", value=", ".join(sorted(syms)[:4]), rule="one market a file",
-                                      hint="split it")
-    venue = "hyperliquid" if fmt == "hyperliquid_ws" else "binanceusdm" if fut else "binance"
-    rows = trade_rows(to_ns(np.array(ts, "i8"), "T"), np.array(px), np.array(qty), np.array(side, "i1"), np.array(ref, "i8"))
-    return Raw(rows, fmt, venue, syms.pop() if syms else "")
+# %% ../../nbs/data/110_tapes.ipynb #64167b42
+def _is_capture(data):
+    first = data[:120].split(b" ")[0]
+    return first.isdigit() and b"{" in data[:60] or data[:1] == b"{" and b'"topic"' in data[:200]
+
+def _capture(parts, **how): return importlib.import_module("algo_kit.data.captures").read_capture(parts, **how)
+
+def _captures(spec):
+    "(name, bytes) of several captures; None when one of them is something else."
+    parts = []
+    for s in spec:
+        p = Path(str(s))
+        if p.suffix in (".npy", ".parquet", ".feather") or not p.is_file(): return None
+        try: data = _bytes(p)
+        except Exception: return None  # its own reader says what is wrong with it
+        if not _is_capture(data): return None
+        parts.append((p.name, data))
+    return parts
 
 def _json_lines(data, path):
     import json
@@ -308,6 +314,7 @@ def _market(c, symbol, path):
 def read_raw(
     path,  # File of any known format
     symbol: str | None = None,  # Market wanted of a file that holds several
+    **how,  # Of a capture: `book`, `recv`, `repair`
 ) -> Raw:  # Rows in the order of the file
     "Read a file as it is, without judging it."
     import json, zlib, zipfile
@@ -329,8 +336,8 @@ def read_raw(
         else:
             data = _bytes(p)
             start = data[:1]
+            if _is_capture(data): return _capture([(p.name, data)], **how)
             if start in b"{[" and start: t = _json_lines(data, p)
-            elif data[:40].split(b" ")[0].isdigit() and b"{" in data[:60]: return _capture(data, p)
             else: t = _csv_table(data, p)
         if not isinstance(t, dict):
             meta = {k.decode(): v.decode("utf-8", "replace") for k, v in (t.schema.metadata or {}).items()}
@@ -363,14 +370,15 @@ def _npy(p):
         ins = [instrument_from(d) for d in json.loads(side.read_text())["instruments"]]
     return Raw(ev, "kit", instruments=ins)
 
-# %% ../../nbs/data/110_tapes.ipynb #783ec84f
+# %% ../../nbs/data/110_tapes.ipynb #77553c68
 class Tape:
     "Sorted, examined event rows and their instruments."
     def __init__(self, spec, instruments, events, passport, kind=None):
         self.spec, self.instruments, self.events, self.passport = str(spec), list(instruments), events, passport
         self.n, self.first_ts, self.last_ts = len(events), int(events["ts"][0]), int(events["ts"][-1])
         kinds = {int(k) for k in np.unique(events["kind"][:100_000])}
-        self.kind = kind or ("trades" if kinds <= {TRADE} else "candles" if kinds <= {BAR_OHL, BAR} else "events")
+        self.kind = kind or ("trades" if kinds <= {TRADE} else "candles" if kinds <= {BAR_OHL, BAR} else "depth" if DEPTH in kinds else
+                             "bbo" if QUOTE in kinds else "events")
     @cached_property
     def hash(self): return rows_hash(self.events)
     def __len__(self): return self.n
@@ -449,39 +457,104 @@ def reference_beside(
     found = sorted(p.parent.glob(f"{m[1]}_candles*{m[2]}.*")) if m else []
     return found[0] if found else None
 
+def _asked(spec, book, recv):
+    "Path and options of `PATH#bbo,recv`."
+    s = str(spec)
+    path, _, words = s.rpartition("#")
+    if path and (path.startswith("lake:") or not Path(s).exists() and Path(path).is_file()):
+        s = path
+        for w in words.split(","): recv, book = (True, book) if w == "recv" else (recv, w)
+    return s, dict(book=book, recv=recv)
+
+def _suffix(book, recv):
+    words = ([book] if book else []) + ["recv"] * recv
+    return "#" + ",".join(words) if words else ""
+
 def open_tape(
-    spec,  # PATH, `sample`, `lake:VENUE:SYMBOL[:FROM:TO]`, `sim:SEED`, or a list of them to merge in time
+    spec,  # PATH, `sample`, `lake:VENUE:SYMBOL[:FROM:TO]`, `sim:SEED`, a list of them or `A + B` to merge in time; also `PATH#bbo`, `lake:…#depth`
     venue: str | None = None,  # When the file does not say
     symbol: str | None = None,  # When the file does not say
     repair: bool = False,  # Drop identical copies and sort
     reference=None,  # File of the venue's own candles; a file beside the tape is found by its name
+    book: str | None = None,  # Of a capture: depth, bbo or trades; None: the most that was recorded
+    recv: bool = False,  # Of a capture: keep its receive times
     root="data",  # Folder of the kit's data, for `lake:`
     **more,  # For `sim:`: arguments of `sim_events`; else fields of the instrument that differ
 ) -> Tape:
     "Read, examine and refuse or hand over."
-    if isinstance(spec, (list, tuple)): return merge_tapes([open_tape(s, venue, symbol, repair, reference, root, **more) for s in spec], repair)
-    s = str(spec)
+    if isinstance(spec, str) and " + " in spec and not Path(spec).is_file(): spec = [s.strip() for s in spec.split(" + ")]
+    if isinstance(spec, (list, tuple)):
+        asked = [_asked(s, book, recv) for s in spec]
+        if len(spec) > 1 and all(a[1:] == asked[0][1:] for a in asked) and (parts := _captures([a[0] for a in asked])):
+            how = asked[0][1]
+            raw = _capture(parts, repair=repair, **how)
+            where = " + ".join(Path(a[0]).resolve().as_posix() + _suffix(**how) for a in asked)
+            return _admit(where, _who(raw, Path(asked[0][0]), venue, symbol, **more), raw.events, repair, what=parts[0][0], raw=raw)
+        return merge_tapes([open_tape(s, venue, symbol, repair, reference, book=book, recv=recv, root=root, **more) for s in spec], repair)
+    s, how = _asked(spec, book, recv)
     if s.startswith("sim:"): return _sim(s, **more)
-    if s.startswith("lake:"): return importlib.import_module("algo_kit.data.lake").lake_tape(s, root=root, **more)
+    if s.startswith("lake:"):
+        t = importlib.import_module("algo_kit.data.lake").lake_tape(s, root=root, **({"kind": how["book"]} if how["book"] else {}) | more)
+        t.spec = s + _suffix(**how)
+        return t
     path = sample_path() if s == "sample" else Path(s)
-    raw = read_raw(path, symbol)
+    raw = read_raw(path, symbol, repair=repair, **how)
     ins = _who(raw, path, venue, symbol, **more)
     ref, tf = None, 0
     if reference is None and raw.fmt != "candles": reference = reference_beside(path)
     if reference is not None: ref, tf = read_candles(reference)
-    return _admit("sample" if path == sample_path() else path.resolve().as_posix(), ins, raw.events, repair, ref, tf, raw.zero_bars, path.name)
+    where = "sample" if path == sample_path() else path.resolve().as_posix() + (_suffix(**how) if raw.book is not None else "")
+    return _admit(where, ins, raw.events, repair, ref, tf, raw.zero_bars, path.name, raw)
 
-def _admit(spec, ins, ev, repair, ref=None, tf=0, zero_bars=None, what="tape"):
+def _admit(spec, ins, ev, repair, ref=None, tf=0, zero_bars=None, what="tape", raw=None):
     if int(ev["row"].max()) >= len(ins) or int(ev["row"].min()) < 0:
         raise DataError(f"{what} has rows of instrument {int(ev['row'].max())}, {len(ins)} are known", key="row", rule="0 <= row < instruments",
                         hint="name one instrument for each row")
-    p = passport(ev, [i.venue for i in ins], ref, tf, zero_bars=zero_bars)
+    p = examine(ev, ins, ref, tf, zero_bars, raw)
     require_sound(p, repair, what)
     if p["verdict"] == "repairable":
         ev, dropped = mend(ev)
         p |= dict(verdict="repaired", dropped=dropped, rows_used=len(ev))
     p["instruments"] = [f"{i.venue}:{i.symbol} ({i.source})" for i in ins]
     return Tape(spec, ins, ev, p)
+
+def examine(
+    ev: np.ndarray,  # Rows, `event_dt`
+    ins: list,  # Their instruments
+    ref=None, tf: int = 0, zero_bars=None,  # As of `passport`
+    raw=None,  # A capture's `Raw`: its trades in the order they came, and its counts
+    venue: str = "",  # When there are no instruments
+) -> dict:
+    "A passport; of a tape with a book that of its trades, and what the book has."
+    venues = [i.venue for i in ins] or venue
+    book = np.isin(ev["kind"], (QUOTE, DEPTH, MARK, FUNDING))
+    if not book.any(): return passport(ev, venues, ref, tf, zero_bars=zero_bars)
+    trades = ev[ev["kind"] == TRADE] if raw is None or raw.trades is None else raw.trades
+    p = passport(trades if len(trades) else ev, venues, ref, tf, zero_bars=zero_bars)
+    shown = ev[book]
+    level = (shown["kind"] == QUOTE) & (shown["qty"] != 0) | (shown["kind"] == DEPTH) & (shown["flags"] & F_NOLEVEL == 0) | (shown["kind"] == MARK)
+    bad_px = int((level & ~((shown["px"] > 0) & (shown["px"] < np.inf))).sum())
+    bad_qty = int((~((shown["qty"] >= 0) & (shown["qty"] < np.inf))).sum())
+    _on_the_grid(shown[level], ins)
+    words = [w for n, w in ((bad_px, "impossible prices"), (bad_qty, "impossible sizes")) if n and w not in p["reasons"]]
+    p |= dict(rows=len(ev), trades=len(trades), first_ts=int(ev["ts"].min()), last_ts=int(ev["ts"].max()), bad_price=p["bad_price"] + bad_px,
+              bad_size=p["bad_size"] + bad_qty, reasons=words + p["reasons"], verdict="refuse" if words else p["verdict"])
+    if raw is not None and raw.book is not None: p["book"] = raw.book
+    if (ev["ts"][1:] < ev["ts"][:-1]).any() and not p["out_of_order"]:
+        n = int((ev["ts"][1:] < ev["ts"][:-1]).sum())
+        p |= dict(out_of_order=n, reasons=p["reasons"] + ["steps back in time"], verdict=p["verdict"] if p["verdict"] == "refuse" else "repairable")
+    return p
+
+def _on_the_grid(rows, ins):
+    "Two prices on one tick would be one level: a book needs the tick it was made with."
+    for r, i in enumerate(ins):
+        px = rows["px"][(rows["row"] == r) & (rows["kind"] != MARK) & np.isfinite(rows["px"])]
+        x = px / float(i.tick)
+        off = np.abs(x - np.rint(x)) > 1e-6 * np.maximum(1, np.abs(x) * 1e-3)
+        if off.any():
+            raise DataError(f"{int(off.sum())} of {len(px)} book prices are not on the tick of {i.symbol}, {i.tick}: the first is {px[off][0]:.12g}",
+                            key="tick", value=f"{px[off][0]:.12g}", rule=f"multiples of {i.tick}",
+                            hint="ticks change over the years: name the one of that time, tick=")
 
 def _sim(spec, **more):
     sim, more = importlib.import_module("algo_kit.data.simmarket"), dict(n_events=200_000) | more
@@ -508,7 +581,7 @@ def merge_tapes(
         e["row"] = np.array(to, "i4")[e["row"]]
         parts.append(e)
     ev = np.concatenate(parts)
-    out = _admit("+".join(t.spec for t in tapes), ins, ev[np.argsort(ev["ts"], kind="stable")], repair, what="merged tape")
+    out = _admit(" + ".join(t.spec for t in tapes), ins, ev[np.argsort(ev["ts"], kind="stable")], repair, what="merged tape")
     if len(ins) == sum(len(t.instruments) for t in tapes):
         first = np.cumsum([0] + [len(t.instruments) for t in tapes])
         counted = [k for k in out.passport if k.startswith("gap_") and k != "gap_s"] + ["duplicates", "out_of_order"]
@@ -516,7 +589,7 @@ def merge_tapes(
         out.passport |= {k: sum(t.passport[k] for t in tapes) for k in counted} | dict(gaps=sorted(gaps, key=lambda g: g["from_ns"]))
     return out
 
-# %% ../../nbs/data/110_tapes.ipynb #837440b0
+# %% ../../nbs/data/110_tapes.ipynb #611d1045
 def _one_market(f):
     "Do the statistics of a Parquet file show one market in all its row groups?"
     cols = [j for j, c in enumerate(f.schema_arrow.names) if c.lower() in _MARKET]
@@ -530,14 +603,14 @@ def read_rows(
 ) -> np.ndarray:  # `event_dt`
     "Rows of a tape, reading only what is needed."
     s = str(spec)
-    if not isinstance(spec, (list, tuple)) and not s.startswith(("sim:", "lake:")) and not how.get("repair"):
+    if not isinstance(spec, (list, tuple)) and not s.startswith(("sim:", "lake:")) and " + " not in s and not how.get("repair"):
         path = sample_path() if s == "sample" else Path(s)
         if path.suffix == ".npy": return np.array(read_raw(path).events[lo:hi])
         if path.suffix == ".parquet" and path.is_file():
             import pyarrow.parquet as pq
             f = pq.ParquetFile(path)
             name = detect([_RENAME.get(c.lower(), c.lower()) for c in f.schema_arrow.names], path)
-            if name != "candles" and _one_market(f):
+            if name not in _WHOLE and _one_market(f):
                 ends = np.cumsum([f.metadata.row_group(g).num_rows for g in range(f.num_row_groups)])
                 g0, g1 = np.searchsorted(ends, lo, "right"), np.searchsorted(ends, max(hi - 1, lo), "right") + 1
                 groups = list(range(g0, min(g1, f.num_row_groups)))

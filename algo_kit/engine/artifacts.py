@@ -108,7 +108,7 @@ def trades_table(
     whole = {"trade", "signal_id", "entry_ts", "exit_ts"}
     return {c: np.array(v, object if c in text else "i8" if c in whole else "f8") for c, v in out.items()}
 
-# %% ../../nbs/engine/555_artifacts.ipynb #adffdc71
+# %% ../../nbs/engine/555_artifacts.ipynb #12803385
 def equity_table(t: Table, q: np.ndarray) -> dict:
     "The equity curve, quote currency."
     return dict(ts_ns=q["ts"], equity=t.cash(q["equity"]), cash=t.cash(q["cash"]), exposure=t.cash(q["exposure"]), fees=t.cash(q["fees"]))
@@ -119,7 +119,7 @@ def gates_json(t: Table, gates: tuple) -> dict:
     "Counts and last verdict of every gate, per instrument."
     out = []
     for r, sym in enumerate(t.symbols):
-        for g, c in zip(gates, t.s.world.rows["led"][r], strict=True):
+        for g, c in zip(gates, t.s.world.own["led"][r], strict=True):
             if c["verdict"]: out.append(dict(symbol=sym, gate=g, passed=int(c["passed"]), refused=int(c["refused"]), last_value=float(c["value"]),
                                              last_threshold=float(c["threshold"]), last_verdict="pass" if c["verdict"] > 0 else "refuse"))
     return dict(names={g: ("engine" if i < N_ENGINE_GATES else "strategy") for i, g in enumerate(gates)}, gates=out)

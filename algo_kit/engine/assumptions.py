@@ -5,38 +5,43 @@
 # %% auto #0
 __all__ = ['assumptions']
 
-# %% ../../nbs/engine/557_assumptions.ipynb #0fd7dbd8
+# %% ../../nbs/engine/557_assumptions.ipynb #171f11c7
 import numpy as np
 
+from ..core.records import FUNDING
 from .latency import LEGS, describe_latency
 from .queue import QUEUE_WORDS
 from .state import LAST_TRADE, MAX_ORDERS, MAX_QUEUE, answer_dt, vorder_dt
 from .setup import venue_names
 
-# %% ../../nbs/engine/557_assumptions.ipynb #1df7af1f
+# %% ../../nbs/engine/557_assumptions.ipynb #7065f99d
 _OFFER = dict(trades="trades only", candles="candles", bbo="best bid and ask", depth="the order book")
-_QUEUE = dict(none="nobody's place in the queue changes but by trades",
-              risk_averse="only trades move us up: what leaves a level is taken to have stood behind us",
-              power="what leaves a level left before or behind us with odds by the power {k:g} of the sizes", log="what leaves a level left before or behind us with odds by the logarithm of the sizes",
-              power_share="what leaves a level left before us with odds by our share of the level, power {k:g}")
+_QUEUE = dict(
+    none="nobody's place in the queue changes but by trades",
+    risk_averse="only trades move us up: what leaves a level is taken to have stood behind us",
+    power="what leaves a level left before or behind us with odds by the power {k:g} of the sizes",
+    log="what leaves a level left before or behind us with odds by the logarithm of the sizes",
+    power_share="what leaves a level left before us with odds by our share of it, power {k:g}")
 
 def _taking(offer, c):
     slip = f"{c['slip_ppm'] / 100:g} bps worse"
     if offer == "depth": return "walk the book level by level; what was taken once is not there for the next order; what the book does not hold expires"
     if offer == "bbo": return f"take what is shown at the best price, the rest {slip}; size beyond what is shown is assumed to be there"
     late = c["fill_mode"] == LAST_TRADE
-    if offer == "candles": return f"filled whole at {'the close of the bar before arrival' if late else 'the open of the bar in which it arrives'}, {slip}; size is not limited"
-    return f"filled whole at {'the last trade before arrival' if late else 'the first trade after arrival'}, {slip}; size is not limited by what traded"
+    if offer == "candles": at = "the close of the bar before arrival" if late else "the open of the bar in which it arrives"
+    else: at = "the last trade before arrival" if late else "the first trade after arrival"
+    return f"filled whole at {at}, {slip}; size is not limited by what traded"
 
 def _waiting(offer, c):
     if offer in ("bbo", "depth"):
         shown = "behind what is shown at its price" + ("; worse than the best: unknown until the best gets there" if offer == "bbo" else "")
-        return f"{shown}; {_QUEUE[QUEUE_WORDS[c['queue']]].format(k=c['queue_power'])}; a trade beyond its price or the other side reaching it fills it"
+        queue = _QUEUE[QUEUE_WORDS[c["queue"]]].format(k=c["queue_power"])
+        return f"{shown}; {queue}; a trade beyond its price or the other side reaching it fills it"
     if offer == "candles": return "fills when the bar's range goes through it; a bar does not say how much traded where"
     touch = f"at its price after {c['queue_trades']:g} mean trades have passed" if c["queue_trades"] else "a touch fills nothing; no queue position"
     return f"fills when traded through, at most the size of that trade, shared among our orders by price and time; {touch}"
 
-# %% ../../nbs/engine/557_assumptions.ipynb #43c7688b
+# %% ../../nbs/engine/557_assumptions.ipynb #69eb7ecd
 def assumptions(
     s,  # `Settings` of the run
     session,  # `Session`: the arrays that the venue reads
@@ -44,68 +49,105 @@ def assumptions(
     notes: dict | None = None,  # Words of `calibration`
 ) -> list[dict]:  # topic, modelled (yes, partly, no), how
     "The assumptions page."
-    v, r, k, ins, instruments = s.venue, s.risk, session.world.k[0], session.world.rows["ins"], session.instruments
-    c, offers, names = k["cfg"], session.offers, venue_names(session.instruments)
-    each = lambda f: "; ".join(dict.fromkeys(f(n, i) for n, i in enumerate(instruments)))
-    per = lambda f: "; ".join(f"{_OFFER[o]}: {f(o, c)}" if len(set(offers)) > 1 else f(o, c) for o in dict.fromkeys(offers))
-    symbols = lambda what: ", ".join(i.symbol for n, i in enumerate(instruments) if what(n, i))
-    bps = lambda n, f: f"{ins[n][f] / 1e4:g} bps"
-    book, margin = any(o in ("bbo", "depth") for o in offers), [n for n, i in enumerate(instruments) if ins[n]["kind"]]
-    lots = each(lambda n, i: f"{i.symbol}: tick {i.tick}, lot {i.lot}, minimum notional {i.min_notional or 0}")
-    limits = (f"one order at most {r.max_order_frac:g} of equity, a position {r.max_position_frac:g}, {r.max_open_orders} open orders, "
-              f"{r.max_orders_per_minute} orders a minute, no entry on data older than {r.stale_after_s:g} s")
-    sync = dict(always="every journal frame is synced", group=f"journal written before anything acts on it, synced every {s.journal.sync_ms:g} ms",
-                never="journal written, never synced: a power cut may lose the end")
-    late = lambda n: ", ".join(f"{leg} {describe_latency(k['vens'][n]['lat'][j])}" for j, leg in enumerate(LEGS))
-    candles = "candles" in offers
-    stop = "triggered by a trade at or beyond it, filled at that trade, slipped: a gap costs what it costs"
-    if book: stop = "triggered by trades (forex: by quotes), then they take from the book as it is"
-    if candles: stop = "inside a bar stops come before targets and before limits, at their price; a gap fills at the open"
+    v, k, ins, offers = s.venue, session.world.k[0], session.world.rows["ins"], session.offers
+    names, book = venue_names(session.instruments), any(o in ("bbo", "depth") for o in offers)
+    each = lambda f: "; ".join(dict.fromkeys(f"{i.symbol}: {f(n, i)}" for n, i in enumerate(session.instruments)))
+    per = lambda f: "; ".join((f"{_OFFER[o]}: " if len(set(offers)) > 1 else "") + f(o, k["cfg"]) for o in dict.fromkeys(offers))
     rows = [
-        ("what the tape offers", "yes", each(lambda n, i: f"{i.symbol}: {_OFFER[offers[n]]}")),
-        ("orders that take", "yes", per(_taking)), ("orders that wait", "partly", per(_waiting)), ("stops, targets, trailing stops", "yes", stop),
-        ("spread", "yes" if book or ins["spread_ticks"].any() else "no", "as the book shows it" if book else
-         each(lambda n, i: f"{i.symbol}: {ins[n]['spread_ticks']} ticks" + (f" ({notes['spread_words'][n]})" if notes and notes["spread_words"][n] else "")) + ", paid by whoever takes against the last aggressor"
-         if ins["spread_ticks"].any() else "none beyond the slippage above: the tape has no quotes"),
-        ("market impact", "yes" if session.world.rows["venue"]["impact_kind"].any() else "no",
-         each(lambda n, i: f"{i.symbol}: {notes['impact_words'][n]}") if notes and session.world.rows["venue"]["impact_kind"].any() else "our orders do not move the price"),
-        ("latency", "yes", "; ".join(f"{name}: {late(n)}" for n, name in enumerate(names)) + "; requests and answers of one venue never overtake each other"),
-        ("fees", "yes", each(lambda n, i: f"{i.symbol}: maker {bps(n, 'maker_e8')}, taker {bps(n, 'taker_e8')}") + ("; by 30-day volume" if k["vens"]["n_tiers"].any() else "")
-         + (f"; paid in {v.fee_asset} where the venue gives a discount" if v.fee_asset else "")),
-        ("rounding", "yes", f"{lots}; sizes down, fill prices against us, cash in whole units of {instruments[0].cash_unit}"),
-        ("filters", "yes", "; ".join(filter(None, ("tick, lot and smallest notional of each instrument",
-                                                   symbols(lambda n, i: ins[n]["collar_ppm"]) and "price collars: " + symbols(lambda n,
-                                                           i: ins[n]["collar_ppm"]),
-                                               f"{v.max_orders_10s} orders in 10 s" if v.max_orders_10s else "no rate limit of the venue", f"self-trade: {v.self_trade}")))),
-        ("margin and liquidation", "yes" if margin else "no",
-         each(lambda n, i: f"{i.symbol}: {float(1e8 / ins[n]['margin_e8']):.4g}x {'isolated' if ins[n]['isolated'] else 'cross'}, "
-         f"maintenance from {ins[n]['tier_mmr_e8'][0] / 1e6:g} % in {ins[n]['n_tiers']} tier(s), liquidation fee {ins[n]['liq_e8'] / 1e6:g} %" if ins[n]["kind"] else f"{i.symbol}: paid in full")
-         + ("; a liquidation closes the whole position at the market; auto-deleveraging is not modelled" if margin else "; spot cannot be sold short")),
-        ("funding", *_funding(session, tape, margin)),
-        ("interest and swaps", "yes" if ins["borrow_e12"].any() or ins["swap_long_mt"].any() or ins["swap_short_mt"].any() else "no",
-         each(lambda n, i: f"{i.symbol}: {i.borrow_day} a day on what is borrowed, swap {i.swap_long}/{i.swap_short} ticks a lot at {i.rollover or '-'}")
-         if ins["borrow_e12"].any() or ins["swap_long_mt"].any() else "not charged"),
+        ("what the tape offers", "yes", each(lambda n, i: _OFFER[offers[n]])),
+        ("orders that take", "yes", per(_taking)),
+        ("orders that wait", "partly", per(_waiting)),
+        ("stops, targets, trailing stops", "yes", _stops(offers)),
+        ("spread", *_spread(ins, book, each, notes)),
+        ("market impact", *_impact(session, each, notes)),
+        ("latency", "yes", _latency(k, names)),
+        ("fees", "yes", _fees(v, k, ins, each)),
+        ("rounding", "yes", each(lambda n, i: f"tick {i.tick}, lot {i.lot}, cash in units of {i.cash_unit}") + "; sizes down, prices against us"),
+        ("filters", "yes", _filters(v, ins, each)),
+        ("margin and liquidation", *_margin(ins, each)),
+        ("funding", *_funding(session, tape)),
+        ("interest and swaps", *_carry(ins, each)),
         ("one currency", "yes", f"equity in {session.currency}; " + ("; ".join(_mark(session, j) for j in range(1, len(session.wallets))) or "one wallet")),
-        ("transfers", "yes" if len(names) > 1 else "no", f"{v.transfer_s:g} s on the way, counted where they go" if len(names) > 1 else "one venue"),
-        ("order limits", "yes", limits),
+        ("transfers", *(("yes", f"{v.transfer_s:g} s on the way, counted where they go") if len(names) > 1 else ("no", "one venue"))),
+        ("order limits", "yes", _limits(s.risk)),
         ("venue outages", "partly", "the tape's own gaps only: nothing fills while nothing trades"),
-        ("what is kept", "yes", f"at most {MAX_ORDERS} orders at the venues, {vorder_dt.itemsize} bytes each, and {MAX_QUEUE} answers of {answer_dt.itemsize} bytes on their way"
-         + (f"; books of {s.venue.book_levels} levels a side, {session.world.rows.dtype['book'].itemsize:,} bytes" if book else "")),
-        ("durability", "yes", sync[s.journal.sync]),
+        ("what is kept", "yes", _memory(session, book)),
+        ("durability", "yes", _sync(s.journal)),
     ]
     return [dict(topic=a, modelled=b, how=c) for a, b, c in rows]
 
-def _funding(session, tape, margin):
+def _stops(offers):
+    if "candles" in offers: return "inside a bar stops come before targets and before limits, at their price; a gap fills at the open"
+    if "bbo" in offers or "depth" in offers: return "triggered by trades (forex: by quotes), then they take from the book as it is"
+    return "triggered by a trade at or beyond it, filled at that trade, slipped: a gap costs what it costs"
+
+def _spread(ins, book, each, notes):
+    if book: return "yes", "as the book shows it"
+    if not ins["spread_ticks"].any(): return "no", "none beyond the slippage above: the tape has no quotes"
+    said = lambda n: f" ({notes['spread_words'][n]})" if notes and notes["spread_words"][n] else ""
+    return "yes", each(lambda n, i: f"{ins[n]['spread_ticks']} ticks{said(n)}") + ", paid by whoever takes against the last aggressor"
+
+def _impact(session, each, notes):
+    if not session.world.rows["venue"]["impact_kind"].any(): return "no", "our orders do not move the price"
+    return "yes", each(lambda n, i: notes["impact_words"][n])
+
+def _latency(k, names):
+    one = lambda n: ", ".join(f"{leg} {describe_latency(k['vens'][n]['lat'][j])}" for j, leg in enumerate(LEGS))
+    return "; ".join(f"{name}: {one(n)}" for n, name in enumerate(names)) + "; requests and answers of one venue never overtake each other"
+
+def _fees(v, k, ins, each):
+    bps = lambda n, f: f"{ins[n][f] / 1e4:g} bps"
+    more = ["by the volume of 30 days"] if k["vens"]["n_tiers"].any() else []
+    if v.fee_asset: more.append(f"paid in {v.fee_asset} where the venue gives a discount")
+    return "; ".join([each(lambda n, i: f"maker {bps(n, 'maker_e8')}, taker {bps(n, 'taker_e8')}"), *more])
+
+def _filters(v, ins, each):
+    rate = f"{v.max_orders_10s} orders in 10 s" if v.max_orders_10s else "no rate limit"
+    collar = lambda n: f", limits at most {ins[n]['collar_ppm'] / 1e4:g} % away" if ins[n]["collar_ppm"] else ""
+    return each(lambda n, i: f"minimum notional {i.min_notional}{collar(n)}") + f"; {rate}; self-trade: {v.self_trade.replace('_', ' ')}"
+
+def _margin(ins, each):
+    if not ins["kind"].any(): return "no", "positions are paid in full; spot cannot be sold short"
+    def one(n, i):
+        x = ins[n]
+        if not x["kind"]: return "paid in full"
+        return (f"{1e8 / x['margin_e8']:.4g}x {'isolated' if x['isolated'] else 'cross'}, maintenance from {x['tier_mmr_e8'][0] / 1e6:g} % "
+                f"in {x['n_tiers']} tier(s), liquidation fee {x['liq_e8'] / 1e6:g} %")
+    return "yes", each(one) + "; a liquidation closes the whole position at the market; auto-deleveraging is not modelled"
+
+def _carry(ins, each):
+    if not (ins["borrow_e12"].any() or ins["swap_long_mt"].any() or ins["swap_short_mt"].any()): return "no", "not charged"
+    swap = lambda i: f"swap {i.swap_long} long and {i.swap_short} short, ticks a lot at {i.rollover or '-'}"
+    return "yes", each(lambda n, i: f"{i.borrow_day} a day on what is borrowed, {swap(i)}")
+
+def _limits(r):
+    return (f"one order at most {r.max_order_frac:g} of equity, a position {r.max_position_frac:g}, {r.max_open_orders} open orders, "
+            f"{r.max_orders_per_minute} orders a minute, no entry on data older than {r.stale_after_s:g} s")
+
+def _memory(session, book):
+    words = f"at most {MAX_ORDERS} orders at the venues, {vorder_dt.itemsize} bytes each, and {MAX_QUEUE} answers of {answer_dt.itemsize} bytes"
+    if not book: return words
+    return f"{words}; books of {session.settings.venue.book_levels} levels a side, {session.world.rows.dtype['book'].itemsize:,} bytes"
+
+def _sync(j):
+    return dict(always="every journal frame is synced", group=f"journal written before anything acts on it, synced every {j.sync_ms:g} ms",
+                never="journal written, never synced: a power cut may lose the end")[j.sync]
+
+def _funding(session, tape):
     "Is funding charged?"
     ins, instruments = session.world.rows["ins"], session.instruments
-    perps = [n for n in margin if instruments[n].market == "perp"]
+    perps = [n for n, i in enumerate(instruments) if i.market == "perp"]
     if not perps: return "no", "no perpetuals"
-    told = {int(x) for x in np.unique(tape.events["row"][tape.events["kind"] == 7])} if tape is not None else set()
-    how = lambda n: "from the tape" if n in told else f"{instruments[n].funding_rate} every {instruments[n].funding_hours} h, stated" if ins[n]["funding_ns"] else "NOT charged: the tape has none and no rate is stated"
-    words = [f"{instruments[n].symbol}: {how(n)}" for n in perps]
-    return ("yes" if not any("NOT" in w for w in words) else "partly" if len(words) > 1 and any("NOT" not in w for w in words) else "no"), "; ".join(words)
+    told = set(np.unique(tape.events["row"][tape.events["kind"] == FUNDING]).tolist()) if tape is not None else set()
+    def how(n):
+        if n in told: return "from the tape"
+        if ins[n]["funding_ns"]: return f"{instruments[n].funding_rate} every {instruments[n].funding_hours} h, stated"
+        return "NOT charged: the tape has none and no rate is stated"
+    words = [how(n) for n in perps]
+    left = sum("NOT" in x for x in words)
+    return "no" if left == len(words) else "partly" if left else "yes", "; ".join(f"{instruments[n].symbol}: {x}" for n, x in zip(perps, words, strict=True))
 
 def _mark(session, j):
     w, (venue, asset) = session.world.k[0]["wal"][j], session.wallets[j]
-    rate = f"at the last price of {session.instruments[int(w['row'])].symbol}" if w["row"] >= 0 else f"at {w['num'] / w['den'] * session.cash_unit / w['unit']:g}, fixed"
-    return f"{asset} at {venue} {rate}"
+    if w["row"] >= 0: return f"{asset} at {venue} at the last price of {session.instruments[int(w['row'])].symbol}"
+    return f"{asset} at {venue} at {w['num'] / w['den'] * session.cash_unit / w['unit']:g}, fixed"

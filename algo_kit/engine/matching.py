@@ -144,7 +144,7 @@ def match_trade(
                     v.front = 0.0
                     pool -= execute(w, j, v.px, min(ready, pool), True, ts)
 
-# %% ../../nbs/engine/508_matching.ipynb #a2ae4244
+# %% ../../nbs/engine/508_matching.ipynb #b63a5077
 @njit
 def walk_book(w, j, ts):
     "Order `j`, marketable or not, takes what the other side of the book offers within its limit."
@@ -255,7 +255,7 @@ def match_book_trade(w, row, ts, px, qty, side):
 
 @njit
 def match_message(w, row, ts):
-    "A message is whole: queues move up, who waited for a book meets it, and who is reached by the other side's best is filled as far as that side shows enough."
+    "A message is whole: queues move up, who waited for a book meets it, and whom the other side's best reaches is filled, as far as it shows enough."
     s, c, h, b = w.k.vst, w.k.cfg, w.rows[row].venue, w.rows[row].book
     for j in range(s.n_live):
         v = w.k.vord[j]

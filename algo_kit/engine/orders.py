@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['KEPT', 'OWN_GROUP', 'protective', 'take_requests']
 
-# %% ../../nbs/engine/514_orders.ipynb #c435b4e3
+# %% ../../nbs/engine/514_orders.ipynb #0a3c1729
 import numpy as np
 from ..core.cache import njit
 from ..core.money import OVERFLOW, to_lots, to_ticks
@@ -13,7 +13,7 @@ from ..core.records import (ACTIVE, AMEND, BUY, CANCEL, GTD, HALTED, LIMIT, LINK
                                    SUBMITTED,
                                    TAKE_LIMIT, TRAIL, TRANSFER)
 from .account import count_order, find_mine, limited, to_hold_back
-from .ledger import available, equity_units, reported
+from .ledger import available, equity_units, reported, usable
 from .venue import venue_amend, venue_cancel, venue_submit, venue_transfer
 from ..risk.margin import notional_units
 from ..strategies.contract import record_gate
@@ -82,7 +82,7 @@ def _placed_lately(acct, now):
     for k in range(RATE_S): n += acct.rate[k]
     return n
 
-# %% ../../nbs/engine/514_orders.ipynb #c2db134a
+# %% ../../nbs/engine/514_orders.ipynb #f6b76a35
 @njit
 def _reduction_refused(w, out, r, px, parent):
     "Gates of a reduce-only order: gate number + 1, value, threshold; 0 when it may go. A child of an entry on its way reduces what is not there yet."
@@ -131,7 +131,7 @@ def _entry_refused(w, out, r, px, equity, lots, notional, hold):
     if not record_gate(out, row, 9, x, y, x <= y * (1 + 1e-12)): return 10, x, y
     unit = ins.cash_unit
     if hold > 0 or ins.kind:
-        free = available(w, j, True)
+        free = usable(w, row, r.side, lots if (a.buying if r.side == BUY else a.selling) == 0 else np.int64(0), True)
         x, y = float(hold) * unit, float(free) * unit
         if not record_gate(out, row, 10, x, y, hold != OVERFLOW and hold <= free): return 11, x, y
     x, y = float(notional) * unit, float(ins.min_notional) * unit

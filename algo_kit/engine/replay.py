@@ -117,7 +117,7 @@ def replay(
     return dict(run=r.run, dir=str(r.path), events=int(g["events"]), decisions=int(g["decisions"]), orders=int(g["orders"]), fills=int(g["fills"]),
                 state_hash=s.hash, passport=r.read_json("passport.json"), differences=n, details=details)
 
-# %% ../../nbs/engine/570_replay.ipynb #58d5d1fa
+# %% ../../nbs/engine/570_replay.ipynb #6601e38e
 def why(
     run,  # Run folder, path or name
     symbol: str,  # Instrument
@@ -143,7 +143,7 @@ def why(
     gates = [dict(name=g, value=float(c["value"]), threshold=float(c["threshold"]),
                   margin=abs(float(c["value"]) - float(c["threshold"])) * (1 if c["verdict"] > 0 else -1),
                   verdict="pass" if c["verdict"] > 0 else "refuse", event=int(c["seq"]), ts_ns=int(c["ts"]))
-             for g, c in zip(s.strategy.all_gates, s.world.rows["led"][i], strict=True) if c["verdict"]]
+             for g, c in zip(s.strategy.all_gates, s.world.own["led"][i], strict=True) if c["verdict"]]
     latest = max((g["ts_ns"] for g in gates), default=0)
     refused = [g["name"] for g in gates if g["ts_ns"] == latest and g["verdict"] == "refuse"]
     verdict = ("not evaluated yet" if not gates else f"refused by {refused[-1]}" if refused else "pass")

@@ -121,7 +121,7 @@ class Session:
         self.driver.sample(*self.world)
         yield take(self.world)
 
-# %% ../../nbs/engine/550_session.ipynb #086ef740
+# %% ../../nbs/engine/550_session.ipynb #8bfebd92
 def candle_frame(c: np.ndarray):
     "Closed candles as the DataFrame a strategy sees, indexed by open time."
     import pandas as pd
@@ -132,13 +132,13 @@ def ask_signals(s: Session, rows: list) -> np.ndarray:
     "Call the strategy's function for these rows; the SIGNAL events it answers with."
     out, st, tf = [], s.strategy, TIMEFRAMES[s.strategy.timeframe]
     for i in rows:
-        r = s.world.rows[i]
+        r, win = s.world.rows[i], s.world.own[i]["win"]
         if r["pos"]["bars"] < st.window_bars: continue
-        entries, exits = st.signals(candle_frame(r["win"]), **s.params)
+        entries, exits = st.signals(candle_frame(win), **s.params)
         wish = 1 if bool(entries.iloc[-1]) else -1 if bool(exits.iloc[-1]) else 0
         if not wish: continue
         e = np.zeros(1, event_dt)
-        e[0]["ts"], e[0]["recv"], e[0]["px"], e[0]["row"], e[0]["kind"] = int(r["win"][-1]["ts"]) + tf, s.world.k[0]["io"]["now"], wish, i, SIGNAL
+        e[0]["ts"], e[0]["recv"], e[0]["px"], e[0]["row"], e[0]["kind"] = int(win[-1]["ts"]) + tf, s.world.k[0]["io"]["now"], wish, i, SIGNAL
         out.append(e)
     return np.concatenate(out) if out else np.zeros(0, event_dt)
 

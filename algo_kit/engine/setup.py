@@ -6,20 +6,21 @@
 __all__ = ['queue_model', 'engine_config', 'venue_names', 'latency_text', 'engine_venues', 'units_near', 'pairs',
            'engine_wallets', 'engine_instruments', 'tape_offers', 'calibration']
 
-# %% ../../nbs/engine/545_setup.ipynb #4730ca38
+# %% ../../nbs/engine/545_setup.ipynb #1a485e11
 from decimal import Decimal
 from fractions import Fraction
 
 import numpy as np
 
 from ..core.errors import ConfigError
-from ..core.records import BAR, CFD, DEPTH, FX, QUOTE, TRADE, wallet_dt
+from ..core.records import BAR, CFD, DEPTH, FX, N_TIERS, QUOTE, TRADE, wallet_dt
 from ..data.instruments import _DOLLARS as DOLLARS
 from ..data.instruments import fee_discount, fee_tiers, records
 from .impact import IMPACT_SQRT, calibrate, describe_impact, estimate_spread, impact_coef, parse_impact
 from .latency import LEGS, latency_scaled, latency_table
 from .queue import QUEUE_WORDS
-from .state import LAST_TRADE, NEXT_TRADE, venue_dt
+from .state import FOREVER, LAST_TRADE, NEXT_TRADE, venue_dt
+from ..risk.fees import fee_table
 
 # %% ../../nbs/engine/545_setup.ipynb #c63d5d72
 _MS = 1_000_000
@@ -49,7 +50,7 @@ def engine_config(s) -> dict:
                 stale_ns=round(r.stale_after_s * 1e9), queue=model, queue_power=power, queue_trades=v.queue_trades, margin_call=v.margin_call,
                 transfer_ns=round(v.transfer_s * 1e9), seed=s.run.seed)
 
-# %% ../../nbs/engine/545_setup.ipynb #f4ede1d3
+# %% ../../nbs/engine/545_setup.ipynb #2681a827
 def venue_names(instruments: list) -> list:
     "Venues of a run, in order of appearance."
     return list(dict.fromkeys(i.venue for i in instruments))
@@ -84,11 +85,10 @@ def engine_venues(
         asset, part = fee_discount(name)
         if asset and asset == v.fee_asset: a[n]["discount_e8"] = round(Fraction(part) * 10**8)
         if not v.fee_tiers: continue
-        tiers = fee_tiers(name, first.market)[:8]
-        a[n]["n_tiers"] = len(tiers)
-        for k, t in enumerate(tiers):
-            a[n]["tier_volume"][k] = units_near(t.volume, first.cash_unit)
-            a[n]["tier_maker_e8"][k], a[n]["tier_taker_e8"][k] = (round(Fraction(x) * Fraction(str(v.fee_factor)) * 10**8) for x in (t.maker, t.taker))
+        t = fee_table(fee_tiers(name, first.market)[:N_TIERS], first.cash_unit)
+        a[n]["n_tiers"], a[n]["tiers"]["volume"] = len(t), FOREVER
+        a[n]["tiers"][:len(t)] = t
+        for f in ("maker_e8", "taker_e8"): a[n]["tiers"][f] = np.rint(a[n]["tiers"][f] * v.fee_factor)
     return a
 
 def units_near(x, unit) -> int:

@@ -6,18 +6,20 @@
 __all__ = ['FOREVER', 'NEXT_TRADE', 'LAST_TRADE', 'TRADES', 'BBO', 'BOOK', 'MAX_ORDERS', 'MAX_QUEUE', 'MAX_WALLETS', 'MAX_VENUES',
            'MAX_TRANSIT', 'LATENCY_POINTS', 'config_dt', 'clock_dt', 'ON_ITS_WAY', 'LIVE', 'DORMANT', 'GONE',
            'vorder_dt', 'vstate_dt', 'vposition_dt', 'vwallet_dt', 'venue_dt', 'transit_dt', 'answer_dt', 'tally_dt',
-           'run_dt', 'box_dt', 'World', 'OUTPUTS', 'row_dtype', 'new_world', 'take', 'state_hash', 'pack', 'unpack']
+           'run_dt', 'box_dt', 'World', 'Desk', 'OUTPUTS', 'desk', 'row_dtype', 'own_dtype', 'new_world', 'take',
+           'state_hash', 'pack', 'unpack']
 
-# %% ../../nbs/engine/500_state.ipynb #8c6d7566
+# %% ../../nbs/engine/500_state.ipynb #34969823
 import hashlib
 from collections import namedtuple
 
 import numpy as np
 
 from ..core.errors import ConfigError, DataError, JournalError
-from ..core.records import (TIMEFRAMES, account_dt, candle_dt, change_dt, decision_dt, equity_dt, event_dt, fill_dt, instrument_dt, mark_dt, order_dt,
+from ..core.records import (N_TIERS, TIMEFRAMES, account_dt, candle_dt, change_dt, decision_dt, equity_dt, event_dt, fill_dt, instrument_dt, mark_dt, order_dt,
                                    position_dt, request_dt, verdict_dt, wallet_dt)
 from ..data.books import book_dt
+from ..risk.fees import fee_tier_dt, volume_dt
 from ..data.candles import candle_state_dt
 from ..strategies.contract import MAX_REQUESTS, Strategy, io_dt, signal_state_dt
 
@@ -40,7 +42,7 @@ clock_dt = np.dtype([
     ("decisions", "i8"), ("orders", "i8"), ("fills", "i8"), ("started", "i8"), ("error", "i8"), ("asked", "i8"), ("sampled", "i8"),
 ], align=True)
 
-# %% ../../nbs/engine/500_state.ipynb #b7594260
+# %% ../../nbs/engine/500_state.ipynb #06923b39
 ON_ITS_WAY, LIVE, DORMANT, GONE = 0, 1, 2, 3
 vorder_dt = np.dtype([
     ("id", "i8"), ("n", "i8"), ("seen", "i8"), ("arrive", "i8"), ("cancel_at", "i8"), ("amend_at", "i8"), ("expire_at", "i8"),
@@ -60,8 +62,8 @@ vposition_dt = np.dtype([
 vwallet_dt = np.dtype([("balance", "i8"), ("called", "i8"), ("transfer_fee", "i8")], align=True)
 venue_dt = np.dtype([
     ("lat", "f8", (3, LATENCY_POINTS)), ("feed_max", "i8"), ("sent", "i8"), ("answered", "i8"), ("last_arrive", "i8"), ("last_answer", "i8"),
-    ("next_act", "i8"), ("next_hour", "i8"), ("next_roll", "i8"), ("next_funding", "i8"), ("rate_at", "i8"), ("day", "i8"),
-    ("volume", "i8", (30,)), ("tier_volume", "i8", (8,)), ("tier_maker_e8", "i8", (8,)), ("tier_taker_e8", "i8", (8,)), ("discount_e8", "i8"),
+    ("next_act", "i8"), ("next_hour", "i8"), ("next_roll", "i8"), ("next_funding", "i8"), ("rate_at", "i8"),
+    ("volume", volume_dt), ("tiers", fee_tier_dt, (N_TIERS,)), ("discount_e8", "i8"),
     ("rate", "i4"), ("max_rate", "i4"), ("stp", "i4"), ("n_tiers", "i4"),
 ], align=True)
 transit_dt = np.dtype([("at", "i8"), ("arrive", "i8"), ("amount", "i8"), ("fee", "i8"), ("cost", "i8"), ("frm", "i4"), ("to", "i4"), ("base", "i4"),
@@ -80,20 +82,25 @@ box_dt = np.dtype([
     ("n", tally_dt), ("req", request_dt, (MAX_REQUESTS,)), ("dec", decision_dt, (1 << 14,)), ("fil", fill_dt, (1 << 14,)), ("ven", event_dt, (1 << 14,)),
     ("eqs", equity_dt, (1 << 12,)), ("mks", mark_dt, (1 << 13,)), ("chg", change_dt, (1 << 13,)),
 ], align=True)
-World = namedtuple("World", "k rows o p")  # the run's record, its rows, the outbox, the parameters
+World = namedtuple("World", "k rows own o p")  # the run's record, a row per instrument, the strategy's own rows, the outbox, the parameters
+Desk = namedtuple("Desk", "k rows o")  # what all of the engine but the strategy's loop works on
+
+def desk(w: World) -> Desk:
+    "The engine's part of a world, for calling its kernels one by one."
+    return Desk(w.k[0], w.rows, w.o[0])
 
 def row_dtype(
-    s: Strategy,
     levels: int = 1,  # Price levels a side that the book keeps
 ) -> np.dtype:
-    "One instrument's row in a run: what is held, its book and candle under way, the strategy's state, the ledger, the last closed candles."
-    return np.dtype([
-        ("pos", position_dt), ("ins", instrument_dt), ("venue", vposition_dt), ("candle", candle_state_dt),
-        ("st", s.state_dt if s.on_event else signal_state_dt),
-        ("led", verdict_dt, (len(s.all_gates),)), ("win", candle_dt, (max(s.window_bars, 1),)), ("book", book_dt(levels)),
-    ], align=True)
+    "One instrument's row in a run: what is held, what the venue thinks of it, its candle under way, its book."
+    return np.dtype([("pos", position_dt), ("ins", instrument_dt), ("venue", vposition_dt), ("candle", candle_state_dt), ("book", book_dt(levels))], align=True)
 
-# %% ../../nbs/engine/500_state.ipynb #9e56a4e6
+def own_dtype(s: Strategy) -> np.dtype:
+    "What a strategy keeps for an instrument: its state, its ledger of gates, the last closed candles."
+    return np.dtype([("st", s.state_dt if s.on_event else signal_state_dt), ("led", verdict_dt, (len(s.all_gates),)),
+                     ("win", candle_dt, (max(s.window_bars, 1),))], align=True)
+
+# %% ../../nbs/engine/500_state.ipynb #21350f3f
 def new_world(
     strategy: Strategy,
     params: dict,  # Checked parameters
@@ -107,7 +114,7 @@ def new_world(
 ) -> World:
     "All arrays of a run, cold."
     if len(strategy.timers) > 4: raise ConfigError(f"strategy {strategy.name} has {len(strategy.timers)} timers, at most 4", key="timers")
-    w = World(np.zeros(1, run_dt), np.zeros(len(ins), row_dtype(strategy, levels)), np.zeros(1, box_dt), strategy.record(params))
+    w = World(np.zeros(1, run_dt), np.zeros(len(ins), row_dtype(levels)), np.zeros(len(ins), own_dtype(strategy)), np.zeros(1, box_dt), strategy.record(params))
     k, cfg = w.k[0], dict(cfg)
     late = [cfg.pop(f, 0) for f in ("feed_ns", "order_ns", "resp_ns")]
     if venues is None:
@@ -144,7 +151,7 @@ def take(w: World) -> dict:  # name -> copy of the rows written
         n[f] = 0
     return out
 
-# %% ../../nbs/engine/500_state.ipynb #860edd8e
+# %% ../../nbs/engine/500_state.ipynb #36090db2
 def _bytes(a: np.ndarray, field: str) -> bytes:
     "The memory of a field in every row, padding included: NumPy copies structured rows field by field and leaves rubbish between them."
     dt, at = a.dtype.fields[field][:2]
@@ -157,24 +164,27 @@ def state_hash(w: World) -> str:  # 64 hex digits
     raw = np.frombuffer(_bytes(k, "ords"), np.uint8).reshape(len(ords), -1)
     live = np.flatnonzero(ords["state"] > 0)
     h.update(_bytes(k, "acct") + _bytes(k, "wal") + raw[live[np.argsort(ords["id"][live])]].tobytes())
-    for f in ("pos", "candle", "win", "st"): h.update(_bytes(r, f))
+    for a, f in ((r, "pos"), (r, "candle"), (w.own, "win"), (w.own, "st")): h.update(_bytes(a, f))
     return h.hexdigest()
 
-# %% ../../nbs/engine/500_state.ipynb #3c35d84f
+# %% ../../nbs/engine/500_state.ipynb #a5088353
 def pack(w: World) -> bytes:
     "The persistent arrays as bytes, digest first."
-    data = hashlib.sha256(repr((w.k.dtype, w.rows.dtype, w.rows.shape)).encode()).digest() + w.k.tobytes() + w.rows.tobytes()
+    data = _layout(w) + w.k.tobytes() + w.rows.tobytes() + w.own.tobytes()
     return hashlib.sha256(data).digest() + data
+
+def _layout(w): return hashlib.sha256(repr((w.k.dtype, w.rows.dtype, w.own.dtype, w.rows.shape)).encode()).digest()
 
 def unpack(w: World, data: bytes):
     "Load `pack`ed bytes into the arrays of `w`, in place; an error when they are damaged or of another shape."
     if hashlib.sha256(data[32:]).digest() != data[:32]: raise JournalError("snapshot is damaged: digest differs", key="snapshot",
                                                                            rule="SHA-256 over the arrays", hint="an older snapshot is used where there is one")
     shape, body = data[32:64], data[64:]
-    if shape != hashlib.sha256(repr((w.k.dtype, w.rows.dtype, w.rows.shape)).encode()).digest():
+    if shape != _layout(w):
         raise DataError("snapshot has another layout than this run", key="snapshot", rule="same strategy, parameters and code",
                         hint="start afresh with --fresh")
-    cfg = w.k["cfg"].copy()
-    w.k.view(np.uint8)[:] = np.frombuffer(body[:w.k.nbytes], np.uint8)
-    w.rows.view(np.uint8)[:] = np.frombuffer(body[w.k.nbytes:], np.uint8)
+    cfg, at = w.k["cfg"].copy(), 0
+    for a in (w.k, w.rows, w.own):
+        a.view(np.uint8)[:] = np.frombuffer(body[at:at + a.nbytes], np.uint8)
+        at += a.nbytes
     w.k["cfg"] = cfg  # settings belong to the process, not to the snapshot

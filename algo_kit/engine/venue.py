@@ -6,22 +6,22 @@
 __all__ = ['venue_submit', 'venue_cancel', 'venue_amend', 'venue_transfer', 'reference', 'venue_quiet', 'venue_trade',
            'venue_bar', 'venue_book', 'venue_mark', 'venue_funding', 'venue_due', 'venue_settle', 'venue_pop']
 
-# %% ../../nbs/engine/510_venue.ipynb #299b4baf
+# %% ../../nbs/engine/510_venue.ipynb #2c4335a3
 import numpy as np
 from ..core.cache import njit
 from ..core.money import mul_div, to_px, to_ticks
 from ..core.records import (ACK, AMEND_REJECT, AMENDED, BUY, CANCEL_REJECT, CANCELED, CASH, EXPIRED, GTD, LIMIT, MARGIN_CALL, MARKET, REJECT,
                                    SELL, STOP_LIMIT, TAKE_LIMIT, TRAIL, V)
 from ..data.books import book_best, book_crossed, book_event
-from .execution import answer, end_order, execute, fee_rate
+from .execution import answer, end_order, execute, rate_of
 from .latency import ORDER, latency_draw
-from .ledger import available, opening
+from .ledger import opening, usable
 from .matching import match_book_trade, match_message, match_trade, take_limit, taker_ticks, trailing, walk_book
 from .state import DORMANT, FOREVER, GONE, LAST_TRADE, LIVE, ON_ITS_WAY, TRADES
 from .upkeep import guard, margin_band, pay_funding, ship, upkeep
 from ..risk.margin import initial_margin, notional_units
 
-# %% ../../nbs/engine/510_venue.ipynb #be9b934b
+# %% ../../nbs/engine/510_venue.ipynb #fcc49032
 _POST, _GTD, _COLLAR, _LOTS, _SMALL, _BIG, _RATE, _MANY, _COVER, _SELF, _PARENT, _UNKNOWN, _LATE = (
     V["post_only"], V["gtd"], V["price_collar"], V["lot_size"], V["min_notional"], V["max_notional"], V["rate_limit"], V["max_orders"], V["insufficient"],
     V["self_trade"], V["parent"], V["unknown_order"], V["too_late"])
@@ -54,7 +54,8 @@ def venue_submit(w, o, now):
         return
     v = w.k.vord[k]
     w.k.vst.n_live += 1
-    v.id, v.row, v.side, v.type, v.reduce_only, v.tif, v.post_only, v.group, v.parent = o.id, o.row, o.side, o.type, o.reduce_only, o.tif, o.post_only, o.group, o.parent
+    v.id, v.row, v.side, v.type, v.reduce_only, v.tif, v.post_only = o.id, o.row, o.side, o.type, o.reduce_only, o.tif, o.post_only
+    v.group, v.parent = o.group, o.parent
     v.asked, v.filled, v.qty, v.px = o.qty, 0, 0 if o.parent else o.qty, o.px
     v.stop, v.trail, v.peak = to_px(o.stop, ins.tick, ins.ticks_per_px), o.trail_ppm * 1e-6, 0.0
     v.cancel_at, v.amend_at, v.expire_at = FOREVER, FOREVER, o.good_till if o.tif == GTD else np.int64(FOREVER)
@@ -94,7 +95,7 @@ def venue_transfer(w, frm, to, amount, base, now):
     _expect(w, w.rows[frm].ins.venue, x.at)
     return True
 
-# %% ../../nbs/engine/510_venue.ipynb #e3739b08
+# %% ../../nbs/engine/510_venue.ipynb #6aa812d8
 @njit
 def reference(w, row):
     "The middle of the book, else the last price, in ticks; 0 before there is one."
@@ -123,8 +124,8 @@ def _affordable(w, row, side, lots, px):
     if opened == 0 or px <= 0: return True
     if ins.kind == 0 and side == SELL and not ins.short_ok: return False
     notional = notional_units(ins, opened, px)
-    fee = mul_div(notional, fee_rate(w, row, False), 100_000_000)
-    return initial_margin(ins, notional) + fee <= available(w, ins.w_settle, False)
+    fee = mul_div(notional, rate_of(w, row, False, w.k.vst.now), 100_000_000)
+    return initial_margin(ins, notional) + fee <= usable(w, row, side, lots, False)
 
 @njit
 def _price_of(w, row, side, typ, px):
