@@ -47,7 +47,7 @@ def move_cash(w, j, amount, code, row, order, ts):
     w.k.vwal[j].balance += amount
     answer(w, CASH, row, 0, order, j, amount, 0, code, ts)
 
-# %% ../../nbs/engine/506_execution.ipynb #4eb128e9
+# %% ../../nbs/engine/506_execution.ipynb #4a7006d1
 @njit
 def find_order(w, order):
     "Place of a live order of the venue, -1 when it is gone."
@@ -94,7 +94,7 @@ def queue_up(w, j):
     v = w.k.vord[j]
     h, b = w.rows[v.row].venue, w.rows[v.row].book
     w.k.vst.admitted += 1
-    v.n, v.cum, v.unseen, v.shown = w.k.vst.admitted, 0.0, 0, 0.0
+    v.n, v.cum, v.unseen, v.shown, v.told = w.k.vst.admitted, 0.0, 0, 0.0, 0
     if h.match == TRADES: v.front = w.k.cfg.queue_trades * h.mean
     else:
         v.front = v.shown = book_at(b, v.side, v.px)

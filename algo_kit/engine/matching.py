@@ -144,7 +144,7 @@ def match_trade(
                     v.front = 0.0
                     pool -= execute(w, j, v.px, min(ready, pool), True, ts)
 
-# %% ../../nbs/engine/508_matching.ipynb #b63a5077
+# %% ../../nbs/engine/508_matching.ipynb #406df810
 @njit
 def walk_book(w, j, ts):
     "Order `j`, marketable or not, takes what the other side of the book offers within its limit."
@@ -260,7 +260,7 @@ def match_message(w, row, ts):
     for j in range(s.n_live):
         v = w.k.vord[j]
         if v.row != row or v.type != LIMIT or v.status != LIVE or v.fresh: continue
-        shown = book_at(b, v.side, v.px)
+        shown, told, v.told = book_at(b, v.side, v.px), v.told, 0
         if h.match == BBO:
             best, size = book_best(b, v.side)
             if size <= 0.0 or (v.px - best) * v.side > 0:  # nobody is before it any more
@@ -273,7 +273,7 @@ def match_message(w, row, ts):
                 v.front, v.cum, v.shown, v.unseen = shown, 0.0, shown, 0
                 continue
             if v.shown == 0.0: v.front, v.shown = min(v.front, shown), shown
-        if shown != v.shown:
+        if told:
             v.front, v.cum = queue_depth(c.queue, c.queue_power, v.front, v.cum, v.shown, shown)
             v.shown = shown
     if book_crossed(b):

@@ -42,7 +42,7 @@ clock_dt = np.dtype([
     ("decisions", "i8"), ("orders", "i8"), ("fills", "i8"), ("started", "i8"), ("error", "i8"), ("asked", "i8"), ("sampled", "i8"),
 ], align=True)
 
-# %% ../../nbs/engine/500_state.ipynb #06923b39
+# %% ../../nbs/engine/500_state.ipynb #abd0e9ea
 ON_ITS_WAY, LIVE, DORMANT, GONE = 0, 1, 2, 3
 vorder_dt = np.dtype([
     ("id", "i8"), ("n", "i8"), ("seen", "i8"), ("arrive", "i8"), ("cancel_at", "i8"), ("amend_at", "i8"), ("expire_at", "i8"),
@@ -50,7 +50,8 @@ vorder_dt = np.dtype([
     ("px", "i8"), ("new_qty", "i8"), ("new_px", "i8"), ("group", "i8"), ("parent", "i8"),
     ("stop", "f8"), ("trail", "f8"), ("peak", "f8"), ("front", "f8"), ("cum", "f8"), ("shown", "f8"),
     ("row", "i4"), ("side", "i1"), ("type", "i1"), ("reduce_only", "i1"), ("fresh", "i1"),
-    ("tif", "i1"), ("post_only", "i1"), ("status", "i1"), ("unseen", "i1"), ("pad", "i4"),   # unseen: the queue at its price is not shown yet
+    ("tif", "i1"), ("post_only", "i1"), ("status", "i1"), ("unseen", "i1"), ("told", "i1"), ("pad", "i1"), ("pad2", "i2"),
+    # unseen: the queue at its price is not shown yet; told: the message under way speaks of its price
 ], align=True)
 vstate_dt = np.dtype([("trade_id", "i8"), ("n_live", "i8"), ("n_queue", "i8"), ("added", "i8"), ("due", "i8"), ("now", "i8"), ("visit", "i8"),
                       ("admitted", "i8"), ("n_transit", "i8"), ("liquidations", "i8")], align=True)

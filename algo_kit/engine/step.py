@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['Mine', 'run', 'drain', 'equity', 'cash', 'sample']
 
-# %% ../../nbs/engine/520_step.ipynb #0cebd7cc
+# %% ../../nbs/engine/520_step.ipynb #7e2db16c
 from collections import namedtuple
 
 import numpy as np
 
 from ..core.cache import njit
 from ..core.money import to_px, to_ticks
-from ..core.records import (ACK, ACTIVE, BAR, BAR_OHL, CANDLE, CMD_CANCEL_ALL, CMD_FLATTEN, CMD_GAP, CMD_HALT, CMD_REDUCE, CMD_RESUME, COMMAND, DEPTH,
+from ..core.records import (ACK, ACTIVE, BAR, BAR_OHL, CANDLE, CMD_CANCEL_ALL, CMD_FLATTEN, CMD_GAP, CMD_HALT, CMD_REDUCE, CMD_RESUME, COMMAND, DEPTH, F_MORE,
 
                                    FUNDING, HALTED, MARGIN_CALL, MARK, MOVED, QUOTE, R, REDUCING, TIMER, TRADE, BUY, SELL)
 from ..data.books import book_best, book_event
@@ -25,7 +25,7 @@ from .orders import protective, take_requests
 from .queue import queue_mean
 from .state import FOREVER, TRADES, Desk
 from .upkeep import start_upkeep
-from .venue import (venue_bar, venue_book, venue_due, venue_funding, venue_mark, venue_pop, venue_settle, venue_trade)
+from .venue import (venue_bar, venue_book, venue_due, venue_funding, venue_mark, venue_part, venue_pop, venue_settle, venue_trade)
 from ..risk.margin import notional_units
 from ..strategies.contract import Out, cancel, leave
 from ..strategies.contract import hold as on_event
@@ -224,7 +224,7 @@ def _other(w, me, out, e, now, scratch):
         on_event(me.st, e.row, e, w.rows.pos, me.p, out)
         if w.o.n.req: take_requests(w, out)
 
-# %% ../../nbs/engine/520_step.ipynb #5d8c5781
+# %% ../../nbs/engine/520_step.ipynb #c7b9a56c
 @njit
 def _feed(w, row):
     "How long the next event of this row's venue takes to us."
@@ -254,6 +254,15 @@ def run(
         now = x.recv
         if now <= 0: now = x.ts + (feed if feed >= 0 else _feed(w, x.row))
         if now < g.now: now = g.now
+        if (x.kind == DEPTH and x.flags & F_MORE and sim and now < g.due and g.seq < stop_seq and (tf == 0 or x.ts < g.next_candle)
+                and x.ts < rows[x.row].venue.quiet_till):  # in the middle of a message nothing is due and nothing is news
+            g.now = now
+            io.now = now
+            g.seq += 1
+            g.events += 1
+            io.seq = g.seq
+            venue_part(w, x.row, x)
+            continue
         if now >= g.due or (tf > 0 and x.ts >= g.next_candle) or x.kind != TRADE:  # something beside a trade
             if g.started == 0: _start(w, x.ts, now)
             if _full(w) or g.error or (g.seq >= stop_seq and c.wish_first != 2): return j

@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['venue_submit', 'venue_cancel', 'venue_amend', 'venue_transfer', 'reference', 'venue_quiet', 'venue_trade',
-           'venue_bar', 'venue_book', 'venue_mark', 'venue_funding', 'venue_due', 'venue_settle', 'venue_pop']
+           'venue_bar', 'venue_part', 'venue_book', 'venue_mark', 'venue_funding', 'venue_due', 'venue_settle',
+           'venue_pop']
 
-# %% ../../nbs/engine/510_venue.ipynb #2c4335a3
+# %% ../../nbs/engine/510_venue.ipynb #d7500c05
 import numpy as np
 from ..core.cache import njit
 from ..core.money import mul_div, to_px, to_ticks
-from ..core.records import (ACK, AMEND_REJECT, AMENDED, BUY, CANCEL_REJECT, CANCELED, CASH, EXPIRED, GTD, LIMIT, MARGIN_CALL, MARKET, REJECT,
+from ..core.records import (ACK, AMEND_REJECT, AMENDED, BUY, CANCEL_REJECT, CANCELED, CASH, EXPIRED, F_CLEAR, GTD, LIMIT, MARGIN_CALL, MARKET, REJECT,
                                    SELL, STOP_LIMIT, TAKE_LIMIT, TRAIL, V)
 from ..data.books import book_best, book_crossed, book_event
 from .execution import answer, end_order, execute, rate_of
@@ -292,7 +293,7 @@ def _acts(w, n, until):
             for i in range(w.rows.size):
                 if w.rows[i].ins.venue == n: guard(w, i, t)
 
-# %% ../../nbs/engine/510_venue.ipynb #2959857d
+# %% ../../nbs/engine/510_venue.ipynb #db179405
 @njit
 def _quiet(w, row):
     "The prices between which a trade of `row` changes nothing at the venue."
@@ -372,11 +373,22 @@ def venue_bar(w, row, ts, now, open_px, high, low, qty):
     _calm(w, row)
 
 @njit
+def venue_part(w, row, e):
+    "Enter a row of a message in the book, and remember which of our orders it speaks of; True when the message is whole."
+    ins, b = w.rows[row].ins, w.rows[row].book
+    if w.k.vst.n_live > 0:
+        ticks = to_ticks(e.px, ins.ticks_per_px, 0)
+        for j in range(w.k.vst.n_live):
+            v = w.k.vord[j]
+            if v.row == row and ((v.px == ticks and v.side == e.side) or e.flags & F_CLEAR): v.told = 1
+    return book_event(b, e, ins.ticks_per_px, ins.lots_per_qty)
+
+@njit
 def venue_book(w, row, e, now):
     "A row of a book's message; True when the message is whole."
     if w.k.vens[w.rows[row].ins.venue].next_act <= e.ts: _until(w, row, e.ts, now)
     ins, h, b = w.rows[row].ins, w.rows[row].venue, w.rows[row].book
-    if not book_event(b, e, ins.ticks_per_px, ins.lots_per_qty): return False
+    if not venue_part(w, row, e): return False
     if w.k.vst.n_live > 0:
         w.k.vst.now = now
         match_message(w, row, e.ts)

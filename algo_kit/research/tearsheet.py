@@ -146,7 +146,7 @@ def show_run(
     "The figures of a run, for a notebook to show."
     return list(figures(read_run(run_dir)).values())
 
-# %% ../../nbs/research/720_tearsheet.ipynb #22201ba6
+# %% ../../nbs/research/720_tearsheet.ipynb #3cd6f922
 def when(ns) -> str:
     "A time for people: seconds, UTC."
     return iso(int(ns) // 10**9 * 10**9).replace("T", " ").removesuffix("Z")
@@ -209,6 +209,13 @@ def tables(
         yes = lambda a: {True: "yes", False: "no"}.get(a.get("modelled"), a.get("modelled", ""))
         how = lambda a: "; ".join(_plain(a[k]) for k in ("how", "value") if a.get(k) not in (None, ""))
         out["assumptions"] = _table(("Topic", "Modelled", "How"), [[a.get("topic", ""), yes(a), how(a)] for a in r.assumptions])
+    left = json.loads((r.dir/"sensitivity.json").read_text(encoding="utf-8")) if (r.dir/"sensitivity.json").exists() else []
+    if left:
+        pct = lambda x: "–" if x is None else f"{100 * x:.2f} %"
+        out["sensitivity"] = _table(("Case", "What changed", "Return", "Lost", "Max drawdown", "Fills", "Fees"),
+                                    [[a["case"], a["changed"] or a["note"], pct(a.get("total_return")), pct(a.get("lost")), pct(a.get("max_drawdown")),
+                                      a.get("fills", "–"),
+                                      pct(a.get("fees"))] for a in left])
     if man.get("data"):
         out["data"] = _table(("Source", "Venue", "Symbol", "Kind", "Rows", "First (UTC)", "Last (UTC)", "Hash"),
                              [[Path(s).name if (s := str(d.get("source", ""))).startswith("/") else s, *(d.get(k, "") for k in ("venue", "symbol", "kind")),
@@ -229,7 +236,7 @@ def tables(
     out["run"] = _table(("Run", ""), [[k, _plain(v)] for k, v in facts.items()])
     return out
 
-# %% ../../nbs/research/720_tearsheet.ipynb #c54d9274
+# %% ../../nbs/research/720_tearsheet.ipynb #96e5e0bf
 _CSS = """
 :root { --ink: #1F2933; --muted: #66727F; --line: #E3E7EB; --soft: #F6F7F9; --gain: #2F6DA3; --loss: #B85C0E; }
 * { box-sizing: border-box; }
@@ -304,7 +311,9 @@ _PAGE = """{% macro table(t, cls="", empty="none") %}{% if t -%}
 <h3>Order wishes</h3>{{ table(t.wishes, empty="The strategy wished for no order.") }}</section>
 {% if n_trades %}<section><h2>Trades</h2>{% if n_trades > 10 %}<h3>Worst 10</h3>{{ table(t.worst) }}<h3>Best 10</h3>{{ table(t.best) }}{% endif %}
 <h3>Last {{ t.last.rows | length }} of {{ n_trades }}</h3>{{ table(t.last, "tall") }}</section>{% endif %}
-<section><h2>What this simulation assumes</h2>{{ table(t.assumptions, empty="The run did not write its assumptions.") }}</section>
+<section><h2>What this simulation assumes</h2>{{ table(t.assumptions, empty="The run did not write its assumptions.") }}
+<h3>What is left when they are worse</h3>{{ table(t.sensitivity,
+                                                  empty="Not asked yet: algo sensitivity RUN runs the tape again with each main assumption made worse.") }}</section>
 <section><h2>Data</h2>{{ table(t.data, empty="The manifest names no data.") }}
 <h3>Passport: {{ verdict[0] }}</h3>{{ table(t.passport, empty="The run has no passport.") }}
 {% if t.gaps %}<h3>Longest gaps</h3>{{ table(t.gaps) }}{% endif %}</section>
