@@ -23,7 +23,7 @@ from ..risk.fees import fee_tier_dt, volume_dt
 from ..data.candles import candle_state_dt
 from ..strategies.contract import MAX_REQUESTS, Strategy, io_dt, signal_state_dt
 
-# %% ../../nbs/engine/500_state.ipynb #fa46a404
+# %% ../../nbs/engine/500_state.ipynb #29447cd3
 FOREVER = np.iinfo(np.int64).max
 NEXT_TRADE, LAST_TRADE = 0, 1
 TRADES, BBO, BOOK = 0, 1, 2  # what an instrument's tape offers to match against
@@ -34,7 +34,7 @@ config_dt = np.dtype([
     ("feed_ns", "i8"), ("slip_ppm", "f8"), ("fill_mode", "i8"), ("sim", "i8"),  # feed_ns: one constant for all venues, -1: each venue's table
     ("wish_first", "i8"), ("n_timers", "i8"), ("timer_ns", "i8", (4,)), ("tf_ns", "i8"), ("ask", "i8"), ("window_bars", "i8"), ("equity_ns", "i8"),
     ("max_order_frac", "f8"), ("max_position_frac", "f8"), ("max_open", "i8"), ("max_rate", "i8"), ("stale_ns", "i8"),
-    ("queue", "i8"), ("queue_power", "f8"), ("queue_trades", "f8"), ("margin_call", "f8"), ("transfer_ns", "i8"), ("n_wallets", "i8"), ("seed", "i8"),
+    ("queue", "i8"), ("queue_power", "f8"), ("queue_trades", "f8"), ("margin_call", "f8"), ("transfer_ns", "i8"), ("n_wallets", "i8"), ("n_venues", "i8"), ("seed", "i8"),
     ("marks", "i8"),  # a tape has mark prices: they, not trades, decide what a position is worth
 ], align=True)
 clock_dt = np.dtype([
@@ -101,7 +101,7 @@ def own_dtype(s: Strategy) -> np.dtype:
     return np.dtype([("st", s.state_dt if s.on_event else signal_state_dt), ("led", verdict_dt, (len(s.all_gates),)),
                      ("win", candle_dt, (max(s.window_bars, 1),))], align=True)
 
-# %% ../../nbs/engine/500_state.ipynb #21350f3f
+# %% ../../nbs/engine/500_state.ipynb #5d1b0455
 def new_world(
     strategy: Strategy,
     params: dict,  # Checked parameters
@@ -131,7 +131,7 @@ def new_world(
     c["n_timers"], c["tf_ns"], c["window_bars"] = len(strategy.timers), TIMEFRAMES.get(strategy.timeframe, 0), strategy.window_bars
     for j, name in enumerate(strategy.timers): c["timer_ns"][j] = round(params[name] * 1e9)
     feed = venues["lat"][:, 0]
-    c["feed_ns"], c["n_wallets"] = int(feed[0, 0]) if (feed == feed[0, 0]).all() else -1, len(wallets)
+    c["feed_ns"], c["n_wallets"], c["n_venues"] = int(feed[0, 0]) if (feed == feed[0, 0]).all() else -1, len(wallets), len(venues)
     k["vens"][:len(venues)] = venues
     k["vens"]["feed_max"], k["vens"]["next_act"] = np.ceil(k["vens"]["lat"][:, 0, -1]).astype("i8"), FOREVER
     for f in ("next_hour", "next_roll", "next_funding"): k["vens"][f] = FOREVER

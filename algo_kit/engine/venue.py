@@ -293,7 +293,7 @@ def _acts(w, n, until):
             for i in range(w.rows.size):
                 if w.rows[i].ins.venue == n: guard(w, i, t)
 
-# %% ../../nbs/engine/510_venue.ipynb #db179405
+# %% ../../nbs/engine/510_venue.ipynb #3eb6de6b
 @njit
 def _quiet(w, row):
     "The prices between which a trade of `row` changes nothing at the venue."
@@ -303,7 +303,7 @@ def _quiet(w, row):
     for j in range(w.k.vst.n_live):
         v = w.k.vord[j]
         if v.row != row or v.status != LIVE: continue
-        if v.type == MARKET or v.fresh or (v.type == TRAIL and v.peak == 0.0):
+        if v.type == MARKET or (v.type == LIMIT and v.fresh) or (v.type == TRAIL and v.peak == 0.0):
             lo = np.inf
             break
         if v.type == LIMIT:
@@ -417,7 +417,7 @@ def venue_funding(w, row, ts, now, rate, px):
     guard(w, row, ts)
     _calm(w, row)
 
-# %% ../../nbs/engine/510_venue.ipynb #60fe5871
+# %% ../../nbs/engine/510_venue.ipynb #0a28772f
 @njit
 def venue_due(w):
     "When a venue next has something to do or to say; kept in its state."
@@ -425,7 +425,7 @@ def venue_due(w):
     d = FOREVER
     for j in range(s.n_queue):
         if w.k.vq[j].due < d: d = w.k.vq[j].due
-    for n in range(w.k.vens.size):
+    for n in range(w.k.cfg.n_venues):
         ven = w.k.vens[n]
         if ven.next_act < FOREVER and ven.next_act + ven.feed_max < d: d = ven.next_act + ven.feed_max
     s.due = d
@@ -435,7 +435,7 @@ def venue_due(w):
 def venue_settle(w, now):
     "What the venues do without a market event, because nothing earlier can still arrive."
     w.k.vst.now = now
-    for n in range(w.k.vens.size):
+    for n in range(w.k.cfg.n_venues):
         ven = w.k.vens[n]
         if ven.next_act < FOREVER and ven.next_act + ven.feed_max <= now:
             _acts(w, n, now - ven.feed_max)
