@@ -286,7 +286,7 @@ def _list_jobs(jobs):
            table(("parameter", "type", "default", ""), [[p[k] for k in ("name", "type", "default", "help")] for p in j["parameters"]]))),
            next_="algo jobs run NAME -p key=value")
 
-# %% ../../nbs/jobs/920_cli.ipynb #26c23dea
+# %% ../../nbs/jobs/920_cli.ipynb #b0c66e41
 def _find(run):
     from algo_kit.core.runs import find_run
     return find_run(_settings().paths.runs, run)
@@ -345,9 +345,9 @@ def sensitivity(run: Run, json: Json = False):
     from algo_kit.research.sensitivity import run_sensitivity
     rows = run_sensitivity(r.path)
     pct = lambda x: "" if x is None else f"{x:.2%}"
-    answer(dict(run=r.run, dir=str(r.path), cases=rows), table(("case", "what changed", "return", "lost", "max drawdown", "fills", "fees"),
-           [(a["case"], a["changed"] or a["note"], pct(a.get("total_return")), pct(a.get("lost")), pct(a.get("max_drawdown")), str(a.get("fills", "")), pct(a.get("fees")))
-            for a in rows], num=(2, 3, 4, 5, 6)), files=[r/"sensitivity.json"], next_=f"algo report {r.run}")
+    line = lambda a: (a["case"], a["changed"] or a["note"], *(pct(a.get(k)) for k in ("total_return", "lost", "max_drawdown")), str(a.get("fills", "")), pct(a.get("fees")))
+    answer(dict(run=r.run, dir=str(r.path), cases=rows), table(("case", "what changed", "return", "lost", "max drawdown", "fills", "fees"), map(line, rows),
+           num=(2, 3, 4, 5, 6)), files=[r/"sensitivity.json"], next_=f"algo report {r.run}")
 
 def _live(r):
     "How far a run is, from what its process last said."
