@@ -224,7 +224,7 @@ def _other(w, me, out, e, now, scratch):
         on_event(me.st, e.row, e, w.rows.pos, me.p, out)
         if w.o.n.req: take_requests(w, out)
 
-# %% ../../nbs/engine/520_step.ipynb #c7b9a56c
+# %% ../../nbs/engine/520_step.ipynb #d82a9942
 @njit
 def _feed(w, row):
     "How long the next event of this row's venue takes to us."
@@ -292,8 +292,9 @@ def run(
             r = rows[i]
             if means and r.venue.match == TRADES: r.venue.mean = queue_mean(r.venue.mean, float(lots_of(x.qty, r.ins)))
             if sim and not (r.venue.quiet_lo <= x.px <= r.venue.quiet_hi and x.ts < r.venue.quiet_till):
+                n = w.k.vst.n_queue
                 venue_trade(w, i, x.ts, now, x.px, x.qty, x.side)
-                g.due = 0
+                if w.k.vst.n_queue != n: g.due = 0
             r.venue.last = x.px
             a = r.pos
             a.last, a.last_ts = x.px, x.ts
