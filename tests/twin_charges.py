@@ -49,8 +49,8 @@ class Charges:
             book.take(-side, level, lots)
             px, left = level, left - lots
             pieces.append((level, lots))
-        if left: pieces.append((self.taker(row, side, px * i.tick + self.asked(row, side, self.bars(row)), left, 0, self.bars(row, side)) if i.mode == "trades" else
-                                self.taker(row, side, px * i.tick, left, side), left))
+        if left and i.mode != "trades": pieces.append((self.taker(row, side, px * i.tick, left, side), left))
+        elif left: pieces.append((self.taker(row, side, px * i.tick + self.asked(row, side, self.bars(row)), left, 0, self.bars(row, side)), left))
         for ticks, lots in pieces:
             n, _ = self.books.fill(row, side, lots, ticks)
             due = self.money("LIQUIDATION_FEE", ts, i.settle, -near(F(n * i.liq_e8, 10**8)), row)

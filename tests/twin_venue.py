@@ -42,7 +42,8 @@ class Venue(Charges):
         self.w, self.number, self.books, self.ins = world, number, world.venue_books, world.ins
         self.rows = [r for r, i in enumerate(self.ins) if i.venue == number]
         self.wallets = sorted({w for r in self.rows for w in (self.ins[r].settle, self.ins[r].fee_wallet)})
-        self.live, self.acts, self.over, self.done, self.sides, self.numbers = [], [], {}, {}, {}, {}  # `over`: lots filled by orders that are over; `done`: lots filled by groups
+        # `over`: lots filled by orders that are over; `done`: lots filled by groups; `sides` of all orders
+        self.live, self.acts, self.over, self.done, self.sides = [], [], {}, {}, {}
         self.ranks = self.sent = self.said = self.number_of_acts = self.at = self.due_before = self.count = self.window = 0
         self.book, self.last, self.size = {r: Book() for r in self.rows}, {r: None for r in self.rows}, {r: 0. for r in self.rows}
         self.seen, self.tape_mark, self.woken, self.called, self.clocks = {}, {}, [], set(), []
@@ -72,11 +73,7 @@ class Venue(Charges):
         return self.at
     def act(self, time, what, *args):
         self.number_of_acts += 1
-        n = self.number_of_acts
-        if what == self.admit: self.numbers[args[0].id] = n
-        if "D19" in self.known and what in (self.cancelled, self.amended): n = self.numbers.get(args[1], n) + .5
-        if "D19" in self.known and what == self.expire: n = self.numbers.get(args[0].id, n) + .6
-        self.acts.append((time, 1, n, what, args))
+        self.acts.append((time, 1, self.number_of_acts, what, args))
     def place(self, now, o):
         at, self.sides[o.id] = self.arrival(now), o.side
         self.act(at, self.admit, o)
