@@ -68,7 +68,9 @@ class Charges:
         self.money("FUNDING", ts, self.ins[row].settle, amount, row)
     def interest(self, ts, _):
         for w in self.wallets:
-            if self.books.wallets[w] < 0: self.money("INTEREST", ts, w, -near(F(-self.books.wallets[w] * self.interest_e12, 24 * 10**12)), self.rows[0])
+            row = next((r for r in self.rows if self.ins[r].settle == w), None)
+            owed = max(-self.books.wallets[w], 0)
+            if row is not None: self.money("INTEREST", ts, w, -near(F(owed * self.ins[row].borrow_e12, 24 * 10**12)), row)
         for r in self.rows:
             if self.books.marks[r] is not None: self.money("INTEREST", ts, self.ins[r].settle, self.books.borrowed(r), r)
     def rollover(self, ts, row):

@@ -5,7 +5,7 @@ import math
 from fractions import Fraction as F
 
 from twin_charges import Charges
-from twin_money import BUY, DAY, HOUR, ORDER, PAID, RESPONSE, SELL, Queue, draw, near
+from twin_money import BUY, DAY, HOUR, ORDER, RESPONSE, SELL, Queue, draw, near
 
 MARKET, LIMIT, STOP, TRAIL, STOP_LIMIT, TAKE, TAKE_LIMIT = range(1, 8)
 GTC, IOC, FOK, GTD = range(4)
@@ -35,7 +35,7 @@ class Book:
 class Venue(Charges):
     known = ()
     defaults = dict(feed=ZERO, order=ZERO, response=ZERO, slip_ppm=0, impact=("", 0.), last_trade=False, queue="", queue_n=1., queue_trades=0., rate_limit=0,
-                    self_trade="", margin_call=0., interest_e12=0, transfer_ns=0, fee_discount_e8=0, fee_mark=F(1))
+                    self_trade="", margin_call=0., fee_discount_e8=0, fee_mark=F(1))
     def __init__(self, world, number, **k):
         assert not set(k) - set(self.defaults), k
         self.__dict__.update(self.defaults | k)
@@ -94,7 +94,7 @@ class Venue(Charges):
         following = lambda every, at=0: ((ts - at) // every + 1) * every + at
         for r in self.rows:
             if self.ins[r].funding_ns: self.clocks.append([following(self.ins[r].funding_ns), r, self.scheduled_funding, self.ins[r].funding_ns])
-        if self.interest_e12 or any(self.ins[r].borrow_e12 for r in self.rows): self.clocks.append([following(HOUR), 0, self.interest, HOUR])
+        if any(self.ins[r].borrow_e12 for r in self.rows): self.clocks.append([following(HOUR), 0, self.interest, HOUR])
         for r in self.rows:
             if self.ins[r].roll_ns >= 0: self.clocks.append([following(DAY, self.ins[r].roll_ns), r, self.rollover, DAY])
 
@@ -138,8 +138,7 @@ class Venue(Charges):
             self.end(o, "EXPIRED", ts, "reduce_only")
             return 0
         lots = rest if most is None else min(most, rest)
-        sale = i.kind == PAID and o.side == SELL and i.short_ok  # brings money in; it was covered when it came
-        if not o.reduce_only and not sale and not self.books.covered(o.row, o.side, lots, ticks, maker):
+        if not o.reduce_only and not self.books.payable(o.row, o.side, lots, ticks, maker):
             self.end(o, "EXPIRED" if o.filled else "REJECT", ts, "insufficient")
             return 0
         n, _ = self.books.fill(o.row, o.side, lots, ticks)
