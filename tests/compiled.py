@@ -154,8 +154,8 @@ KNOWN = {
 }
 
 def set_aside(s):
-    """The flow without what is known to differ and cannot be followed: fees due apart from fills (D1), transfers (D8), amended brackets (D13, D21), half ulps (D28),
-    stops for all that is held where they fill in pieces (D31), marks far from the market where a position is lost as it is opened (D36)."""
+    """The flow without what is known to differ and cannot be followed: fees due apart from fills (D1), transfers (D8), amended brackets (D13, D21),
+    half ulps (D28), stops for all that is held where they fill in pieces (D31), marks far from the market where a position is lost as it is opened (D36)."""
     linked, n = set(), 0
     for x in s["steps"]:
         n += x[0] in ("place", "nothing")

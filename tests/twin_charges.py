@@ -56,7 +56,9 @@ class Charges:
         elif left: pieces.append((self.taker(row, side, px * i.tick + self.asked(row, side, self.bars(row)), left, 0, self.bars(row, side)), left))
         for ticks, lots in pieces:
             n, _ = self.books.fill(row, side, lots, ticks)
-            due = self.money("LIQUIDATION_FEE", ts, i.settle, -near(F(n * i.liq_e8, 10**8)), row)
+            fee = near(F(n * i.liq_e8, 10**8))
+            p.fees += fee
+            due = self.money("LIQUIDATION_FEE", ts, i.settle, -fee, row)
             self.answer("FILL", ts, None, row, side, ticks, lots, due=due)
 
     # money by the clock
