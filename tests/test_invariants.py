@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from compiled import KNOWN, Compiled, finished, set_aside
 from flows import MODES, flows, seeded
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from scenarios import BUY, FOK, INVERSE, IOC, LIMIT, LINEAR, PAID, STOP, STOP_LIMIT, TAKE_LIMIT, TRAIL
 from twin import MS, T0, Twin, play
 from twin_money import Ins
@@ -207,7 +207,7 @@ def test_promises(run, mode):
     every(run, mode, all_of_them)
 
 @each_mode
-@settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), phases=[Phase.generate, Phase.shrink])
 @given(s=flows(n=30))
 def test_promises_for_the_smallest_market(mode, s):
     for promise in PROMISES: promise(by_twin(s))
