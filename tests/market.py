@@ -37,8 +37,8 @@ def command(ms, code):
 
 class Ask:
     "A wish for the script, at a time."
-    def __init__(self, ms, side=0, typ="market", row=0, wish=PLACE, **r):
-        self.ms, self.row, self.r = ms, row, dict(side=side, type=TYPES.get(typ, 0), wish=wish, reason=1, strength=1.) | r
+    def __init__(self, ms, side=0, typ="market", row=0, wish=PLACE, also=(), **r):  # `also`: what is asked for in the same breath
+        self.ms, self.row, self.also, self.r = ms, row, list(also), dict(side=side, type=TYPES.get(typ, 0), wish=wish, reason=1, strength=1.) | r
 def buy(ms, typ="market", **r): return Ask(ms, BUY, typ, **r)
 def sell(ms, typ="market", **r): return Ask(ms, SELL, typ, **r)
 def stop_asking(ms, order=0, row=0): return Ask(ms, 0, "", row, CANCEL, order=order)
@@ -111,10 +111,12 @@ def play(script, s=None, drain=True, chunk=None, **settings):
     for x in script:
         if isinstance(x, Ask):
             n = getattr(s, "asked", 0)
-            s.asked = n + 1
-            for f, v in x.r.items(): s.world.own[x.row]["st"]["todo"][n][f] = v
+            s.asked = n + 1 + len(x.also)
+            for k, a in enumerate((x, *x.also)):
+                for f, v in a.r.items(): s.world.own[x.row]["st"]["todo"][n + k][f] = v
             e = np.zeros(1, event_dt)
             e["ts"], e["recv"], e["kind"], e["ref"], e["row"] = T0 + round(x.ms * MS), T0 + round(x.ms * MS), SIGNAL, n, x.row
+            e["qty"] = 1 + len(x.also)
             ev.append(e)
         else: ev.append(x)
     ev, outs = np.concatenate(ev), []
