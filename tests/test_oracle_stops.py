@@ -247,10 +247,12 @@ def test_nor_a_target():
     assert mine == theirs == []
 
 def test_a_trailing_stop_starts_from_what_it_sees_first():
-    "Ours: the first price after the event that woke it. vectorbt's: the price of the entry. Whichever is higher is the stricter one."
-    rise, fall = [QUIET_BAR, (100, 104, 100, 104), (103, 103, 97, 98)], [QUIET_BAR, (100, 100, 97, 97.5), (97, 98, 93, 95)]
-    assert small(rise, trail=.04) == ([(1, 99.84)], [(2, 96.)]) or small(rise, trail=.04)[1] == []
-    assert small(fall, trail=.04)
+    """Ours: the first price after the event that woke it, here the close of the entry bar. vectorbt's: the price of the entry, moved by the bars after that one.
+    After a rise ours is the stricter, after a fall vectorbt's."""
+    rise = [QUIET_BAR, (100, 104, 100, 104), (104, 104, 99, 102), (102, 102, 96, 97)]
+    assert small(rise, trail=.04) == ([(2, 99.84)], [(3, 99.84)])
+    fall = [QUIET_BAR, (100, 101, 98, 98.5), (98.5, 98.5, 95, 96.5), (95.5, 96, 94, 95)]
+    assert small(fall, trail=.04) == ([(3, 94.56)], [(2, 96.)])
 
 def test_a_stop_of_vectorbt_pays_no_slippage_unless_told_to():
     "Its default fills stops and targets at their price; ours pays what every taking order pays."
@@ -260,10 +262,12 @@ def test_a_stop_of_vectorbt_pays_no_slippage_unless_told_to():
     rows = [QUIET_BAR, QUIET_BAR, (100, 106, 99, 104)]
     assert small(rows, target=105., slip=1e-3) == ([(2, 104.895)], [(2, 104.895)])
 
-def test_prices_are_on_the_grid_and_rounded_against_us():
+def test_prices_are_on_the_grid():
+    "A level of ours is put on the nearest tick when the order is made, and what slips is rounded against us. vectorbt knows no ticks."
     rows = [QUIET_BAR, QUIET_BAR, (100, 101, 94, 99)]
-    assert small(rows, stop=95.27, fine=False) == ([(2, 95.2)], [(2, 95.27)])
-    assert small([QUIET_BAR, QUIET_BAR, (100, 106, 99, 100)], side=SELL, stop=105.23, fine=False) == ([(2, 105.3)], [(2, 105.23)])
+    assert small(rows, stop=95.23, fine=False) == ([(2, 95.2)], [(2, 95.23)])
+    assert small(rows, stop=95.2, slip=1e-4, fine=False) == ([(2, 95.1)], [(2, 95.19048)])
+    assert small([QUIET_BAR, QUIET_BAR, (100, 106, 99, 100)], side=SELL, stop=105.2, slip=1e-4, fine=False) == ([(2, 105.3)], [(2, 105.21052)])
 
 def test_what_cannot_be_paid_is_refused_not_made_smaller():
     "vectorbt buys what the cash allows and says nothing. Ours refuses the entry, and with it its stop."
