@@ -4,8 +4,8 @@ from pathlib import Path
 import numpy as np
 
 from algo_kit.core.money import to_ticks
-from algo_kit.core.records import (AMEND, BUY, CANCEL, CASH, COMMAND, FEE, FILL, LIMIT, LIQUIDATION_FEE, MARKET, PLACE, SELL, SIGNAL, STOP,
-                                   STOP_LIMIT, TAKE, TAKE_LIMIT, TRADE, TRAIL, event_dt)
+from algo_kit.core.records import (AMEND, BUY, CANCEL, CASH, COMMAND, DEPTH, F_CLEAR, F_MORE, FEE, FILL, LIMIT, LIQUIDATION_FEE, MARKET, PLACE, QUOTE,
+                                   SELL, SIGNAL, STOP, STOP_LIMIT, TAKE, TAKE_LIMIT, TRADE, TRAIL, event_dt)
 from algo_kit.core.settings import load_settings
 from algo_kit.data.instruments import Instrument
 from algo_kit.data.tapes import bar_rows
@@ -29,6 +29,22 @@ def trade(ms, px, qty=1., side=BUY, row=0):
     return e
 
 def bar(ms, o, h, l, c, v=10.): return bar_rows(np.array([T0 + round(ms * MS)]), o, h, l, c, v, 0.)
+
+def quote(ms, bid, ask, bid_qty=5., ask_qty=5., row=0):
+    "One message: both sides of the best."
+    e = np.zeros(2, event_dt)
+    e["ts"], e["kind"], e["row"] = T0 + round(ms * MS), QUOTE, row
+    e["side"], e["px"], e["qty"], e["flags"] = [BUY, SELL], [bid, ask], [bid_qty, ask_qty], [F_MORE, 0]
+    return e
+
+def depth(ms, *levels, clear=False, row=0):
+    "One message of a book: (side, price, its new size)."
+    e = np.zeros(len(levels), event_dt)
+    e["ts"], e["kind"], e["row"], e["flags"] = T0 + round(ms * MS), DEPTH, row, F_MORE
+    e["side"], e["px"], e["qty"] = zip(*levels, strict=True)
+    e["flags"][-1] = 0
+    if clear: e["flags"][0] |= F_CLEAR
+    return e
 
 def command(ms, code):
     e = np.zeros(1, event_dt)

@@ -90,9 +90,9 @@ def ours(d, p, at, slip_bps=0., fees="0.0005", trail=None, ins=None, **settings)
         if k in at:
             w, ms = p.iloc[k - 1], FIRST + (k - 1) * MIN
             side, qty = int(w["side"]), float(w["qty"])
-            kid = lambda typ, **r: Ask(ms, -side, typ, link=LINK_CHILD, reduce_only=1, **r)
-            kids = [kid("trail", trail_ppm=round(trail * 1e6))] if trail is not None else [
-                kid(typ, stop=float(w[k])) for k, typ in (("stop", "stop"), ("target", "take")) if np.isfinite(w[k])]
+            if trail is not None: legs = [("trail", dict(trail_ppm=round(trail * 1e6)))]
+            else: legs = [(typ, dict(stop=float(w[k]))) for k, typ in (("stop", "stop"), ("target", "take")) if np.isfinite(w[k])]
+            kids = [Ask(ms, -side, typ, link=LINK_CHILD, reduce_only=1, **r) for typ, r in legs]
             script.append(Ask(ms, side, "market", qty=qty, also=kids))
         script.append(b)
     ins = ins or perp(leverage="20", maker=fees, taker=fees, **FINE)
@@ -137,8 +137,8 @@ def kinds(d, p, pf):
         w, later = p.iloc[a - 1], r[r["idx"] > a]
         if not len(later): continue
         s, x, px = int(w["side"]), d.iloc[int(later.iloc[0]["idx"])], later.iloc[0]["price"]
-        hit = lambda lv: np.isfinite(w[lv]) and ((x["low"] <= w[lv]) if (s > 0) == (lv == "stop") else (x["high"] >= w[lv]))
-        out["both"] += hit("stop") and hit("target")
+        low, high = (w["stop"], w["target"]) if s > 0 else (w["target"], w["stop"])
+        out["both"] += bool(x["low"] <= low and x["high"] >= high)
         if px == x["open"]: out["gap"] += 1
         elif px == w["stop"]: out["stop"] += 1
         elif px == w["target"]: out["target"] += 1
@@ -184,7 +184,7 @@ def calm(d, p):
 
 def test_a_trailing_stop_is_vectorbts_when_both_start_from_one_price():
     """Ours starts from the first price after the event that woke it, vectorbt's can start from the close of the entry bar: here they are one. The rest is alike
-    but for this: a bar's high moves ours before the bar's close is tried against it. Every bar is followed by a flat one, so vectorbt sells one bar later then."""
+    but for this: a bar's high moves ours before the bar's close is tried against it. A flat bar follows each, so vectorbt sells one bar later then."""
     for seed in (21, 22):
         d = walk(seed)
         d = pd.concat([d, pd.DataFrame({k: d["close"] for k in d})]).sort_index(kind="stable").reset_index(drop=True)
@@ -233,7 +233,7 @@ def test_the_convention(name):
     assert small([QUIET_BAR, QUIET_BAR, third], **how) == ([want], [want])
 
 def test_the_entry_bar_ends_ours_at_its_close_when_that_is_beyond_the_stop():
-    "The close is after the open at which we bought, so the stop was reached. vectorbt holds on to the next open. Ours is earlier; which is dearer, the gap says."
+    "The close comes after the open at which we bought: the stop was reached. vectorbt holds on to the next open, with whatever gap that brings."
     mine, theirs = small([QUIET_BAR, (100, 101, 94, 94.5), (93, 99, 92, 98)], stop=95., target=105.)
     assert mine == [(1, 94.5)] and theirs == [(2, 93.)]
 
@@ -247,7 +247,7 @@ def test_nor_a_target():
     assert mine == theirs == []
 
 def test_a_trailing_stop_starts_from_what_it_sees_first():
-    """Ours: the first price after the event that woke it, here the close of the entry bar. vectorbt's: the price of the entry, moved by the bars after that one.
+    """Ours: the first price after the event that woke it, here the close of the entry bar. vectorbt's: the price of the entry, moved by later bars.
     After a rise ours is the stricter, after a fall vectorbt's."""
     rise = [QUIET_BAR, (100, 104, 100, 104), (104, 104, 99, 102), (102, 102, 96, 97)]
     assert small(rise, trail=.04) == ([(2, 99.84)], [(3, 99.84)])

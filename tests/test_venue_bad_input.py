@@ -4,30 +4,12 @@ import math
 import numpy as np, pytest
 
 from algo_kit.core.errors import ConfigError, DataError
-from algo_kit.core.records import (AMEND_REJECT, BUY, CANCEL_REJECT, CASH, CMD_RESUME, DEPTH, EXPIRED, F_CLEAR, F_MORE, FILL, INSURANCE, LIQUIDATION_FEE,
-                                   MARGIN_CALL, QUOTE, SELL, VENUE_REASONS, event_dt)
+from algo_kit.core.records import AMEND_REJECT, BUY, CANCEL_REJECT, CASH, CMD_RESUME, INSURANCE, LIQUIDATION_FEE, SELL, VENUE_REASONS
 from algo_kit.core.settings import load_settings
 from algo_kit.data.instruments import Instrument, instrument
 from algo_kit.data.tapes import open_tape
 from algo_kit.engine.assumptions import assumptions
-from algo_kit.engine.session import Session
-from algo_kit.strategies.contract import load_strategy
-from market import MS, QUIET, T0, WIDE, amend, books, buy, command, perp, play, quiet, sell, session, spot, stop_asking, trade, wallet
-
-def quote(ms, bid, ask, bid_qty=5., ask_qty=5.):
-    "One message: both sides of the best."
-    e = np.zeros(2, event_dt)
-    e["ts"], e["kind"], e["side"], e["px"], e["qty"], e["flags"] = T0 + round(ms * MS), QUOTE, [BUY, SELL], [bid, ask], [bid_qty, ask_qty], [F_MORE, 0]
-    return e
-
-def depth(ms, *levels, clear=False):
-    "One message of a book: (side, price, new size)."
-    e = np.zeros(len(levels), event_dt)
-    e["ts"], e["kind"], e["flags"] = T0 + round(ms * MS), DEPTH, F_MORE
-    e["side"], e["px"], e["qty"] = zip(*levels, strict=True)
-    e["flags"][-1] = 0
-    if clear: e["flags"][0] |= F_CLEAR
-    return e
+from market import amend, books, buy, command, depth, perp, play, quiet, quote, session, spot, stop_asking, trade, wallet
 
 def said(p, kind): return [(int(e["spare"]), VENUE_REASONS[int(e["ref"])]) for e in p.ven if e["kind"] == kind]
 
@@ -40,10 +22,13 @@ def refused(f, *words):
     return x
 
 # ---- a crossed book
-@pytest.mark.parametrize("match, say", [("bbo", lambda ms, b, a: quote(ms, b, a)), ("depth", lambda ms, b, a: depth(ms, (BUY, b, 5.), (SELL, a, 5.), clear=True))])
+BOTH = dict(bbo=quote, depth=lambda ms, b, a: depth(ms, (BUY, b, 5.), (SELL, a, 5.), clear=True))
+
+@pytest.mark.parametrize("match, say", BOTH.items(), ids=BOTH)
 def test_nothing_is_filled_while_the_book_is_crossed(match, say):
     "Bid above ask: a moment between two halves of a change, or a damaged feed. What takes waits, what rests is not reached; the first sound message ends it."
-    script = [trade(0, 100.), say(0, 99., 101.), buy(1, "limit", qty=1., px=100.), say(2, 99., 101.), say(3, 104., 98.), buy(4, qty=2.), say(5, 104., 98.), say(6, 103., 103.)]
+    script = [trade(0, 100.), say(0, 99., 101.), buy(1, "limit", qty=1., px=100.), say(2, 99., 101.), say(3, 104., 98.), buy(4, qty=2.), say(5, 104., 98.),
+              say(6, 103., 103.)]
     p = play(script, offers=match)
     assert p.fills == [] and int(p.s.world.rows["venue"]["crossed"][0]) == 3
     p = play([*script, say(7, 102., 103.)], offers=match)
@@ -65,7 +50,8 @@ def test_a_tape_with_a_negative_size_is_refused(tmp_path):
     assert "1" in str(x)
 
 def test_a_level_of_negative_size_is_not_a_level():
-    p = play([trade(0, 100.), depth(0, (BUY, 99., 5.), (SELL, 101., 5.), (SELL, 100., -3.), clear=True), buy(1, qty=1.), depth(2, (BUY, 99., 4.))], offers="depth")
+    first = depth(0, (BUY, 99., 5.), (SELL, 101., 5.), (SELL, 100., -3.), clear=True)
+    p = play([trade(0, 100.), first, buy(1, qty=1.), depth(2, (BUY, 99., 4.))], offers="depth")
     assert [f[1:] for f in p.fills] == [(100, 101., "taker")] and int(p.s.world.rows["book"]["bad"][0]) == 1
 
 # ---- orders that are not there
@@ -75,8 +61,9 @@ def test_a_cancel_of_an_order_that_never_was():
 
 def test_a_cancel_that_comes_too_late_is_answered():
     "The fill and our cancel cross on the way."
-    p = play([trade(0, 100.), buy(1, "limit", qty=1., px=99.), trade(20, 100.), stop_asking(30, order=1), trade(32, 98., qty=5.), trade(60, 98.), trade(90, 98.)],
-             venue__order_latency_ms=10, venue__response_latency_ms=10)
+    script = [trade(0, 100.), buy(1, "limit", qty=1., px=99.), trade(20, 100.), stop_asking(30, order=1), trade(32, 98., qty=5.), trade(60, 98.),
+              trade(90, 98.)]
+    p = play(script, venue__order_latency_ms=10, venue__response_latency_ms=10)
     assert p.fills == [(32, 100, 99., "maker")] and said(p, CANCEL_REJECT) == [(1, "unknown_order")] and quiet(p) and books(p)
 
 def test_an_amend_of_an_order_that_never_was():
@@ -88,8 +75,8 @@ def test_an_amend_of_an_order_that_is_filled():
     filled = [trade(0, 100.), buy(1, "limit", qty=1., px=99.), trade(2, 100.), trade(3, 98., qty=5.)]
     p = play([*filled, amend(4, 1, px=97.), trade(5, 98.)])
     assert p.s.strategy.all_gates[p.dec["gate"][-1] - 1] == "amendable" and not said(p, AMEND_REJECT) and quiet(p) and books(p)
-    p = play([trade(0, 100.), buy(1, "limit", qty=1., px=99.), trade(20, 100.), amend(30, 1, px=97.), trade(32, 98., qty=5.), trade(60, 96.), trade(90, 98.)],
-             venue__order_latency_ms=10, venue__response_latency_ms=10)
+    script = [trade(0, 100.), buy(1, "limit", qty=1., px=99.), trade(20, 100.), amend(30, 1, px=97.), trade(32, 98., qty=5.), trade(60, 96.), trade(90, 98.)]
+    p = play(script, venue__order_latency_ms=10, venue__response_latency_ms=10)
     assert p.fills == [(32, 100, 99., "maker")] and said(p, AMEND_REJECT) == [(1, "unknown_order")] and quiet(p) and books(p)
 
 def test_an_amend_to_less_than_is_done():
