@@ -22,7 +22,7 @@ from .state import DORMANT, FOREVER, GONE, LAST_TRADE, LIVE, ON_ITS_WAY, TRADES
 from .upkeep import guard, margin_band, pay_funding, ship, upkeep
 from ..risk.margin import initial_margin, notional_units
 
-# %% ../../nbs/engine/510_venue.ipynb #3f0ac1a4
+# %% ../../nbs/engine/510_venue.ipynb #29fc93cf
 _POST, _GTD, _COLLAR, _LOTS, _SMALL, _BIG, _RATE, _MANY, _COVER, _SELF, _PARENT, _UNKNOWN, _LATE = (
     V["post_only"], V["gtd"], V["price_collar"], V["lot_size"], V["min_notional"], V["max_notional"], V["rate_limit"], V["max_orders"], V["insufficient"],
     V["self_trade"], V["parent"], V["unknown_order"], V["too_late"])
@@ -60,7 +60,7 @@ def venue_submit(w, o, now):
     v.asked, v.filled, v.qty, v.px = o.qty, 0, 0 if o.parent else o.qty, o.px
     v.stop, v.trail, v.peak = to_px(o.stop, ins.tick, ins.ticks_per_px), o.trail_ppm * 1e-6, 0.0
     v.cancel_at, v.amend_at, v.expire_at = FOREVER, FOREVER, o.good_till if o.tif == GTD else np.int64(FOREVER)
-    v.status, v.fresh, v.seen, v.n, v.front, v.cum, v.shown, v.unseen = ON_ITS_WAY, 1, 0, 0, 0.0, 0.0, 0.0, 0
+    v.status, v.fresh, v.seen, v.woke, v.n, v.front, v.cum, v.shown, v.unseen = ON_ITS_WAY, 1, 0, 0, 0, 0.0, 0.0, 0.0, 0
     v.arrive_n = w.k.vens[ins.venue].sent
     v.arrive = _arrival(w, ins.venue, now)
     _expect(w, ins.venue, v.arrive)
@@ -310,7 +310,7 @@ def _acts(w, n, until):
             for i in range(w.rows.size):
                 if w.rows[i].ins.venue == n: guard(w, i, t)
 
-# %% ../../nbs/engine/510_venue.ipynb #3eb6de6b
+# %% ../../nbs/engine/510_venue.ipynb #a028e914
 @njit
 def _quiet(w, row):
     "The prices between which a trade of `row` changes nothing at the venue."
@@ -376,13 +376,13 @@ def venue_trade(w, row, ts, now, px, qty, side):
     _calm(w, row)
 
 @njit
-def venue_bar(w, row, ts, now, open_px, high, low, qty):
+def venue_bar(w, row, ts, now, open_px, high, low, qty, bar):
     "A bar's range, or (three times its close) its end."
     _until(w, row, ts, now)
     h = w.rows[row].venue
     h.last = open_px
     guard(w, row, ts)
-    if w.k.vst.n_live > 0: match_trade(w, row, ts, open_px, high, low, qty, 0, 1)
+    if w.k.vst.n_live > 0: match_trade(w, row, ts, open_px, high, low, qty, 0, bar)
     if high > low and h.lots != 0:
         h.last = low if h.lots > 0 else high
         guard(w, row, ts)
