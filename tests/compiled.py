@@ -154,12 +154,15 @@ KNOWN = {
 }
 
 def set_aside(s):
-    "The flow without what is known to differ and cannot be followed: fees due apart from fills (D1), transfers (D8), amended children (D21), half ulps (D28)."
-    children, n = set(), 0
+    """The flow without what is known to differ and cannot be followed: fees due apart from fills (D1), transfers (D8), amended brackets (D13, D21),
+    half ulps (D28), stops for all that is held where they fill in pieces (D31), marks far from the market where a position is lost as it is opened (D36)."""
+    linked, n = set(), 0
     for x in s["steps"]:
         n += x[0] in ("place", "nothing")
-        if x[0] == "place" and x[3].get("parent"): children.add(n)
-    steps = [x for x in s["steps"] if x[0] != "transfer" and not (x[0] == "amend" and x[3] in children)]
+        if x[0] == "place" and x[3].get("parent"): linked |= {n, n - 1, n - 2}
+    out = ("transfer", "mark") if any(i["kind"] and i["margin_e8"] < 10**8 for i in s["ins"]) else ("transfer",)
+    whole = lambda x: x[0] == "place" and x[3].get("reduce_only") == 2 and s["mode"] in ("bbo", "depth")
+    steps = [(*x[:3], x[3] | dict(reduce_only=1)) if whole(x) else x for x in s["steps"] if x[0] not in out and not (x[0] == "amend" and x[3] in linked)]
     ins = [i | dict(spread_ticks=0) if s["mode"] == "bars" and i["tick"] < 1 else i for i in s["ins"]]
     return s | dict(steps=steps, ins=ins, venues=[v | dict(response=[v["response"][32]] * 65) for v in s["venues"]])
 

@@ -351,7 +351,8 @@ class Venue(Charges):
         if b.crossed: b.crossings += 1
         else:
             for o in [o for o in self.live if o.row == row and o.waiting]:
-                if o in self.live: self.walk(o, ts)
+                if o in self.live and o.left > 0: self.walk(o, ts)
+                o.waiting = o.waiting and o.left > 0
             self.meets(row, ts)
             if i.quote_stop: self.triggers(row, ts, None)
         self.rouse()
