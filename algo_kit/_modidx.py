@@ -982,6 +982,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                  'algo_kit/engine/upkeep.py'),
                                         'algo_kit.engine.upkeep.upkeep': ('engine/upkeep.html#upkeep', 'algo_kit/engine/upkeep.py')},
             'algo_kit.engine.venue': { 'algo_kit.engine.venue._acts': ('engine/venue.html#_acts', 'algo_kit/engine/venue.py'),
+                                       'algo_kit.engine.venue._addressed': ('engine/venue.html#_addressed', 'algo_kit/engine/venue.py'),
                                        'algo_kit.engine.venue._admit': ('engine/venue.html#_admit', 'algo_kit/engine/venue.py'),
                                        'algo_kit.engine.venue._affordable': ('engine/venue.html#_affordable', 'algo_kit/engine/venue.py'),
                                        'algo_kit.engine.venue._arrival': ('engine/venue.html#_arrival', 'algo_kit/engine/venue.py'),

@@ -36,6 +36,7 @@ def instrument(rng, mode, venue, first_wallet):
         i |= dict(margin_e8=10**8 // rng.choice([1, 5, 20, 50]), isolated=rng.choice([0, 0, 1]), liq_e8=rng.choice([0, 500_000]))
         if rng.random() < .5: i["tiers"] = ((10**10, 400_000, 0), (10**11, 10**6, 6 * 10**7), (1 << 62, 5 * 10**6, 406 * 10**7))
         else: i["tiers"] = ((1 << 62, rng.choice([400_000, 10**6, 1_900_000]), 0),)
+        if rng.random() < .3: i["borrow_e12"] = 24 * 10**9
         if rng.random() < .3: i |= dict(funding_ns=8 * HOUR, funding_e12=rng.choice([10**8, -3 * 10**8]))
     if rng.random() < .2: i["collar_ppm"] = 20_000
     if rng.random() < .2: i["spread_ticks"] = rng.choice([1, 3])
@@ -56,7 +57,6 @@ def settings_of(rng):
     if rng.random() < .5: v |= dict(queue=rng.choice(["risk_averse", "power", "log"]), queue_n=rng.choice([1., 2., 3.]), queue_trades=rng.choice([0., 1., 3.]))
     if rng.random() < .3: v["impact"] = rng.choice([("linear", .5), ("sqrt", 31.)])
     if rng.random() < .2: v["last_trade"] = True
-    if rng.random() < .3: v["interest_e12"] = 24 * 10**9
     return v
 
 MOVES = [0] * 8 + [1, -1] * 8 + [3, -3] * 4 + [12, -12] * 2 + [60, -60]
@@ -93,7 +93,7 @@ class Tape:
         self.last = bid, ask
         rows = [(BUY, bid, self.size()), (SELL, ask, self.size())]
         u = self.rng.random()
-        if u < .05: rows[self.rng.choice([0, 1])] = (*rows[0][:2], 0) if u < .02 else (SELL, ask, 0)
+        if u < .05: rows = [(BUY, bid, 0), rows[1]] if u < .025 else [rows[0], (SELL, ask, 0)]
         return [("message", rows[:1] if u > .9 else rows, False)]
     def between(self, bid, ask):
         side = self.rng.choice([BUY, SELL])

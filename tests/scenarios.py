@@ -319,9 +319,11 @@ scenario("funding by schedule", [trade(S, 1000), buy(2 * S, 10), trade(3 * S, 10
          [(3 * S, "FILL", 1, 10, 1000, "T"), (8 * H, "CASH", 0, "FUNDING", 0, -5), (16 * H, "CASH", 0, "FUNDING", 0, -5)],
          dict(kind=LINEAR, margin_e8=10**7, funding_ns=8 * 3600 * 10**9, funding_e12=5 * 10**8))
 ALL[-1]["t0"] = 1_600_041_600 * 10**9
-scenario("interest on what is owed", [trade(S, 1000), buy(2 * S, 10), trade(3 * S, 1000), trade(H + S, 1000), trade(2 * H + S, 1000)],
-         [(3 * S, "FILL", 1, 10, 1000, "T"), (H, "CASH", 0, "INTEREST", 0, -80), (2 * H, "CASH", 0, "INTEREST", 0, -81)],
-         dict(margin_e8=2 * 10**7), venue=dict(interest_e12=24 * 10**10), wallets=(2000,))  # owes 8000, 1 % an hour
+# a loss of 3000 on 2000; 1 % an hour on what is owed
+scenario("interest on what is owed", [trade(S, 1000), buy(2 * S, 10), trade(3 * S, 1000), sell(4 * S, 10), trade(5 * S, 700), trade(H + S, 700),
+         trade(2 * H + S, 700)],
+         [(3 * S, "FILL", 1, 10, 1000, "T"), (5 * S, "FILL", 2, -10, 700, "T"), (H, "CASH", 0, "INTEREST", 0, -10), (2 * H, "CASH", 0, "INTEREST", 0, -10)],
+         dict(kind=LINEAR, margin_e8=10**7, borrow_e12=24 * 10**10), wallets=(2000,), end=dict(wallets=[-1020]))
 ALL[-1]["t0"] = 1_600_041_600 * 10**9
 scenario("interest on a coin that was borrowed and sold", [trade(S, 1000), sell(2 * S, 10), trade(3 * S, 1000), trade(H - S, 1200), trade(H + S, 1000)],
          [(3 * S, "FILL", 1, -10, 1000, "T"), (H, "CASH", 0, "INTEREST", 0, -12)], dict(borrow_e12=24 * 10**9), wallets=(20_000,))

@@ -338,7 +338,7 @@ def test_a_snapshot_that_lies_is_caught(tmp_path):
     w = t.session.world
     unpack(w, p.read_bytes())
     w.own["st"]["flow"] = 0
-    w.k[0]["acct"]["cash"] += 10**9
+    w.k[0]["wal"]["balance"][0] += 10**9
     p.write_bytes(pack(w))
     t.run_dir.release()
     sha = hashlib.sha256(p.read_bytes()).hexdigest()
@@ -420,7 +420,8 @@ def test_stop_policies(tmp_path, whole, policy):
         if policy != "leave": assert live == 0 and k["vst"]["n_live"] == 0, "orders are left"
         if policy == "flatten": assert lots == 0, "a position is left"
         if policy != "leave":
-            assert k["vst"]["cash"] == k["acct"]["cash"] and (rows["venue"]["lots"] == rows["pos"]["lots"]).all(), "ledger and venue differ"
+            assert k["vwal"]["balance"].tolist() == k["wal"]["balance"].tolist(), "wallets differ"
+            assert rows["venue"]["lots"].tolist() == rows["pos"]["lots"].tolist(), "ledger and venue differ"
         assert RunDir(t.dir).status == "stopped" and (t.dir/"fills.parquet").is_file()
         for v in (False, True): assert replay(t.dir, venue=v, kitdb=j.db)["differences"] == 0
     if policy != "flatten": assert met["position"], "never stopped with a position: nothing was tested"

@@ -77,7 +77,7 @@ def test_an_impossible_value_says_key_value_rule_and_next_move(key, value, rule)
     assert d["key"] == key and rule in d["rule"] and d["hint"] and key in d["message"] and "pydantic" not in str(e.value)
 
 @pytest.mark.parametrize("leg", ["feed", "order", "response"])
-@pytest.mark.parametrize("value, rule", [(-1, "0 <= ms"), ("-0.001", "0 <= ms"), ("nan", "0 <= ms"), (60_001, "0 <= ms"), ("50ms", "0 <= ms"), ("soon", "one of"),
+@pytest.mark.parametrize("value, rule", [(-1, "0 <= ms"), ("-0.001", "0 <= ms"), ("nan", "0 <= ms"), (60_001, "0 <= ms"), ("50ms", "0 <= ms"), ("soon", ""),
                                          ("lognormal:80:20", "MEDIAN_MS <= P99_MS")])
 def test_an_impossible_latency_is_refused_before_the_first_event(leg, value, rule):
     "It is a text by now, 50 or lognormal:20:80; what it means is the engine's business, and asked before anything runs."
@@ -85,7 +85,8 @@ def test_an_impossible_latency_is_refused_before_the_first_event(leg, value, rul
     from algo_kit.engine.setup import engine_venues
     with pytest.raises(ConfigError) as e: engine_venues([instrument("bitfinex", "BTC/USD")], load_settings({f"venue.{leg}_latency_ms": value}))
     d = e.value.as_dict()
-    assert d["hint"] and (rule in (d["rule"] or "") or "choose from" in str(e.value)) and str(value) in d["message"]
+    assert (rule in d["rule"] and d["hint"]) if rule else "choose from" in str(e.value)
+    assert str(value) in d["message"]
 
 def test_a_latency_may_be_a_number():
     s, t = (load_settings({"venue.order_latency_ms": x}) for x in (50, "50"))

@@ -10,7 +10,7 @@ from algo_kit.core.settings import load_settings
 from algo_kit.data.tapes import open_tape
 from algo_kit.engine.session import Session, ask_signals
 from algo_kit.strategies.contract import load_strategy
-from twin import BUY, SELL, Twin
+from twin_desk import BUY, SELL, Desk
 
 S = 10**9
 TAPE = open_tape("sample")
@@ -37,10 +37,10 @@ def test_another_future_moves_no_decision(name, n):
             assert x.tobytes() == y.tobytes(), f
         if name == "order_flow": assert (a["dec"]["ts"] < t).sum() > 10
 
-class Flow(Twin):
+class Flow(Desk):
     "Order flow in lists: every trade of five minutes, every move of the price since the fill."
-    def __init__(self, p, *how):
-        super().__init__(*how)
+    def __init__(self, p, *how, **venue):
+        super().__init__(*how, **venue)
         self.p, self.seen, self.rounds, self.guarded, self.moves = p, deque(), 0, None, []
 
     def begin(self, now):
@@ -49,9 +49,9 @@ class Flow(Twin):
             self.timers.append([(now // every + 1) * every, every, f])
 
     def evaluate(self):
-        p, r, now = self.p, self.rows[0], self.timers[0][0] - self.timers[0][1]
+        p, r, now = self.p, self.books.pos[0], self.timers[0][0] - self.timers[0][1]
         self.rounds += 1
-        if r.lots or any(not o.reduce for o in self.mine.values()): return
+        if r.lots or any(not o.reduce for o in self.open.values()): return
         while self.seen and self.seen[0][0] < now - 300 * S: self.seen.popleft()
         window = [t for t in self.seen if t[0] >= now - round(p["window_s"] * S)]
         if len(window) < p["min_trades"]: return
@@ -64,34 +64,34 @@ class Flow(Twin):
         if max([q for _, q, s in window if s == -side], default=0) > p["large_x"] * mean: return
         share = round(p["window_s"] / p["eval_s"]) / min(300 / p["eval_s"], self.rounds)
         if volume(window, side) < p["exhaustion"] * volume(self.seen, side) * share: return
-        self.ask(side, MARKET, frac=min(p["risk"] / p["trail"], p["max_size"]))
+        self.wish(side, MARKET, frac=min(p["risk"] / p["trail"], p["max_size"]))
 
-    def ask(self, side, typ, **r): self.place(0, dict(side=side, type=typ, qty=0., frac=0., px=0., stop=0., trail_ppm=0, reduce_only=0) | r)
+    def wish(self, side, typ, **r): self.ask(0, dict(side=side, type=typ, qty=0., frac=0., px=0., stop=0., trail_ppm=0, reduce_only=0) | r)
 
     def filled(self, row, px):
-        r = self.rows[0]
+        r = self.books.pos[0]
         if r.lots and self.guarded != self.ids_of_entry:
             self.guarded, self.moves, self.prev = self.ids_of_entry, [], px
-            self.ask(-1 if r.lots > 0 else 1, TRAIL, trail_ppm=round(self.p["trail"] * 10**6), reduce_only=1)
+            self.wish(-1 if r.lots > 0 else 1, TRAIL, trail_ppm=round(self.p["trail"] * 10**6), reduce_only=1)
 
     @property
     def ids_of_entry(self): return max(f[3] for f in self.fills if f[12] and f[7] == abs(f[12]))
 
     def watch(self):
-        r = self.rows[0]
-        if not r.lots or any(o.reduce and o.type == MARKET for o in self.mine.values()): return
+        r, i, last = self.books.pos[0], self.ins[0], self.last[0]
+        if not r.lots or any(o.reduce and o.type == MARKET for o in self.open.values()): return
         side = 1 if r.lots > 0 else -1
-        self.moves.append((r.last - self.prev) * side)
-        self.prev = r.last
+        self.moves.append((last - self.prev) * side)
+        self.prev = last
         n = 0
         for m in reversed(self.moves[-int(self.p["drop_window_s"] / self.p["check_s"]):]):
             if m > 0: break
             n += m < 0
-        profit = (r.last / (F(r.cost) * r.unit / (r.lots * r.lot)) - 1) * side
+        profit = (last / (F(r.cost * i.den, r.lots * i.num) * i.tick) - 1) * side
         if n >= (5 if profit < F("0.003") else 3 if profit < F("0.01") else 2 if profit < F("0.02") else 1): self.leave(0)
 
     def trade(self, row, ts, px, qty, side):
-        now = max(self.now, ts + self.feed)
+        now = max(self.now, ts + 20 * 10**6)
         if not self.timers: self.begin(now)
         super().trade(row, ts, px, qty, side)
         self.seen.append((now, float(qty), side))
@@ -103,7 +103,7 @@ def test_order_flow_decides_as_described(params, lo, n):
     "Every wish, order size and fill over the recorded day, from a version that keeps lists of trades and exact fractions."
     ev = TAPE.events[lo:lo + n]
     s, out = run("order_flow", ev, params)
-    t = Flow(s.params, TAPE.instruments, 100_000, 20 * 10**6, 50 * 10**6, 50 * 10**6, 1, False, 1, 1)
+    t = Flow(s.params, TAPE.instruments, 100_000, 1, 1, feed=20 * 10**6, order=50 * 10**6, response=50 * 10**6, slip_ppm=100)
     for e in ev: t.trade(0, int(e["ts"]), e["px"], e["qty"], int(e["side"]))
     t.timers.clear()
     t.end()

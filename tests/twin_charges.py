@@ -1,5 +1,4 @@
 """What a venue does to an account by itself: marks and margin, liquidation, funding, interest, swaps, transfers."""
-import math
 from fractions import Fraction as F
 
 from twin_money import BUY, DAY, PAID, SELL, near
@@ -9,34 +8,29 @@ class Charges:
     # margin
     def mark_event(self, row, ts, px):
         self.do_until(ts)
-        self.tape_mark[row] = px
-        self.marked(row, ts)
-    def marked(self, row, ts, px=None, check=True):
+        seen, self.tape_mark[row] = self.seen.get(row), px
+        self.marked(row, ts, px)
+        self.seen[row] = seen
+    def marked(self, row, ts, px, check=True):
         "The row's mark moves; positions that it no longer carries are closed."
+        self.seen[row] = px
         if row in self.tape_mark: px = self.tape_mark[row]
-        if px is None: px = self.last[row] if self.last[row] is not None else None
-        if px is None:
-            if self.reference(row) is None: return
-            ticks = self.reference(row)
-        else: ticks = self.ins[row].near(px)
-        if ticks == self.books.marks[row]: return
+        ticks = self.ins[row].near(px)
         self.books.marks[row] = ticks
-        i = self.ins[row]
+        i, b = self.ins[row], self.books
         if not check or i.kind == PAID: return
-        b = self.books
         if i.isolated:
             if b.pos[row].lots and b.im(row) + b.upnl(row) <= b.mm(row): self.liquidate([row], ts, i.settle, True)
             return
         have, need = b.margin(i.settle)
-        if need and have <= need: self.liquidate(b.on_margin(i.settle, 0), ts, i.settle, False)
-        have, need = b.margin(i.settle)
-        if need > self.margin_call * have and self.margin_call and need:
-            if i.settle not in self.called: self.answer("MARGIN_CALL", ts, row=row, px=need / have if have else math.inf, qty=i.settle)
+        if self.margin_call and need and need > self.margin_call * have:
+            if i.settle not in self.called: self.answer("MARGIN_CALL", ts, row=row, px=need / max(have, 1), qty=i.settle)
             self.called.add(i.settle)
         else: self.called.discard(i.settle)
+        if need and have <= need: self.liquidate(b.on_margin(i.settle, 0), ts, i.settle, False)
     def liquidate(self, rows, ts, wallet, isolated):
         b = self.books
-        for o in [o for o in self.live if o.row in rows]: self.end(o, "EXPIRED", ts, "liquidation", cascade=False)
+        for o in [o for o in self.live if o.row in rows]: o in self.live and self.end(o, "EXPIRED", ts, "liquidation", cascade="D23" in self.known)
         while held := [r for r in rows if b.pos[r].lots]:
             have, need = b.margin(wallet)
             if not isolated and have > need: break
@@ -50,13 +44,13 @@ class Charges:
         i, p, book, pieces = self.ins[row], self.books.pos[row], self.book[row], []
         side, left, px = (SELL if p.lots > 0 else BUY), abs(p.lots), self.books.marks[row]
         for level in book.levels(-side) if i.mode != "trades" else []:
-            px, lots = level, min(left, book.avail(-side, level))
+            lots = min(left, book.avail(-side, level))
             if lots <= 0: continue
             book.take(-side, level, lots)
-            left -= lots
+            px, left = level, left - lots
             pieces.append((level, lots))
-        if left: pieces.append((self.taker(row, side, px * i.tick, left, 0, self.bars(row)) if i.mode == "trades" else
-                                self.taker(row, side, px * i.tick, left, side), left))
+        if left and i.mode != "trades": pieces.append((self.taker(row, side, px * i.tick, left, side), left))
+        elif left: pieces.append((self.taker(row, side, px * i.tick + self.asked(row, side, self.bars(row)), left, 0, self.bars(row, side)), left))
         for ticks, lots in pieces:
             n, _ = self.books.fill(row, side, lots, ticks)
             due = self.money("LIQUIDATION_FEE", ts, i.settle, -near(F(n * i.liq_e8, 10**8)), row)
@@ -74,7 +68,9 @@ class Charges:
         self.money("FUNDING", ts, self.ins[row].settle, amount, row)
     def interest(self, ts, _):
         for w in self.wallets:
-            if self.books.wallets[w] < 0: self.money("INTEREST", ts, w, -near(F(-self.books.wallets[w] * self.interest_e12, 24 * 10**12)), self.rows[0])
+            row = next((r for r in self.rows if self.ins[r].settle == w), None)
+            owed = max(-self.books.wallets[w], 0)
+            if row is not None: self.money("INTEREST", ts, w, -near(F(owed * self.ins[row].borrow_e12, 24 * 10**12)), row)
         for r in self.rows:
             if self.books.marks[r] is not None: self.money("INTEREST", ts, self.ins[r].settle, self.books.borrowed(r), r)
     def rollover(self, ts, row):

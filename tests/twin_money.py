@@ -87,9 +87,17 @@ class Books:
     def covered(self, row, side, lots, ticks, maker=False):
         "Is there enough for the part of this fill that opens?"
         i, new = self.ins[row], self.opening(row, side, lots)
+        n, closing, room = i.notional(new, ticks), lots - new, self.available(i.settle)
         if new and side == SELL and i.kind == PAID and not i.short_ok: return False
-        n = i.notional(new, ticks)
-        return not new or near(F(n * i.margin_e8, E8)) + i.fee(n, maker) <= self.available(i.settle)
+        if i.kind == PAID and side == BUY: room -= i.notional(closing, ticks)  # a borrowed coin is bought back first
+        elif i.kind != PAID and closing: room += self.im(row) + (self.upnl(row) if i.isolated else 0)  # what is closed first needs no margin any more
+        return not new or near(F(n * i.margin_e8, E8)) + i.fee(n, maker) <= room
+
+    def payable(self, row, side, lots, ticks, maker):
+        "Once more at the fill: what is paid in full must be there, whole."
+        i, n = self.ins[row], self.ins[row].notional(lots, ticks)
+        if i.kind != PAID: return self.covered(row, side, lots, ticks, maker)
+        return n + i.fee(n, maker) <= self.wallets[i.settle] if side == BUY else bool(i.short_ok) or lots <= self.pos[row].lots
 
     # what time costs
     def funding(self, row, ticks, rate_e12):
@@ -134,7 +142,7 @@ class Queue:
         o.front -= lots
         o.traded += lots
     def depth(self, o, prev, new):
-        if o.front is None: return
+        if o.front is None or not self.model: return
         if self.model == "risk_averse":
             o.front = min(o.front, new)
             return

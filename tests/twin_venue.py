@@ -17,7 +17,7 @@ class Order:
     def __init__(self, id, row, side, type, qty, px=0, stop=None, trail_ppm=0, tif=GTC, post_only=0, reduce_only=0, good_till=0, group=0, parent=0):
         self.__dict__.update({k: v for k, v in locals().items() if k != "self"})
         self.told, self.filled, self.fresh, self.waiting, self.peak = qty, 0, True, False, None
-        self.front, self.traded, self.ends = 0., 0., ""
+        self.front, self.traded, self.short = 0., 0., "parent"
     @property
     def left(self): return self.qty - self.filled
     def crosses(self, px): return self.type == MARKET or (self.px - px) * self.side >= 0  # ticks against ticks
@@ -33,18 +33,20 @@ class Book:
     def crossed(self): return None not in (self.best(BUY), self.best(SELL)) and self.best(BUY) >= self.best(SELL)
 
 class Venue(Charges):
+    known = ()
     defaults = dict(feed=ZERO, order=ZERO, response=ZERO, slip_ppm=0, impact=("", 0.), last_trade=False, queue="", queue_n=1., queue_trades=0., rate_limit=0,
-                    self_trade="", margin_call=0., interest_e12=0, transfer_ns=0, fee_discount_e8=0, fee_mark=F(1))
+                    self_trade="", margin_call=0., fee_discount_e8=0, fee_mark=F(1))
     def __init__(self, world, number, **k):
         assert not set(k) - set(self.defaults), k
         self.__dict__.update(self.defaults | k)
         self.w, self.number, self.books, self.ins = world, number, world.venue_books, world.ins
         self.rows = [r for r, i in enumerate(self.ins) if i.venue == number]
         self.wallets = sorted({w for r in self.rows for w in (self.ins[r].settle, self.ins[r].fee_wallet)})
-        self.live, self.acts, self.over, self.done, self.sides = [], [], {}, {}, {}  # `over`: lots filled by orders that are over; `done`: lots filled by groups
-        self.sent = self.said = self.number_of_acts = self.at = self.due_before = self.count = self.window = 0
+        # `over`: lots filled by orders that are over; `done`: lots filled by groups; `sides` of all orders
+        self.live, self.acts, self.over, self.done, self.sides = [], [], {}, {}, {}
+        self.ranks = self.sent = self.said = self.number_of_acts = self.at = self.due_before = self.count = self.window = 0
         self.book, self.last, self.size = {r: Book() for r in self.rows}, {r: None for r in self.rows}, {r: 0. for r in self.rows}
-        self.tape_mark, self.woken, self.called, self.clocks = {}, [], set(), []
+        self.seen, self.tape_mark, self.woken, self.called, self.clocks = {}, {}, [], set(), []
 
     # answers
     def answer(self, kind, ts, o=None, row=0, side=0, px=0, qty=0, ref="", maker=0, due=None):
@@ -92,7 +94,7 @@ class Venue(Charges):
         following = lambda every, at=0: ((ts - at) // every + 1) * every + at
         for r in self.rows:
             if self.ins[r].funding_ns: self.clocks.append([following(self.ins[r].funding_ns), r, self.scheduled_funding, self.ins[r].funding_ns])
-        if self.interest_e12 or any(self.ins[r].borrow_e12 for r in self.rows): self.clocks.append([following(HOUR), 0, self.interest, HOUR])
+        if any(self.ins[r].borrow_e12 for r in self.rows): self.clocks.append([following(HOUR), 0, self.interest, HOUR])
         for r in self.rows:
             if self.ins[r].roll_ns >= 0: self.clocks.append([following(DAY, self.ins[r].roll_ns), r, self.rollover, DAY])
 
@@ -115,11 +117,12 @@ class Venue(Charges):
         if kind: self.answer(kind, ts, o, ref=reason)
         if not cascade: return
         for c in [c for c in self.live if c.parent == o.id]:
-            if c in self.live and c.left <= 0: self.end(c, "EXPIRED", ts, "oco" if o.filled else "parent")
-    def finish(self, o, ts):
+            if c in self.live and c.left <= 0: self.end(c, "EXPIRED", ts, "parent")
+    def asleep(self, o): return any(p.id == o.parent for p in self.live)  # its parent may still give it more
+    def finish(self, o, ts, reason):
         "An order with nothing left to do is over, unless its parent may still give it more."
-        if o in self.live and o.left <= 0 and not any(p.id == o.parent for p in self.live):
-            self.end(o, "EXPIRED" if o.filled < o.told else "", ts, o.ends or "parent")
+        if o in self.live and o.left <= 0 and not self.asleep(o):
+            self.end(o, "EXPIRED" if o.filled < o.told else "", ts, reason)
 
     def wanted(self, o):
         "Lots that an order may still trade: no more than is held where it only reduces, all of it when it was asked to."
@@ -127,16 +130,16 @@ class Venue(Charges):
         held = max(-self.books.pos[o.row].lots * o.side, 0)
         return held if o.reduce_only == 2 else min(o.left, held)
     def execute(self, o, ticks, most, maker, ts):  # lots filled
-        "Trade up to `most` lots of a live order at `ticks`."
+        "Trade up to `most` lots of a live order at `ticks`; None: all it wants."
         i = self.ins[o.row]
+        if most is not None and most <= 0: return 0
         rest, cut = self.wanted(o), self.wanted(o) < o.left or o.reduce_only == 2
         if rest <= 0:
             self.end(o, "EXPIRED", ts, "reduce_only")
             return 0
-        lots = min(most, rest)
-        if lots <= 0: return 0
-        if not o.reduce_only and not self.books.covered(o.row, o.side, lots, ticks, maker):
-            self.end(o, "REJECT", ts, "insufficient")
+        lots = rest if most is None else min(most, rest)
+        if not o.reduce_only and not self.books.payable(o.row, o.side, lots, ticks, maker):
+            self.end(o, "EXPIRED" if o.filled else "REJECT", ts, "insufficient")
             return 0
         n, _ = self.books.fill(o.row, o.side, lots, ticks)
         due = self.charge(o, i, n, maker, ts)
@@ -145,16 +148,19 @@ class Venue(Charges):
         if o.group:
             self.done[o.group] = self.done.get(o.group, 0) + lots
             for leg in [x for x in self.live if x.group == o.group and x is not o]:
-                leg.qty, leg.ends = max(leg.qty - lots, leg.filled), "oco"
-                self.finish(leg, ts)
+                leg.qty, leg.short = max(leg.qty - lots, leg.filled), "oco"
+                self.finish(leg, ts, "oco")
         for c in [c for c in self.live if c.parent == o.id]: self.feed_child(c, lots)
-        if cut and lots == rest: self.end(o, "EXPIRED" if o.filled < o.told else "", ts, "reduce_only")
-        else: self.finish(o, ts)
+        if cut and o.reduce_only == 1: o.qty = o.filled + rest - lots  # what is not there to reduce now is given up
+        if cut and lots == rest and not self.asleep(o): self.end(o, "EXPIRED" if o.filled < o.told else "", ts, "reduce_only")
+        elif o in self.live and o.reduce_only < 2: self.finish(o, ts, "reduce_only" if o.reduce_only else o.short)
         return lots
 
     def feed_child(self, c, lots):
-        if c.left <= 0 and c.type in (LIMIT, MARKET): self.woken.append(c)
-        c.qty = min(c.qty + lots, c.told)
+        if c.left <= 0 and c.type in (LIMIT, MARKET):
+            c.fresh = True
+            self.woken.append(c)
+        c.qty = c.qty + lots if "D13" in self.known else min(c.qty + lots, c.told)
 
     def charge(self, o, i, notional, maker, ts):
         fee, wallet = i.fee(notional, maker), i.fee_wallet
@@ -173,12 +179,11 @@ class Venue(Charges):
         "A price on the tape as a taker gets it, ticks."
         i = self.ins[row]
         t = i.worst(px * (1 + side * F(self.ppm(lots)) / 10**6), side)
-        pays = side == BUY if bar else aggressor != side
-        return max(t + side * i.spread_ticks * pays, 1)
+        return max(t + side * i.spread_ticks * (aggressor != side and not bar), 1)
     def reference(self, row):  # ticks, or None
         b, i = self.book[row], self.ins[row]
         if i.mode != "trades" and None not in (b.best(BUY), b.best(SELL)): return near(F(b.best(BUY) + b.best(SELL), 2))
-        return None if self.last[row] is None else i.near(self.last[row])
+        return None if self.seen.get(row) is None else i.near(self.seen[row])
 
     # what arrives
     def refusal(self, o, ts):
@@ -198,7 +203,7 @@ class Venue(Charges):
         if i.collar_ppm and o.type in LIMITS and ref is not None and abs(o.px - ref) * 10**6 > i.collar_ppm * ref: return "price_collar"
         there = b.best(-o.side) if i.mode != "trades" else None
         if o.post_only and o.type == LIMIT and there is not None and o.crosses(there): return "post_only"
-        if self.self_trade and o.type in (MARKET, LIMIT) and not o.parent:
+        if self.self_trade and o.type in (MARKET, LIMIT) and (not o.parent or "D20" in self.known):
             against = [x for x in self.live if x.row == o.row and x.side == -o.side and x.type == LIMIT and x.left > 0 and o.crosses(x.px)]
             if against and self.self_trade == "expire_taker": return "self_trade"
             for x in against: self.end(x, "EXPIRED", ts, "self_trade")
@@ -215,7 +220,7 @@ class Venue(Charges):
             given = next((p.filled for p in self.live if p.id == o.parent), self.over.get(o.parent, 0))
             o.qty = min(given, o.told)
             if not any(p.id == o.parent for p in self.live) and not given: return self.end(o, "EXPIRED", ts, "parent")
-        if o.group:
+        if o.group and "D17" not in self.known:
             o.qty = max(o.qty - self.done.get(o.group, 0), 0)
             if o.qty == 0 and not o.parent: return self.end(o, "EXPIRED", ts, "oco")
         if o.left > 0: self.arrive(o, ts)
@@ -231,13 +236,18 @@ class Venue(Charges):
         if o.type == MARKET and self.last_trade:
             last = self.last[o.row]
             if last is None: return self.end(o, "REJECT", ts, "no_liquidity")
-            self.execute(o, self.taker(o.row, o.side, last, self.wanted(o), 0, self.bars(o.row)), self.wanted(o), False, ts)
-    def bars(self, row): return row in self.w.bar_rows
+            at = last + self.asked(o.row, o.side, self.bars(o.row))
+            self.execute(o, self.taker(o.row, o.side, at, self.wanted(o), 0, self.bars(o.row, o.side)), None, False, ts)
+    def bars(self, row, side=0): return row in self.w.bar_rows and not ("D26" in self.known and side == SELL)
     def wake(self, ts):
         while self.woken:
             o = self.woken.pop(0)
             if o in self.live and o.left > 0: self.arrive(o, ts)
 
+    def rouse(self):
+        "With a book, who is woken by the market looks at the next message of it."
+        for o in self.woken: o.waiting = self.ins[o.row].mode != "trades"
+        self.woken = []
     def stub(self, id_, row): return Order(id_, row, self.sides.get(id_, 0), 0, 0)  # somebody to answer about when there is no order
     def find(self, row, id_): return next((o for o in self.live if o.id == id_ and o.row == row), None)
     def expire(self, ts, o):
@@ -250,11 +260,11 @@ class Venue(Charges):
         "A new price (of a stop: its stop) or a new total; 0 leaves it."
         o = self.find(row, id_)
         no = lambda reason: self.answer("AMEND_REJECT", ts, o or self.stub(id_, row), ref=reason)
-        if o is None or o.type == TRAIL: return no("unknown_order")
-        i, plain = self.ins[row], o.type in (STOP, TAKE)
+        if o is None or o.type in (TRAIL, MARKET): return no("unknown_order")
+        i, plain = self.ins[row], o.type in (STOP, TAKE, STOP_LIMIT, TAKE_LIMIT)
         old = i.near(o.stop) if plain else o.px
-        qty, px = qty or o.told, px or old
-        if qty <= o.filled or o.parent and qty != o.told: return no("too_late")
+        told, qty, px = px or o.px, qty or o.told, px or old
+        if qty <= o.filled or o.qty + qty - o.told <= o.filled or o.parent and qty != o.told: return no("too_late")
         there = self.book[row].best(-o.side) if i.mode != "trades" else None
         loses = px != old or qty > o.told
         new = Order(id_, row, o.side, o.type, qty, px)
@@ -264,14 +274,12 @@ class Venue(Charges):
         o.qty, o.told = max(o.qty + qty - o.told, o.filled), qty
         if plain: o.stop = px * i.tick
         else: o.px = px
-        self.answer("AMENDED", ts, o, px=px, qty=qty)
+        self.answer("AMENDED", ts, o, px=told, qty=qty)
         if loses:
-            self.live.remove(o)
-            self.live.append(o)
             if o.type == LIMIT and o.left > 0:
                 o.fresh, o.waiting = True, False
                 self.arrive(o, ts)
-        self.finish(o, ts)
+        self.finish(o, ts, o.short)
 
     # against a book
     def walk(self, o, ts):
@@ -282,12 +290,12 @@ class Venue(Charges):
             return
         o.waiting = False
         want = self.wanted(o)
-        if want <= 0: return self.end(o, "EXPIRED", ts, "reduce_only")
         levels = [px for px in b.levels(-o.side) if o.crosses(px)]
         if o.post_only and levels: return self.end(o, "REJECT", ts, "post_only")
         if o.type == MARKET and not levels: return self.end(o, "REJECT", ts, "no_liquidity")
-        whole = o.type == MARKET and self.ins[row].mode == "bbo" or sum(b.avail(-o.side, px) for px in levels) >= want
+        whole = o.type == MARKET and self.ins[row].mode == "bbo" or sum(b.avail(-o.side, px) for px in levels) >= o.left
         if o.tif == FOK and not whole: return self.end(o, "EXPIRED", ts, "fok")
+        if levels and want <= 0: return self.end(o, "EXPIRED", ts, "reduce_only")
         for px in levels:
             lots = min(want, b.avail(-o.side, px))
             if lots <= 0: continue
@@ -297,7 +305,7 @@ class Venue(Charges):
             if not got: b.take(-o.side, px, -lots)
             want -= got
             if o not in self.live or want <= 0: break
-        if o not in self.live: return
+        if o not in self.live or levels and want <= 0: return
         if o.type == MARKET and self.ins[row].mode == "bbo":
             self.execute(o, self.taker(row, o.side, levels[-1] * self.ins[row].tick, want, o.side), want, False, ts)
         elif o.type == MARKET: self.end(o, "EXPIRED", ts, "no_liquidity")
@@ -309,7 +317,8 @@ class Venue(Charges):
         t = max(i.worst(px * i.tick * (1 + o.side * ppm / 10**6), o.side), 1)
         return t if o.type == MARKET else min(t, o.px) if o.side == BUY else max(t, o.px)
     def rest(self, o):
-        o.fresh, o.traded = False, 0.
+        o.fresh, o.traded, o.rank = False, 0., self.ranks
+        self.ranks += 1
         i, b = self.ins[o.row], self.book[o.row]
         if i.mode == "trades": o.front = self.queue_trades * self.size[o.row]
         else:
@@ -319,7 +328,7 @@ class Venue(Charges):
     def resting(self, row, side):
         "Best price first, then time."
         mine = [o for o in self.live if o.row == row and o.side == side and o.type == LIMIT]
-        return sorted((o for o in mine if not o.fresh and not o.waiting and o.left > 0), key=lambda o: -o.side * o.px)
+        return sorted((o for o in mine if not o.fresh and not o.waiting and o.left > 0), key=lambda o: (-o.side * o.px, o.rank))
     def queue_of(self, row): return Queue(self.queue, self.queue_n)
 
     def quote(self, row, ts, side, px, qty, more=False, clear=False, level=True):
@@ -331,32 +340,35 @@ class Venue(Charges):
         if more: return
         rows, clear, b.rows, b.clear = b.rows, b.clear, [], False
         before = {s: dict(b.shown[s]) for s in (BUY, SELL)}
-        if clear: b.shown = {BUY: {}, SELL: {}}
+        if clear: b.shown, b.taken = {BUY: {}, SELL: {}}, {BUY: {}, SELL: {}}
         for s, t, lots in rows:
             if i.mode == "bbo": b.shown[s].clear()
             if lots > 0: b.shown[s][t] = lots
             else: b.shown[s].pop(t, None)
         for s in (BUY, SELL): b.taken[s] = {t: min(n, b.shown[s][t]) for t, n in b.taken[s].items() if t in b.shown[s]}
-        for o in [o for o in self.live if o.row == row and o.type == LIMIT and not o.fresh]: self.moves_up(o, before[o.side], b.shown[o.side])
+        for o in [o for o in self.live if o.row == row and o.type == LIMIT and not o.fresh]:
+            self.moves_up(o, before[o.side], b.shown[o.side], (o.side, o.px) in {r[:2] for r in rows})
         if b.crossed: b.crossings += 1
         else:
             for o in [o for o in self.live if o.row == row and o.waiting]:
                 if o in self.live: self.walk(o, ts)
-            if i.quote_stop: self.triggers(row, ts, None)
             self.meets(row, ts)
-        self.wake(ts)
-        self.marked(row, ts)
+            if i.quote_stop: self.triggers(row, ts, None)
+        self.rouse()
+        mid = None if b.crossed or None in (b.best(BUY), b.best(SELL)) else F(b.best(BUY) + b.best(SELL), 2) * i.tick
+        if mid is not None or row in self.seen: self.marked(row, ts, self.seen[row] if mid is None else mid)
 
-    def moves_up(self, o, before, after):
+    def moves_up(self, o, before, after, told):
+        "The level of a resting order has been told anew, if at the same size."
         q, prev, new = self.queue_of(o.row), before.get(o.px, 0), after.get(o.px, 0)
         if self.ins[o.row].mode == "depth":
-            if prev != new: q.depth(o, prev, new)
+            if prev != new or told: q.depth(o, prev, new)
             return
         best = next(iter(after), None)
         if best == o.px:
             if o.front is None: o.front = float(new)
             elif o.px not in before: o.front = min(o.front, float(new))
-            elif prev != new: q.depth(o, prev, new)
+            elif prev != new or told: q.depth(o, prev, new)
         elif best is None or (o.px - best) * o.side > 0: o.front = 0.
     def meets(self, row, ts):
         "The other side's quotes have come to our resting orders."
@@ -383,16 +395,17 @@ class Venue(Charges):
             pool = lots
             for s in (BUY, SELL):
                 for o in self.resting(row, s): pool -= self.passed(o, ts, px, lots, max(pool, 0), side, whole=True)
-            self.wake(ts)
+            self.rouse()
         self.last[row] = px
-        self.marked(row, ts)
+        self.marked(row, ts, px)
 
     def passed(self, o, ts, px, lots, pool, aggressor, whole=False):  # lots filled
         "A trade at `px` and a resting order."
-        limit, i = o.px * self.ins[o.row].tick, self.ins[o.row]
+        i = self.ins[o.row]
         if o not in self.live: return 0
+        if "D5" in self.known and whole and aggressor != -o.side: return 0
         if i.worst(px, o.side) < o.px if o.side == BUY else i.worst(px, o.side) > o.px: return self.execute(o, o.px, o.told if whole else pool, True, ts)
-        if px != limit or aggressor != -o.side or not self.queue or o.front is None: return 0
+        if i.worst(px, o.side) != o.px or aggressor != -o.side or not (self.queue and self.queue_trades or whole) or o.front is None: return 0
         q = self.queue_of(o.row)
         q.trade(o, lots)
         return self.execute(o, o.px, min(q.executable(o), pool), True, ts)
@@ -409,27 +422,32 @@ class Venue(Charges):
         self.do_until(ts)
         self.match(row, ts, px, px, px, self.ins[row].lots_of(volume), 0, bar=True)
         self.last[row] = px
-        self.marked(row, ts)
+        self.marked(row, ts, px)
 
     def match(self, row, ts, open_, high, low, pool, side, bar=False):
         "A venue of which only trades are known."
         first = [MARKET, LIMIT, *STOPS] + ([] if bar else [*TAKES])
-        lots = pool
+        lots, awake = pool, [o for o in self.live if o.row == row and o.left > 0]  # who is woken by this waits for the next
         for kinds in (first, TAKES if bar else ()):
-            for o in list(self.live):
-                if o.row == row and o in self.live and o.left > 0 and o.type in kinds: self.look(o, ts, open_, high, low, side, bar)
+            if "D3" in self.known and kinds is TAKES: awake = [o for o in self.live if o.row == row and o.left > 0]
+            for o in awake:
+                if o in self.live and o.left > 0 and o.type in kinds: self.look(o, ts, open_, high, low, side, bar)
         for s in (BUY, SELL):
-            for o in self.resting(row, s): pool -= self.passed(o, ts, low if s == BUY else high, lots, pool, None if bar else side)
+            for o in self.resting(row, s): pool -= self.passed(o, ts, low + self.asked(row, s, bar) if s == BUY else high, lots, pool, None if bar else side)
+    def asked(self, row, side, bar):
+        "Bars are of bids: for a buyer all their prices are higher by the spread."
+        return self.ins[row].spread_ticks * self.ins[row].tick if bar and side == BUY else 0
     def look(self, o, ts, open_, high, low, side, bar):
         row, i, buy = o.row, self.ins[o.row], o.side == BUY
+        open_, high, low = (px + self.asked(row, o.side, bar) for px in (open_, high, low))
         at = lambda px: self.taker(row, o.side, px, self.wanted(o), side, bar)
-        if o.type == MARKET: self.execute(o, at(open_), self.wanted(o), False, ts)
+        if o.type == MARKET: self.execute(o, at(open_), None, False, ts)
         elif o.type == LIMIT:
             if not o.fresh: return
             limit = o.px * i.tick
             if (open_ - limit) * o.side < 0 or open_ == limit and side == o.side:
                 if o.post_only: self.end(o, "REJECT", ts, "post_only")
-                else: self.execute(o, min(o.px, at(open_)) if buy else max(o.px, at(open_)), self.wanted(o), False, ts)
+                else: self.execute(o, min(o.px, at(open_)) if buy else max(o.px, at(open_)), None, False, ts)
             elif o.tif in (IOC, FOK): self.end(o, "EXPIRED", ts, "ioc" if o.tif == IOC else "fok")
             else: self.rest(o)
         else:
@@ -437,7 +455,7 @@ class Venue(Charges):
             px = self.hit(o, stop, open_, high, low)
             if px is None: self.follow(o, high, low)
             elif o.type in (STOP_LIMIT, TAKE_LIMIT): o.type, o.fresh = LIMIT, True  # looks at the next trade
-            else: self.execute(o, at(px), self.wanted(o), False, ts)
+            else: self.execute(o, at(px), None, False, ts)
     def stop_of(self, o, px):
         if o.type != TRAIL: return o.stop
         if o.peak is None: o.peak = px
@@ -451,7 +469,7 @@ class Venue(Charges):
 
     def triggers(self, row, ts, px):
         "Stops of a venue with a book: by the trade, or by the quotes when `px` is None."
-        for o in list(self.live):
+        for o in [o for o in self.live if o.left > 0]:
             if o.row != row or o not in self.live or o.left <= 0 or o.type in (MARKET, LIMIT): continue
             at = px
             if px is None:

@@ -18,7 +18,7 @@ from pydantic_settings import BaseSettings, InitSettingsSource, SettingsConfigDi
 
 from .errors import ConfigError, nearest
 
-# %% ../../nbs/core/050_settings.ipynb #866ec81c
+# %% ../../nbs/core/050_settings.ipynb #f8939220
 def _f(default, unit, description, **rule): return Field(default, description=description, json_schema_extra=dict(unit=unit), **rule)
 
 class _Section(BaseModel):
@@ -54,7 +54,7 @@ class VenueSettings(_Section):
     impact: str = _f("none", "none, linear:K or sqrt:Y", "How far an order that takes moves its own price", min_length=1)
     spread: str = _f("", "ticks, or auto", "Spread of a tape without quotes; auto: estimated from its trades; empty: the instrument's own")
     queue: str = _f("risk_averse", "risk_averse, power:N or log", "Place in the queue at a price of the book", min_length=1)
-    queue_trades: float = _f(0., "mean trades", "On a tape of trades, what stands before a new order at its price; 0: a touch never fills", ge=0, le=1e6)
+    queue_trades: float = _f(0., "mean trades", "On a tape of trades, what stands before a new order at its price; 0: a touch never fills", ge=0, le=10**6)
     self_trade: Literal["none", "expire_taker", "expire_maker"] = _f("none", "", "What happens when two orders of ours would meet")
     max_orders_10s: int = _f(0, "orders", "Orders that a venue takes in ten seconds; 0: any number", ge=0, le=10**6)
     book_levels: int = _f(2048, "levels a side", "Depth of the books that are kept", ge=1, le=65_536)

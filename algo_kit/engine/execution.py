@@ -6,11 +6,11 @@
 __all__ = ['CRUMBS', 'answer', 'move_cash', 'find_order', 'end_order', 'queue_up', 'rate_of', 'fee_due', 'covered', 'rest_of',
            'execute']
 
-# %% ../../nbs/engine/506_execution.ipynb #011af272
+# %% ../../nbs/engine/506_execution.ipynb #3056ac22
 import numpy as np
 from ..core.cache import njit
-from ..core.money import OVERFLOW, mul_div
-from ..core.records import BUY, CASH, EXPIRED, FEE, FILL, REJECT, V
+from ..core.money import OVERFLOW, mul_div, to_px
+from ..core.records import BUY, CASH, EXPIRED, FEE, FILL, REJECT, TRAIL, V
 from ..data.books import book_at, book_best
 from .latency import RESPONSE, latency_draw
 from .ledger import opening, trade_position, usable
@@ -141,7 +141,7 @@ def covered(w, row, side, reduce_only, lots, notional, fee):
     if opened == 0: return True
     return usable(w, row, side, lots, False) >= initial_margin(ins, mul_div(notional, opened, lots)) + fee
 
-# %% ../../nbs/engine/506_execution.ipynb #5368d56d
+# %% ../../nbs/engine/506_execution.ipynb #eb12e018
 CRUMBS = 256  # free places in the queue of answers below which makers wait: every order must be able to end
 
 @njit
@@ -190,7 +190,8 @@ def execute(
         if c.parent == order:
             c.qty += qty
             if c.status == DORMANT:
-                c.status, c.fresh, c.seen = LIVE, 1, s.visit  # the event that woke it does not fill it
+                c.status, c.fresh, c.woke = LIVE, 1, s.visit  # the event that woke it does not fill it
+                if c.type == TRAIL: c.peak = to_px(ticks, ins.tick, ins.ticks_per_px)  # it follows from where the entry was filled
         elif group != 0 and c.group == group and c.id != order and c.status == LIVE:
             c.qty -= qty
             if c.qty <= 0:

@@ -138,7 +138,7 @@ def _entry_refused(w, out, r, px, equity, lots, notional, hold):
     if not record_gate(out, row, 11, x, y, notional >= ins.min_notional): return 12, x, y
     return 0, 0.0, 0.0
 
-# %% ../../nbs/engine/514_orders.ipynb #7644a0a8
+# %% ../../nbs/engine/514_orders.ipynb #8ade8d20
 @njit
 def _place(w, out, r, group, parent, parent_lots):
     "Size, check, and send or refuse one request; the id of the order, 0 when refused."
@@ -188,9 +188,9 @@ def _cancel(w, j, r):
     if o.cancelling: return
     o.cancelling = 1
     _decide(w, r, CANCEL, o.id, o.qty - o.filled, o.px, o.stop, 0, 0.0, 0.0)
-    if w.k.cfg.sim: venue_cancel(w, o.id, w.k.io.now)
+    if w.k.cfg.sim: venue_cancel(w, o.id, w.k.io.now, o.row, o.side)
 
-# %% ../../nbs/engine/514_orders.ipynb #27d8902d
+# %% ../../nbs/engine/514_orders.ipynb #db78e1d2
 @njit
 def _amend(w, out, r):
     j = find_mine(w, r.order)
@@ -228,7 +228,7 @@ def _amend(w, out, r):
     w.k.wal[ins.w_settle].reserved += max(hold - old, np.int64(0))
     o.reserved = max(hold, old)
     _decide(w, r, AMEND, o.id, total, ticks, 0, 0, 0.0, 0.0)
-    if w.k.cfg.sim: venue_amend(w, o.id, ticks, total, w.k.io.now)
+    if w.k.cfg.sim: venue_amend(w, o.id, ticks, total, w.k.io.now, o.row, o.side)
 
 @njit
 def _transfer(w, out, r):

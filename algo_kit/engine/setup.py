@@ -50,7 +50,7 @@ def engine_config(s) -> dict:
                 stale_ns=round(r.stale_after_s * 1e9), queue=model, queue_power=power, queue_trades=v.queue_trades, margin_call=v.margin_call,
                 transfer_ns=round(v.transfer_s * 1e9), seed=s.run.seed)
 
-# %% ../../nbs/engine/545_setup.ipynb #2681a827
+# %% ../../nbs/engine/545_setup.ipynb #bf25bbf6
 def venue_names(instruments: list) -> list:
     "Venues of a run, in order of appearance."
     return list(dict.fromkeys(i.venue for i in instruments))
@@ -76,8 +76,12 @@ def engine_venues(
     names, v = venue_names(instruments), s.venue
     a = np.zeros(len(names), venue_dt)
     for n, name in enumerate(names):
-        for k, leg in enumerate(LEGS): a["lat"][n, k] = latency_scaled(latency_table(latency_text(getattr(v, f"{leg}_latency_ms"), name), leg),
-                                                                       v.latency_factor)
+        for k, leg in enumerate(LEGS):
+            key = f"{leg}_latency_ms"
+            try: a["lat"][n, k] = latency_scaled(latency_table(latency_text(getattr(v, key), name), leg), v.latency_factor)
+            except ConfigError as e:
+                e.key = f"venue.{key}"
+                raise
     a["stp"] = ("none", "expire_taker", "expire_maker").index(v.self_trade)
     a["max_rate"] = v.max_orders_10s
     for n, name in enumerate(names):

@@ -23,7 +23,7 @@ from ..risk.fees import fee_tier_dt, volume_dt
 from ..data.candles import candle_state_dt
 from ..strategies.contract import MAX_REQUESTS, Strategy, io_dt, signal_state_dt
 
-# %% ../../nbs/engine/500_state.ipynb #fa46a404
+# %% ../../nbs/engine/500_state.ipynb #a91fbb2a
 FOREVER = np.iinfo(np.int64).max
 NEXT_TRADE, LAST_TRADE = 0, 1
 TRADES, BBO, BOOK = 0, 1, 2  # what an instrument's tape offers to match against
@@ -34,7 +34,8 @@ config_dt = np.dtype([
     ("feed_ns", "i8"), ("slip_ppm", "f8"), ("fill_mode", "i8"), ("sim", "i8"),  # feed_ns: one constant for all venues, -1: each venue's table
     ("wish_first", "i8"), ("n_timers", "i8"), ("timer_ns", "i8", (4,)), ("tf_ns", "i8"), ("ask", "i8"), ("window_bars", "i8"), ("equity_ns", "i8"),
     ("max_order_frac", "f8"), ("max_position_frac", "f8"), ("max_open", "i8"), ("max_rate", "i8"), ("stale_ns", "i8"),
-    ("queue", "i8"), ("queue_power", "f8"), ("queue_trades", "f8"), ("margin_call", "f8"), ("transfer_ns", "i8"), ("n_wallets", "i8"), ("seed", "i8"),
+    ("queue", "i8"), ("queue_power", "f8"), ("queue_trades", "f8"), ("margin_call", "f8"), ("transfer_ns", "i8"),
+    ("n_wallets", "i8"), ("n_venues", "i8"), ("seed", "i8"),
     ("marks", "i8"),  # a tape has mark prices: they, not trades, decide what a position is worth
 ], align=True)
 clock_dt = np.dtype([
@@ -42,10 +43,11 @@ clock_dt = np.dtype([
     ("decisions", "i8"), ("orders", "i8"), ("fills", "i8"), ("started", "i8"), ("error", "i8"), ("asked", "i8"), ("sampled", "i8"),
 ], align=True)
 
-# %% ../../nbs/engine/500_state.ipynb #abd0e9ea
+# %% ../../nbs/engine/500_state.ipynb #1ebca54e
 ON_ITS_WAY, LIVE, DORMANT, GONE = 0, 1, 2, 3
 vorder_dt = np.dtype([
-    ("id", "i8"), ("n", "i8"), ("seen", "i8"), ("arrive", "i8"), ("cancel_at", "i8"), ("amend_at", "i8"), ("expire_at", "i8"),
+    ("id", "i8"), ("n", "i8"), ("seen", "i8"), ("woke", "i8"), ("arrive", "i8"), ("cancel_at", "i8"), ("amend_at", "i8"), ("expire_at", "i8"),
+    ("arrive_n", "i8"), ("cancel_n", "i8"), ("amend_n", "i8"),            # requests that reach a venue at one time act in the order they were sent
     ("asked", "i8"), ("filled", "i8"), ("qty", "i8"),                     # lots: wished for, done, and still to do
     ("px", "i8"), ("new_qty", "i8"), ("new_px", "i8"), ("group", "i8"), ("parent", "i8"),
     ("stop", "f8"), ("trail", "f8"), ("peak", "f8"), ("front", "f8"), ("cum", "f8"), ("shown", "f8"),
@@ -67,15 +69,15 @@ venue_dt = np.dtype([
     ("volume", volume_dt), ("tiers", fee_tier_dt, (N_TIERS,)), ("discount_e8", "i8"),
     ("rate", "i4"), ("max_rate", "i4"), ("stp", "i4"), ("n_tiers", "i4"),
 ], align=True)
-transit_dt = np.dtype([("at", "i8"), ("arrive", "i8"), ("amount", "i8"), ("fee", "i8"), ("cost", "i8"), ("frm", "i4"), ("to", "i4"), ("base", "i4"),
-                       ("left", "i4")], align=True)
+transit_dt = np.dtype([("at", "i8"), ("n", "i8"), ("arrive", "i8"), ("amount", "i8"), ("fee", "i8"), ("cost", "i8"),
+                       ("frm", "i4"), ("to", "i4"), ("base", "i4"), ("left", "i4")], align=True)
 answer_dt = np.dtype([("due", "i8"), ("n", "i8"), ("ts", "i8"), ("qty", "i8"), ("px", "i8"), ("ref", "i8"), ("order", "i8"),
                       ("row", "i4"), ("kind", "i2"), ("side", "i1"), ("maker", "i1")], align=True)
 tally_dt = np.dtype([(n, "i8") for n in ("req", "dec", "fil", "ven", "eqs", "mks", "chg", "overflow")], align=True)
 
 run_dt = np.dtype([
     ("cfg", config_dt), ("g", clock_dt), ("acct", account_dt), ("io", io_dt), ("ords", order_dt, (MAX_ORDERS,)), ("wal", wallet_dt, (MAX_WALLETS,)),  # ours
-    ("vst", vstate_dt), ("vord", vorder_dt, (MAX_ORDERS,)), ("vq", answer_dt, (MAX_QUEUE,)), ("vwal", vwallet_dt, (MAX_WALLETS,)),  # the venues'
+    ("vst", vstate_dt), ("vord", vorder_dt, (2 * MAX_ORDERS,)), ("vq", answer_dt, (MAX_QUEUE,)), ("vwal", vwallet_dt, (MAX_WALLETS,)),  # the venues'
     ("vens", venue_dt, (MAX_VENUES,)), ("way", transit_dt, (MAX_TRANSIT,)),
     ("scratch", event_dt), ("candle", candle_dt),
 ], align=True)
@@ -101,7 +103,7 @@ def own_dtype(s: Strategy) -> np.dtype:
     return np.dtype([("st", s.state_dt if s.on_event else signal_state_dt), ("led", verdict_dt, (len(s.all_gates),)),
                      ("win", candle_dt, (max(s.window_bars, 1),))], align=True)
 
-# %% ../../nbs/engine/500_state.ipynb #21350f3f
+# %% ../../nbs/engine/500_state.ipynb #5d1b0455
 def new_world(
     strategy: Strategy,
     params: dict,  # Checked parameters
@@ -131,7 +133,7 @@ def new_world(
     c["n_timers"], c["tf_ns"], c["window_bars"] = len(strategy.timers), TIMEFRAMES.get(strategy.timeframe, 0), strategy.window_bars
     for j, name in enumerate(strategy.timers): c["timer_ns"][j] = round(params[name] * 1e9)
     feed = venues["lat"][:, 0]
-    c["feed_ns"], c["n_wallets"] = int(feed[0, 0]) if (feed == feed[0, 0]).all() else -1, len(wallets)
+    c["feed_ns"], c["n_wallets"], c["n_venues"] = int(feed[0, 0]) if (feed == feed[0, 0]).all() else -1, len(wallets), len(venues)
     k["vens"][:len(venues)] = venues
     k["vens"]["feed_max"], k["vens"]["next_act"] = np.ceil(k["vens"]["lat"][:, 0, -1]).astype("i8"), FOREVER
     for f in ("next_hour", "next_roll", "next_funding"): k["vens"][f] = FOREVER

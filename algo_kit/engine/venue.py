@@ -22,7 +22,7 @@ from .state import DORMANT, FOREVER, GONE, LAST_TRADE, LIVE, ON_ITS_WAY, TRADES
 from .upkeep import guard, margin_band, pay_funding, ship, upkeep
 from ..risk.margin import initial_margin, notional_units
 
-# %% ../../nbs/engine/510_venue.ipynb #fcc49032
+# %% ../../nbs/engine/510_venue.ipynb #29fc93cf
 _POST, _GTD, _COLLAR, _LOTS, _SMALL, _BIG, _RATE, _MANY, _COVER, _SELF, _PARENT, _UNKNOWN, _LATE = (
     V["post_only"], V["gtd"], V["price_collar"], V["lot_size"], V["min_notional"], V["max_notional"], V["rate_limit"], V["max_orders"], V["insufficient"],
     V["self_trade"], V["parent"], V["unknown_order"], V["too_late"])
@@ -60,27 +60,44 @@ def venue_submit(w, o, now):
     v.asked, v.filled, v.qty, v.px = o.qty, 0, 0 if o.parent else o.qty, o.px
     v.stop, v.trail, v.peak = to_px(o.stop, ins.tick, ins.ticks_per_px), o.trail_ppm * 1e-6, 0.0
     v.cancel_at, v.amend_at, v.expire_at = FOREVER, FOREVER, o.good_till if o.tif == GTD else np.int64(FOREVER)
-    v.status, v.fresh, v.seen, v.n, v.front, v.cum, v.shown, v.unseen = ON_ITS_WAY, 1, 0, 0, 0.0, 0.0, 0.0, 0
+    v.status, v.fresh, v.seen, v.woke, v.n, v.front, v.cum, v.shown, v.unseen = ON_ITS_WAY, 1, 0, 0, 0, 0.0, 0.0, 0.0, 0
+    v.arrive_n = w.k.vens[ins.venue].sent
     v.arrive = _arrival(w, ins.venue, now)
     _expect(w, ins.venue, v.arrive)
 
 @njit
-def venue_cancel(w, order, now):
-    "A cancel leaves for the venue at `now`."
-    for j in range(w.k.vst.n_live):
-        v = w.k.vord[j]
-        if v.id == order and v.cancel_at == FOREVER:
-            v.cancel_at = _arrival(w, w.rows[v.row].ins.venue, now)
-            _expect(w, w.rows[v.row].ins.venue, v.cancel_at)
+def _addressed(w, order, row, side):
+    "Place of an order at the venue; of one that is over there, and we have not heard of it yet, its name alone. -1 when there is no room."
+    j = _index(w, order)
+    if j >= 0 or w.k.vst.n_live >= w.k.vord.size: return j
+    j = w.k.vst.n_live
+    v = w.k.vord[j]
+    w.k.vst.n_live += 1
+    v.id, v.row, v.side, v.status, v.qty, v.asked, v.filled, v.parent, v.group, v.seen = order, row, side, GONE, 0, 0, 0, 0, 0, 0
+    v.arrive, v.cancel_at, v.amend_at, v.expire_at = FOREVER, FOREVER, FOREVER, FOREVER
+    return j
 
 @njit
-def venue_amend(w, order, px, qty, now):
+def venue_cancel(w, order, now, row=0, side=0):
+    "A cancel leaves for the venue at `now`."
+    j = _addressed(w, order, row, side)
+    if j < 0 or w.k.vord[j].cancel_at < FOREVER: return
+    v = w.k.vord[j]
+    n = w.rows[v.row].ins.venue
+    v.cancel_n = w.k.vens[n].sent
+    v.cancel_at = _arrival(w, n, now)
+    _expect(w, n, v.cancel_at)
+
+@njit
+def venue_amend(w, order, px, qty, now, row=0, side=0):
     "An amendment leaves for the venue at `now`; 0 leaves a price or a quantity as it is."
-    for j in range(w.k.vst.n_live):
-        v = w.k.vord[j]
-        if v.id == order and v.amend_at == FOREVER:
-            v.new_px, v.new_qty, v.amend_at = px, qty, _arrival(w, w.rows[v.row].ins.venue, now)
-            _expect(w, w.rows[v.row].ins.venue, v.amend_at)
+    j = _addressed(w, order, row, side)
+    if j < 0 or w.k.vord[j].amend_at < FOREVER: return
+    v = w.k.vord[j]
+    n = w.rows[v.row].ins.venue
+    v.amend_n = w.k.vens[n].sent
+    v.new_px, v.new_qty, v.amend_at = px, qty, _arrival(w, n, now)
+    _expect(w, n, v.amend_at)
 
 @njit
 def venue_transfer(w, frm, to, amount, base, now):
@@ -91,12 +108,12 @@ def venue_transfer(w, frm, to, amount, base, now):
     s.n_transit += 1
     x.frm, x.to, x.amount, x.base, x.left, x.cost = frm, to, amount, base, 0, 0
     x.fee = min(w.rows[to].venue.transfer_lots if base else w.k.vwal[b.w_settle].transfer_fee, amount)
-    x.arrive = FOREVER
+    x.arrive, x.n = FOREVER, w.k.vens[w.rows[frm].ins.venue].sent
     x.at = _arrival(w, w.rows[frm].ins.venue, now)
     _expect(w, w.rows[frm].ins.venue, x.at)
     return True
 
-# %% ../../nbs/engine/510_venue.ipynb #6aa812d8
+# %% ../../nbs/engine/510_venue.ipynb #7e407f29
 @njit
 def reference(w, row):
     "The middle of the book, else the last price, in ticks; 0 before there is one."
@@ -258,19 +275,19 @@ def _acts(w, n, until):
     "Venue `n` does what it has to do by `until`, in order of time; at one time first what it charges, then in order of arrival."
     s, ven = w.k.vst, w.k.vens[n]
     while True:
-        t, what, which = min(ven.next_hour, min(ven.next_roll, ven.next_funding)), 0, -1
+        t, m, what, which = min(ven.next_hour, min(ven.next_roll, ven.next_funding)), np.int64(-1), 0, -1
         for k in range(s.n_transit):
             x = w.k.way[k]
-            y = x.arrive if x.left else x.at
-            if w.rows[x.to if x.left else x.frm].ins.venue == n and y < t: t, what, which = y, 5, k
+            y, z = (x.arrive, np.int64(-1)) if x.left else (x.at, x.n)
+            if w.rows[x.to if x.left else x.frm].ins.venue == n and (y < t or (y == t and z < m)): t, m, what, which = y, z, 5, k
         for j in range(s.n_live):
             v = w.k.vord[j]
             if w.rows[v.row].ins.venue != n: continue
-            if v.arrive < t: t, what, which = v.arrive, 1, j
+            if v.arrive < t or (v.arrive == t and v.arrive_n < m): t, m, what, which = v.arrive, v.arrive_n, 1, j
             if v.status != ON_ITS_WAY:
-                if v.amend_at < t: t, what, which = v.amend_at, 2, j
-                if v.cancel_at < t: t, what, which = v.cancel_at, 3, j
-                if v.expire_at < t and v.status != GONE: t, what, which = v.expire_at, 4, j
+                if v.amend_at < t or (v.amend_at == t and v.amend_n < m): t, m, what, which = v.amend_at, v.amend_n, 2, j
+                if v.cancel_at < t or (v.cancel_at == t and v.cancel_n < m): t, m, what, which = v.cancel_at, v.cancel_n, 3, j
+                if v.status != GONE and (v.expire_at < t or (v.expire_at == t and v.arrive_n < m)): t, m, what, which = v.expire_at, v.arrive_n, 4, j
         if t > until:
             ven.next_act = t
             for i in range(w.rows.size):
@@ -293,7 +310,7 @@ def _acts(w, n, until):
             for i in range(w.rows.size):
                 if w.rows[i].ins.venue == n: guard(w, i, t)
 
-# %% ../../nbs/engine/510_venue.ipynb #db179405
+# %% ../../nbs/engine/510_venue.ipynb #a028e914
 @njit
 def _quiet(w, row):
     "The prices between which a trade of `row` changes nothing at the venue."
@@ -303,7 +320,7 @@ def _quiet(w, row):
     for j in range(w.k.vst.n_live):
         v = w.k.vord[j]
         if v.row != row or v.status != LIVE: continue
-        if v.type == MARKET or v.fresh or (v.type == TRAIL and v.peak == 0.0):
+        if v.type == MARKET or (v.type == LIMIT and v.fresh) or (v.type == TRAIL and v.peak == 0.0):
             lo = np.inf
             break
         if v.type == LIMIT:
@@ -359,13 +376,13 @@ def venue_trade(w, row, ts, now, px, qty, side):
     _calm(w, row)
 
 @njit
-def venue_bar(w, row, ts, now, open_px, high, low, qty):
+def venue_bar(w, row, ts, now, open_px, high, low, qty, bar):
     "A bar's range, or (three times its close) its end."
     _until(w, row, ts, now)
     h = w.rows[row].venue
     h.last = open_px
     guard(w, row, ts)
-    if w.k.vst.n_live > 0: match_trade(w, row, ts, open_px, high, low, qty, 0, 1)
+    if w.k.vst.n_live > 0: match_trade(w, row, ts, open_px, high, low, qty, 0, bar)
     if high > low and h.lots != 0:
         h.last = low if h.lots > 0 else high
         guard(w, row, ts)
@@ -417,7 +434,7 @@ def venue_funding(w, row, ts, now, rate, px):
     guard(w, row, ts)
     _calm(w, row)
 
-# %% ../../nbs/engine/510_venue.ipynb #60fe5871
+# %% ../../nbs/engine/510_venue.ipynb #0a28772f
 @njit
 def venue_due(w):
     "When a venue next has something to do or to say; kept in its state."
@@ -425,7 +442,7 @@ def venue_due(w):
     d = FOREVER
     for j in range(s.n_queue):
         if w.k.vq[j].due < d: d = w.k.vq[j].due
-    for n in range(w.k.vens.size):
+    for n in range(w.k.cfg.n_venues):
         ven = w.k.vens[n]
         if ven.next_act < FOREVER and ven.next_act + ven.feed_max < d: d = ven.next_act + ven.feed_max
     s.due = d
@@ -435,7 +452,7 @@ def venue_due(w):
 def venue_settle(w, now):
     "What the venues do without a market event, because nothing earlier can still arrive."
     w.k.vst.now = now
-    for n in range(w.k.vens.size):
+    for n in range(w.k.cfg.n_venues):
         ven = w.k.vens[n]
         if ven.next_act < FOREVER and ven.next_act + ven.feed_max <= now:
             _acts(w, n, now - ven.feed_max)

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['app', 'sub', 'Json', 'Params', 'Sets', 'Run', 'StrategyArg', 'Tape', 'Venue', 'Symbol', 'Cash', 'Seed', 'For', 'Out',
-           'Fresh', 'Repair', 'Name', 'err_console', 'table', 'say', 'answer', 'pairs', 'as_error', 'main', 'backtest',
-           'paper', 'demo', 'jobs_run', 'jobs_list', 'replay', 'why', 'report', 'sensitivity', 'status', 'stop',
-           'list_', 'data_import', 'data_ls', 'data_check', 'config_show', 'config_explain', 'config_set', 'ini_with',
-           'checks', 'doctor', 'new_strategy', 'json_notebook']
+           'Fresh', 'Repair', 'Name', 'SHOWN', 'err_console', 'table', 'say', 'answer', 'pairs', 'as_error', 'main',
+           'backtest', 'paper', 'demo', 'jobs_run', 'jobs_list', 'replay', 'why', 'report', 'sensitivity', 'status',
+           'stop', 'list_', 'data_import', 'data_ls', 'data_check', 'config_show', 'config_explain', 'config_set',
+           'ini_with', 'checks', 'doctor', 'new_strategy', 'json_notebook']
 
 # %% ../../nbs/jobs/920_cli.ipynb #f58a52b0
 import json, os, sys
@@ -286,7 +286,7 @@ def _list_jobs(jobs):
            table(("parameter", "type", "default", ""), [[p[k] for k in ("name", "type", "default", "help")] for p in j["parameters"]]))),
            next_="algo jobs run NAME -p key=value")
 
-# %% ../../nbs/jobs/920_cli.ipynb #26c23dea
+# %% ../../nbs/jobs/920_cli.ipynb #e56e0734
 def _find(run):
     from algo_kit.core.runs import find_run
     return find_run(_settings().paths.runs, run)
@@ -337,6 +337,8 @@ def report(run: Run, json: Json = False):
            files=run_files(r.path))
     answer(out, _words(out), files=[page, r/"metrics.json"], next_=f"open {_rel(page)}")
 
+SHOWN = ("total_return", "lost", "max_drawdown")
+
 @app.command()
 def sensitivity(run: Run, json: Json = False):
     "What is left of a run when its assumptions are worse: latency, fees, slippage, queue and impact, one at a time and all at once."
@@ -345,9 +347,9 @@ def sensitivity(run: Run, json: Json = False):
     from algo_kit.research.sensitivity import run_sensitivity
     rows = run_sensitivity(r.path)
     pct = lambda x: "" if x is None else f"{x:.2%}"
-    answer(dict(run=r.run, dir=str(r.path), cases=rows), table(("case", "what changed", "return", "lost", "max drawdown", "fills", "fees"),
-           [(a["case"], a["changed"] or a["note"], pct(a.get("total_return")), pct(a.get("lost")), pct(a.get("max_drawdown")), str(a.get("fills", "")), pct(a.get("fees")))
-            for a in rows], num=(2, 3, 4, 5, 6)), files=[r/"sensitivity.json"], next_=f"algo report {r.run}")
+    def line(a): return a["case"], a["changed"] or a["note"], *(pct(a.get(k)) for k in SHOWN[:3]), str(a.get("fills", "")), pct(a.get("fees"))
+    answer(dict(run=r.run, dir=str(r.path), cases=rows), table(("case", "what changed", "return", "lost", "max drawdown", "fills", "fees"), map(line, rows),
+           num=(2, 3, 4, 5, 6)), files=[r/"sensitivity.json"], next_=f"algo report {r.run}")
 
 def _live(r):
     "How far a run is, from what its process last said."

@@ -236,7 +236,7 @@ def tables(
     out["run"] = _table(("Run", ""), [[k, _plain(v)] for k, v in facts.items()])
     return out
 
-# %% ../../nbs/research/720_tearsheet.ipynb #96e5e0bf
+# %% ../../nbs/research/720_tearsheet.ipynb #f42b86eb
 _CSS = """
 :root { --ink: #1F2933; --muted: #66727F; --line: #E3E7EB; --soft: #F6F7F9; --gain: #2F6DA3; --loss: #B85C0E; }
 * { box-sizing: border-box; }
@@ -312,8 +312,7 @@ _PAGE = """{% macro table(t, cls="", empty="none") %}{% if t -%}
 {% if n_trades %}<section><h2>Trades</h2>{% if n_trades > 10 %}<h3>Worst 10</h3>{{ table(t.worst) }}<h3>Best 10</h3>{{ table(t.best) }}{% endif %}
 <h3>Last {{ t.last.rows | length }} of {{ n_trades }}</h3>{{ table(t.last, "tall") }}</section>{% endif %}
 <section><h2>What this simulation assumes</h2>{{ table(t.assumptions, empty="The run did not write its assumptions.") }}
-<h3>What is left when they are worse</h3>{{ table(t.sensitivity,
-                                                  empty="Not asked yet: algo sensitivity RUN runs the tape again with each main assumption made worse.") }}</section>
+<h3>What is left when they are worse</h3>{{ table(t.sensitivity, empty="Not asked yet; algo sensitivity RUN does.") }}</section>
 <section><h2>Data</h2>{{ table(t.data, empty="The manifest names no data.") }}
 <h3>Passport: {{ verdict[0] }}</h3>{{ table(t.passport, empty="The run has no passport.") }}
 {% if t.gaps %}<h3>Longest gaps</h3>{{ table(t.gaps) }}{% endif %}</section>
