@@ -34,7 +34,8 @@ def moved(a, b): return {k for k in a | b if a.get(k) != b.get(k)}
 
 SETTINGS = [  # a setting, its new value, the lines that follow it
     ("venue.feed_latency_ms", "5", "latency"), ("venue.order_latency_ms", "lognormal:20:80", "latency"),
-    ("venue.response_latency_ms", "uniform:1:9", "latency"), ("venue.latency_factor", 2., "latency"), ("venue.slippage_bps", 3., "orders that take"), ("venue.market_fill", "last_trade", "orders that take"),
+    ("venue.response_latency_ms", "uniform:1:9", "latency"), ("venue.latency_factor", 2., "latency"),
+    ("venue.slippage_bps", 3., "orders that take"), ("venue.market_fill", "last_trade", "orders that take"),
     ("venue.maker_bps", 7., "fees"), ("venue.taker_bps", 9., "fees"), ("venue.fee_factor", 1.5, "fees"), ("venue.fee_tiers", True, "fees"),
     ("venue.impact", "sqrt:1", "market impact"), ("venue.impact", "linear:0.1", "market impact"), ("venue.spread", "3", "spread"),
     ("venue.queue_trades", 4., "orders that wait"), ("venue.self_trade", "expire_taker", "filters"), ("venue.max_orders_10s", 50, "filters"),
