@@ -4,8 +4,8 @@ from pathlib import Path
 import numpy as np
 
 from algo_kit.core.money import to_ticks
-from algo_kit.core.records import (AMEND, BUY, CANCEL, CASH, COMMAND, FEE, FILL, LIMIT, LIQUIDATION_FEE, MARKET, PLACE, SELL, SIGNAL, STOP,
-                                   STOP_LIMIT, TAKE, TAKE_LIMIT, TRADE, TRAIL, event_dt)
+from algo_kit.core.records import (AMEND, BUY, CANCEL, CASH, COMMAND, DEPTH, F_CLEAR, F_MORE, FEE, FILL, LIMIT, LIQUIDATION_FEE, MARKET, PLACE, QUOTE,
+                                   SELL, SIGNAL, STOP, STOP_LIMIT, TAKE, TAKE_LIMIT, TRADE, TRAIL, event_dt)
 from algo_kit.core.settings import load_settings
 from algo_kit.data.instruments import Instrument
 from algo_kit.data.tapes import bar_rows
@@ -30,6 +30,22 @@ def trade(ms, px, qty=1., side=BUY, row=0):
 
 def bar(ms, o, h, l, c, v=10.): return bar_rows(np.array([T0 + round(ms * MS)]), o, h, l, c, v, 0.)
 
+def quote(ms, bid, ask, bid_qty=5., ask_qty=5., row=0):
+    "One message: both sides of the best."
+    e = np.zeros(2, event_dt)
+    e["ts"], e["kind"], e["row"] = T0 + round(ms * MS), QUOTE, row
+    e["side"], e["px"], e["qty"], e["flags"] = [BUY, SELL], [bid, ask], [bid_qty, ask_qty], [F_MORE, 0]
+    return e
+
+def depth(ms, *levels, clear=False, row=0):
+    "One message of a book: (side, price, its new size)."
+    e = np.zeros(len(levels), event_dt)
+    e["ts"], e["kind"], e["row"], e["flags"] = T0 + round(ms * MS), DEPTH, row, F_MORE
+    e["side"], e["px"], e["qty"] = zip(*levels, strict=True)
+    e["flags"][-1] = 0
+    if clear: e["flags"][0] |= F_CLEAR
+    return e
+
 def command(ms, code):
     e = np.zeros(1, event_dt)
     e["ts"], e["recv"], e["kind"], e["ref"] = T0 + round(ms * MS), T0 + round(ms * MS), COMMAND, code
@@ -37,8 +53,8 @@ def command(ms, code):
 
 class Ask:
     "A wish for the script, at a time."
-    def __init__(self, ms, side=0, typ="market", row=0, wish=PLACE, **r):
-        self.ms, self.row, self.r = ms, row, dict(side=side, type=TYPES.get(typ, 0), wish=wish, reason=1, strength=1.) | r
+    def __init__(self, ms, side=0, typ="market", row=0, wish=PLACE, also=(), **r):  # `also`: what is asked for in the same breath
+        self.ms, self.row, self.also, self.r = ms, row, list(also), dict(side=side, type=TYPES.get(typ, 0), wish=wish, reason=1, strength=1.) | r
 def buy(ms, typ="market", **r): return Ask(ms, BUY, typ, **r)
 def sell(ms, typ="market", **r): return Ask(ms, SELL, typ, **r)
 def stop_asking(ms, order=0, row=0): return Ask(ms, 0, "", row, CANCEL, order=order)
@@ -111,10 +127,12 @@ def play(script, s=None, drain=True, chunk=None, **settings):
     for x in script:
         if isinstance(x, Ask):
             n = getattr(s, "asked", 0)
-            s.asked = n + 1
-            for f, v in x.r.items(): s.world.own[x.row]["st"]["todo"][n][f] = v
+            s.asked = n + 1 + len(x.also)
+            for k, a in enumerate((x, *x.also)):
+                for f, v in a.r.items(): s.world.own[x.row]["st"]["todo"][n + k][f] = v
             e = np.zeros(1, event_dt)
             e["ts"], e["recv"], e["kind"], e["ref"], e["row"] = T0 + round(x.ms * MS), T0 + round(x.ms * MS), SIGNAL, n, x.row
+            e["qty"] = 1 + len(x.also)
             ev.append(e)
         else: ev.append(x)
     ev, outs = np.concatenate(ev), []

@@ -43,10 +43,10 @@ clock_dt = np.dtype([
     ("decisions", "i8"), ("orders", "i8"), ("fills", "i8"), ("started", "i8"), ("error", "i8"), ("asked", "i8"), ("sampled", "i8"),
 ], align=True)
 
-# %% ../../nbs/engine/500_state.ipynb #f50a99eb
+# %% ../../nbs/engine/500_state.ipynb #1ebca54e
 ON_ITS_WAY, LIVE, DORMANT, GONE = 0, 1, 2, 3
 vorder_dt = np.dtype([
-    ("id", "i8"), ("n", "i8"), ("seen", "i8"), ("arrive", "i8"), ("cancel_at", "i8"), ("amend_at", "i8"), ("expire_at", "i8"),
+    ("id", "i8"), ("n", "i8"), ("seen", "i8"), ("woke", "i8"), ("arrive", "i8"), ("cancel_at", "i8"), ("amend_at", "i8"), ("expire_at", "i8"),
     ("arrive_n", "i8"), ("cancel_n", "i8"), ("amend_n", "i8"),            # requests that reach a venue at one time act in the order they were sent
     ("asked", "i8"), ("filled", "i8"), ("qty", "i8"),                     # lots: wished for, done, and still to do
     ("px", "i8"), ("new_qty", "i8"), ("new_px", "i8"), ("group", "i8"), ("parent", "i8"),

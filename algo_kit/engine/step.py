@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Mine', 'run', 'drain', 'equity', 'cash', 'sample']
 
-# %% ../../nbs/engine/520_step.ipynb #7e2db16c
+# %% ../../nbs/engine/520_step.ipynb #3e8d7a17
 from collections import namedtuple
 
 import numpy as np
@@ -20,12 +20,12 @@ from ..data.candles import candle_bar, candle_step
 from .account import book_answer
 from .latency import FEED, latency_draw
 from .ledger import cash_units, equity_units, reported
-from .matching import lots_of
+from .matching import CLOSE, OPEN, lots_of
 from .orders import protective, take_requests
 from .queue import queue_mean
 from .state import FOREVER, TRADES, Desk
 from .upkeep import start_upkeep
-from .venue import (venue_bar, venue_book, venue_due, venue_funding, venue_mark, venue_part, venue_pop, venue_settle, venue_trade)
+from .venue import (venue_bar, venue_book, venue_busy, venue_due, venue_funding, venue_mark, venue_part, venue_pop, venue_settle, venue_trade)
 from ..risk.margin import notional_units
 from ..strategies.contract import Out, cancel, leave
 from ..strategies.contract import hold as on_event
@@ -129,7 +129,7 @@ def _advance(w, me, out, now, e, stop_seq):
             g.due = 0
             return
 
-# %% ../../nbs/engine/520_step.ipynb #b5e09a68
+# %% ../../nbs/engine/520_step.ipynb #889100f2
 @njit
 def _closed(w, me, out, i, c, e):
     "Candle `c` of row `i` has closed."
@@ -191,13 +191,13 @@ def _other(w, me, out, e, now, scratch):
     kind = e.kind
     if kind == QUOTE or kind == DEPTH: _book(w, me, out, e, now)
     elif kind == BAR_OHL:
-        if w.k.cfg.sim: venue_bar(w, e.row, e.ts, now, e.px, e.qty, e.spare, 1e18)
+        if w.k.cfg.sim: venue_bar(w, e.row, e.ts, now, e.px, e.qty, e.spare, 1e18, OPEN)
         v = w.rows[e.row].venue
         v.last, v.last_ts, v.open, v.high, v.low, v.bar_ts = e.px, e.ts, e.px, e.qty, e.spare, e.ts
         w.rows[e.row].pos.last, w.rows[e.row].pos.last_ts = e.px, e.ts
     elif kind == BAR:
         v, a = w.rows[e.row].venue, w.rows[e.row].pos
-        if w.k.cfg.sim: venue_bar(w, e.row, e.ts, now, e.px, e.px, e.px, e.qty)
+        if w.k.cfg.sim: venue_bar(w, e.row, e.ts, now, e.px, e.px, e.px, e.qty, CLOSE)
         v.last, v.last_ts = e.px, e.ts
         a.last, a.last_ts = e.px, e.ts
         if w.k.cfg.tf_ns > 0 and v.bar_ts == e.ts:
@@ -224,7 +224,7 @@ def _other(w, me, out, e, now, scratch):
         on_event(me.st, e.row, e, w.rows.pos, me.p, out)
         if w.o.n.req: take_requests(w, out)
 
-# %% ../../nbs/engine/520_step.ipynb #d82a9942
+# %% ../../nbs/engine/520_step.ipynb #33ceb7af
 @njit
 def _feed(w, row):
     "How long the next event of this row's venue takes to us."
@@ -315,7 +315,7 @@ def drain(k, rows, own, o, p):
     out = Out(w.k.io, w.o, own.led)
     while True:
         d = venue_due(w)
-        if d == FOREVER or w.k.g.error: return True
+        if d == FOREVER or w.k.g.error or not venue_busy(w): return True
         _advance(w, me, out, d, w.k.scratch, FOREVER)
         if w.k.g.due <= d and venue_due(w) <= d: return False
         w.k.g.now = max(w.k.g.now, d)

@@ -9,7 +9,7 @@ __all__ = ['warm', 'main']
 import os, subprocess, sys, tempfile, time
 from pathlib import Path
 
-# %% ../../nbs/jobs/930_warm.ipynb #3adc63cc
+# %% ../../nbs/jobs/930_warm.ipynb #80bc780e
 def _trade(name, root):
     "A short paper run of one strategy; how long it took, s."
     from algo_kit.core.settings import load_settings
@@ -43,13 +43,16 @@ def warm(
         took[what] = s
         say(f"[{len(took)}/{n}] {what}: {s:.1f} s")
     with tempfile.TemporaryDirectory() as root:
-        if cold: say(f"compiling for {n} steps, {workers} at a time: about half a minute, once for each version of the code")
+        if cold: say(f"compiling for {n} steps, {workers} at a time: about a minute, once for each version of the code")
         if workers == 1:
             for k in todo: done(f"strategy {k}", _trade(k, root))
             done("reading and examining a tape", _tape())
         else:
             with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
-                jobs = {pool.submit(_trade, k, root): f"strategy {k}" for k in todo} | {pool.submit(_tape): "reading and examining a tape"}
+                first, tape = pool.submit(_trade, todo[0], root), pool.submit(_tape)  # the first compiles the engine, which the others find
+                jobs = {first: f"strategy {todo[0]}", tape: "reading and examining a tape"}
+                for f in as_completed(jobs): done(jobs[f], f.result())
+                jobs = {pool.submit(_trade, k, root): f"strategy {k}" for k in todo[1:]}
                 for f in as_completed(jobs): done(jobs[f], f.result())
     return dict(seconds=time.perf_counter() - t0, cold=cold, steps=took, cache=str(CACHE_DIR))
 
