@@ -150,13 +150,14 @@ class Venue(Charges):
             for leg in [x for x in self.live if x.group == o.group and x is not o]:
                 leg.qty, leg.short = max(leg.qty - lots, leg.filled), "oco"
                 self.finish(leg, ts, "oco")
-        for c in [c for c in self.live if c.parent == o.id]: self.feed_child(c, lots)
+        for c in [c for c in self.live if c.parent == o.id]: self.feed_child(c, lots, ticks)
         if cut and o.reduce_only == 1: o.qty = o.filled + rest - lots  # what is not there to reduce now is given up
-        if cut and lots == rest and not self.asleep(o): self.end(o, "EXPIRED" if o.filled < o.told else "", ts, "reduce_only")
+        if cut and lots == rest and not self.asleep(o): self.end(o, "EXPIRED" if o.filled != o.told else "", ts, "reduce_only")
         elif o in self.live and o.reduce_only < 2: self.finish(o, ts, "reduce_only" if o.reduce_only else o.short)
         return lots
 
-    def feed_child(self, c, lots):
+    def feed_child(self, c, lots, ticks):
+        if c.type == TRAIL and c.peak is None: c.peak = ticks * self.ins[c.row].tick  # follows from where the entry was filled
         if c.left <= 0 and c.type in (LIMIT, MARKET):
             c.fresh = True
             self.woken.append(c)
