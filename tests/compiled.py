@@ -147,7 +147,6 @@ KNOWN = {
     "D3": "bars: a target woken inside a bar is tried in the same bar, a stop is not",
     "D5": "books: a trade through a resting order fills it only when the aggressor was on the other side",
     "D20": "self-trades are looked for on behalf of a sleeping child",
-    "D23": "liquidation: the children of a live entry expire as its children",
     "D26": "bars: a seller pays the spread with market_fill last_trade and when liquidated",
 }
 

@@ -152,12 +152,12 @@ class Venue(Charges):
                 self.finish(leg, ts, "oco")
         for c in [c for c in self.live if c.parent == o.id]: self.feed_child(c, lots, ticks)
         if cut and o.reduce_only == 1: o.qty = o.filled + rest - lots  # what is not there to reduce now is given up
-        if cut and lots == rest and not self.asleep(o): self.end(o, "EXPIRED" if o.filled != o.told else "", ts, "reduce_only")
+        if cut and lots == rest and not self.asleep(o): self.end(o, "EXPIRED" if o.filled < o.told or o.reduce_only == 2 else "", ts, "reduce_only")
         elif o in self.live and o.reduce_only < 2: self.finish(o, ts, "reduce_only" if o.reduce_only else o.short)
         return lots
 
     def feed_child(self, c, lots, ticks):
-        if c.type == TRAIL and c.peak is None: c.peak = ticks * self.ins[c.row].tick  # follows from where the entry was filled
+        if c.type == TRAIL and c.peak is None and c.left <= 0: c.peak = ticks * self.ins[c.row].tick  # follows from where the entry was filled
         if c.left <= 0 and c.type in (LIMIT, MARKET):
             c.fresh = True
             self.woken.append(c)
@@ -223,7 +223,7 @@ class Venue(Charges):
             if not any(p.id == o.parent for p in self.live) and not given: return self.end(o, "EXPIRED", ts, "parent")
         if o.group and "D17" not in self.known:
             o.qty = max(o.qty - self.done.get(o.group, 0), 0)
-            if o.qty == 0 and not o.parent: return self.end(o, "EXPIRED", ts, "oco")
+            if o.qty == 0 and not self.asleep(o): return self.end(o, "EXPIRED", ts, "parent" if o.parent else "oco")
         if o.left > 0: self.arrive(o, ts)
     def never(self, o, kind, ts, reason):
         self.over[o.id] = 0
@@ -416,6 +416,7 @@ class Venue(Charges):
         self.do_until(ts)
         self.marked(row, ts, open_)
         self.match(row, ts, open_, high, low, 1 << 62, 0, bar=True)
+        self.marked(row, ts, open_)
         p = self.books.pos[row].lots
         if p: self.marked(row, ts, low if p > 0 else high)
         self.last[row] = open_
