@@ -33,9 +33,8 @@ class Charges:
         if need and have <= need: self.liquidate(b.on_margin(i.settle, 0), ts, i.settle, False)
     def liquidate(self, rows, ts, wallet, isolated):
         b = self.books
-        for o in [o for o in self.live if o.row in rows]:  # whoever it would protect takes them along first
-            for x in [c for c in self.live if c.parent == o.id] + [o]:
-                if x in self.live: self.end(x, "EXPIRED", ts, "liquidation", cascade=False)
+        for o in sorted((o for o in self.live if o.row in rows), key=lambda o: not o.parent):  # children first
+            self.end(o, "EXPIRED", ts, "liquidation", cascade=False)
         while held := [r for r in rows if b.pos[r].lots]:
             have, need = b.margin(wallet)
             if not isolated and have > need: break
