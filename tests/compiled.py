@@ -145,7 +145,6 @@ def spoken(e, ins):
 # Where the engine does otherwise than the twin, by decision or not yet mended; the twin then follows it. Take a line out when it does not any more.
 KNOWN = {
     "D5": "books: a trade through a resting order fills it only when the aggressor was on the other side",
-    "D26": "bars: a seller pays the spread with market_fill last_trade and when liquidated",
 }
 
 def set_aside(s):

@@ -204,7 +204,7 @@ class Venue(Charges):
         if i.collar_ppm and o.type in LIMITS and ref is not None and abs(o.px - ref) * 10**6 > i.collar_ppm * ref: return "price_collar"
         there = b.best(-o.side) if i.mode != "trades" else None
         if o.post_only and o.type == LIMIT and there is not None and o.crosses(there): return "post_only"
-        if self.self_trade and o.type in (MARKET, LIMIT) and (not o.parent or "D20" in self.known):
+        if self.self_trade and o.type in (MARKET, LIMIT) and (not o.parent or self.given(o)):
             against = [x for x in self.live if x.row == o.row and x.side == -o.side and x.type == LIMIT and x.left > 0 and o.crosses(x.px)]
             if against and self.self_trade == "expire_taker": return "self_trade"
             for x in against: self.end(x, "EXPIRED", ts, "self_trade")
@@ -218,13 +218,14 @@ class Venue(Charges):
         self.live.append(o)
         self.answer("ACK", ts, o)
         if o.parent:
-            given = next((p.filled for p in self.live if p.id == o.parent), self.over.get(o.parent, 0))
+            given = self.given(o)
             o.qty = min(given, o.told)
             if not any(p.id == o.parent for p in self.live) and not given: return self.end(o, "EXPIRED", ts, "parent")
         if o.group and "D17" not in self.known:
             o.qty = max(o.qty - self.done.get(o.group, 0), 0)
             if o.qty == 0 and not self.asleep(o): return self.end(o, "EXPIRED", ts, "parent" if o.parent else "oco")
         if o.left > 0: self.arrive(o, ts)
+    def given(self, o): return next((p.filled for p in self.live if p.id == o.parent), self.over.get(o.parent, 0))
     def never(self, o, kind, ts, reason):
         self.over[o.id] = 0
         self.answer(kind, ts, o, ref=reason)
