@@ -143,23 +143,6 @@ def spoken(e, ins):
     return Answer(seq, ts, recv, kind, row, side, px, qty, ref, order, int(e["flags"]) & 1)
 
 # Where the engine does otherwise than the twin, by decision or not yet mended; the twin then follows it. Take a line out when it does not any more.
-KNOWN = {
-    "D5": "books: a trade through a resting order fills it only when the aggressor was on the other side",
-}
-
-def set_aside(s):
-    """The flow without what is known to differ and cannot be followed: fees due apart from fills (D1), transfers (D8), amended brackets (D13, D21),
-    half ulps (D28), stops for all that is held where they fill in pieces (D31), marks far from the market where a position is lost as it is opened (D36)."""
-    linked, n = set(), 0
-    for x in s["steps"]:
-        n += x[0] in ("place", "nothing")
-        if x[0] == "place" and x[3].get("parent"): linked |= {n, n - 1, n - 2}
-    out = ("transfer", "mark") if any(i["kind"] and i["margin_e8"] < 10**8 for i in s["ins"]) else ("transfer",)
-    whole = lambda x: x[0] == "place" and x[3].get("reduce_only") == 2 and s["mode"] in ("bbo", "depth")
-    steps = [(*x[:3], x[3] | dict(reduce_only=1)) if whole(x) else x for x in s["steps"] if x[0] not in out and not (x[0] == "amend" and x[3] in linked)]
-    ins = [i | dict(spread_ticks=0) if s["mode"] == "bars" and i["tick"] < 1 else i for i in s["ins"]]
-    return s | dict(steps=steps, ins=ins, venues=[v | dict(response=[v["response"][32]] * 65) for v in s["venues"]])
-
 class Told(Twin):
     "A twin that asks for what the engine's decisions say, at the same place of the run."
     told = True
@@ -167,7 +150,6 @@ class Told(Twin):
         bars = {x[2] for x in s["steps"] if x[0] == "bar"}
         super().__init__([Ins(**i) for i in s["ins"]], s["wallets"], s["venues"], s.get("seed", 0), bars)
         self.s, self.wishes, self.todo = s, [], {}
-        for v in self.venues: v.known = KNOWN
         for d in decisions: self.todo.setdefault(int(d["seq"]), []).append(d)
     def command(self, state): self.account.state = state  # the engine's decisions say what it takes back
     def taken(self):
@@ -178,7 +160,9 @@ class Told(Twin):
             g = lambda f, d=d: int(d[f])
             row, id_ = g("row"), g("order")
             o = places.pop(0) if g("wish") == PLACE and places else {}
-            if g("gate"): continue
+            if g("gate"):
+                if g("wish") == TRANSFER and others: others.pop(0)
+                continue
             if g("wish") == PLACE:
                 reduce_only = o.get("reduce_only", g("reduce_only"))
                 k = dict(side=g("side"), type=g("type"), qty=g("qty"), px=g("px"), stop=g("stop"), trail_ppm=g("trail_ppm"), tif=g("tif"),

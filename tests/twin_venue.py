@@ -33,7 +33,6 @@ class Book:
     def crossed(self): return None not in (self.best(BUY), self.best(SELL)) and self.best(BUY) >= self.best(SELL)
 
 class Venue(Charges):
-    known = ()
     defaults = dict(feed=ZERO, order=ZERO, response=ZERO, slip_ppm=0, impact=("", 0.), last_trade=False, queue="", queue_n=1., queue_trades=0., rate_limit=0,
                     self_trade="", margin_call=0., fee_discount_e8=0, fee_mark=F(1))
     def __init__(self, world, number, **k):
@@ -52,7 +51,7 @@ class Venue(Charges):
     def answer(self, kind, ts, o=None, row=0, side=0, px=0, qty=0, ref="", maker=0, due=None):
         if due is None:
             due = max(ts + draw(self.response, self.w.seed, self.number, RESPONSE, self.said), self.due_before, self.w.clock)
-        self.said += 1
+            self.said += 1
         self.due_before = due
         if o is not None: row, side = o.row, o.side * (kind != "CASH")
         if kind == "FILL":
@@ -161,7 +160,7 @@ class Venue(Charges):
         if c.left <= 0 and c.type in (LIMIT, MARKET):
             c.fresh = True
             self.woken.append(c)
-        c.qty = c.qty + lots if "D13" in self.known else min(c.qty + lots, c.told)
+        c.qty = min(c.qty + lots, c.told)
 
     def charge(self, o, i, notional, maker, ts):
         fee, wallet = i.fee(notional, maker), i.fee_wallet
@@ -221,7 +220,7 @@ class Venue(Charges):
             given = self.given(o)
             o.qty = min(given, o.told)
             if not any(p.id == o.parent for p in self.live) and not given: return self.end(o, "EXPIRED", ts, "parent")
-        if o.group and "D17" not in self.known:
+        if o.group:
             o.qty = max(o.qty - self.done.get(o.group, 0), 0)
             if o.qty == 0 and not self.asleep(o): return self.end(o, "EXPIRED", ts, "parent" if o.parent else "oco")
         if o.left > 0: self.arrive(o, ts)
@@ -240,7 +239,7 @@ class Venue(Charges):
             if last is None: return self.end(o, "REJECT", ts, "no_liquidity")
             at = last + self.asked(o.row, o.side, self.bars(o.row))
             self.execute(o, self.taker(o.row, o.side, at, self.wanted(o), 0, self.bars(o.row, o.side)), None, False, ts)
-    def bars(self, row, side=0): return row in self.w.bar_rows and not ("D26" in self.known and side == SELL)
+    def bars(self, row, side=0): return row in self.w.bar_rows
     def wake(self, ts):
         while self.woken:
             o = self.woken.pop(0)
@@ -266,7 +265,8 @@ class Venue(Charges):
         i, plain = self.ins[row], o.type in (STOP, TAKE, STOP_LIMIT, TAKE_LIMIT)
         old = i.near(o.stop) if plain else o.px
         told, qty, px = px or o.px, qty or o.told, px or old
-        if qty <= o.filled or o.qty + qty - o.told <= o.filled or o.parent and qty != o.told: return no("too_late")
+        asleep = self.asleep(o)
+        if qty <= o.filled or (asleep and qty != o.told) or (not asleep or o.left > 0) and o.qty + qty - o.told <= o.filled: return no("too_late")
         there = self.book[row].best(-o.side) if i.mode != "trades" else None
         loses = px != old or qty > o.told
         new = Order(id_, row, o.side, o.type, qty, px)
@@ -406,7 +406,7 @@ class Venue(Charges):
         "A trade at `px` and a resting order."
         i = self.ins[o.row]
         if o not in self.live: return 0
-        if "D5" in self.known and whole and aggressor != -o.side: return 0
+        if whole and aggressor == o.side: return 0  # buyers do not hit bids
         if i.worst(px, o.side) < o.px if o.side == BUY else i.worst(px, o.side) > o.px: return self.execute(o, o.px, o.told if whole else pool, True, ts)
         if i.worst(px, o.side) != o.px or aggressor != -o.side or not (self.queue and self.queue_trades or whole) or o.front is None: return 0
         q = self.queue_of(o.row)
@@ -424,7 +424,7 @@ class Venue(Charges):
         self.marked(row, ts, open_, check=False)
     def close(self, row, ts, px, volume):
         self.do_until(ts)
-        self.match(row, ts, px, px, px, self.ins[row].lots_of(volume), 0, bar=True)
+        self.match(row, ts, px, px, px, self.ins[row].lots_of(volume), 0, bar="close")
         self.last[row] = px
         self.marked(row, ts, px)
 
@@ -433,7 +433,6 @@ class Venue(Charges):
         first = [MARKET, LIMIT, *STOPS] + ([] if bar else [*TAKES])
         lots, awake = pool, [o for o in self.live if o.row == row and o.left > 0]  # who is woken by this waits for the next
         for kinds in (first, TAKES if bar else ()):
-            if "D3" in self.known and kinds is TAKES: awake = [o for o in self.live if o.row == row and o.left > 0]
             for o in awake:
                 if o in self.live and o.left > 0 and o.type in kinds: self.look(o, ts, open_, high, low, side, bar)
         for s in (BUY, SELL):
@@ -457,6 +456,7 @@ class Venue(Charges):
         else:
             stop = self.stop_of(o, open_)
             px = self.hit(o, stop, open_, high, low)
+            if px is not None and bar == "close" and o.type in TAKES: px = stop  # the price went there on its way to the close
             if px is None: self.follow(o, high, low)
             elif o.type in (STOP_LIMIT, TAKE_LIMIT): o.type, o.fresh = LIMIT, True  # looks at the next trade
             else: self.execute(o, at(px), None, False, ts)

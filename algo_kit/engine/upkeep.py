@@ -89,7 +89,7 @@ def upkeep(w, n, t):
             if (t - ins.roll_ns) % _DAY == 0: _swap(w, i, t)
             ven.next_roll = min(ven.next_roll, next_roll(ins, t))
 
-# %% ../../nbs/engine/509_upkeep.ipynb #fbb56ee5
+# %% ../../nbs/engine/509_upkeep.ipynb #20cded4c
 @njit
 def _close_out(w, i, ts):
     "Close position `i` at the market."
@@ -142,7 +142,7 @@ def guard(w, i, ts):
         before = w.k.vwal[j].balance
         _close_out(w, i, ts)
         lost = before - w.k.vwal[j].balance
-        if lost > own: move_cash(w, j, lost - own, INSURANCE, i, 0, ts, True)
+        if lost > own: move_cash(w, j, lost - own, INSURANCE, i, 0, ts)
         return
     q, need = safety(w, j, False)
     if w.k.cfg.margin_call > 0.0 and need > w.k.cfg.margin_call * q:
@@ -165,7 +165,7 @@ def guard(w, i, ts):
         if q > need: return
         _close_out(w, worst, ts)
     q, need = safety(w, j, False)
-    if q < 0: move_cash(w, j, -q, INSURANCE, i, 0, ts, True)
+    if q < 0: move_cash(w, j, -q, INSURANCE, i, 0, ts)
 
 # %% ../../nbs/engine/509_upkeep.ipynb #396ecd70
 @njit

@@ -113,7 +113,7 @@ def venue_transfer(w, frm, to, amount, base, now):
     _expect(w, w.rows[frm].ins.venue, x.at)
     return True
 
-# %% ../../nbs/engine/510_venue.ipynb #a8c9116d
+# %% ../../nbs/engine/510_venue.ipynb #e8caeb83
 @njit
 def reference(w, row):
     "The middle of the book, else the last price, in ticks; 0 before there is one."
@@ -255,7 +255,7 @@ def _change(w, j, t):
     limit = v.type == LIMIT
     if px == 0: px = v.px
     if v.status == GONE or v.type == TRAIL or v.type == MARKET: why = _UNKNOWN
-    elif total <= v.filled or (v.status == DORMANT and total != v.asked) or (v.status == LIVE and rest <= 0): why = _LATE
+    elif total <= v.filled or (v.parent != 0 and total != v.asked) or (v.status == LIVE and rest <= 0): why = _LATE
     elif limit and px != v.px and v.post_only and _crosses(w, row, side, px): why = _POST
     elif limit and (px != v.px or total > v.asked) and not v.reduce_only and not _affordable(w, row, side, rest, px): why = _COVER
     if why:
@@ -438,7 +438,7 @@ def venue_funding(w, row, ts, now, rate, px):
     guard(w, row, ts)
     _calm(w, row)
 
-# %% ../../nbs/engine/510_venue.ipynb #3cfd1514
+# %% ../../nbs/engine/510_venue.ipynb #1980e431
 @njit
 def venue_due(w):
     "When a venue next has something to do or to say; kept in its state."
@@ -465,7 +465,7 @@ def venue_busy(w):
 @njit
 def venue_settle(w, now):
     "What the venues do without a market event, because nothing earlier can still arrive."
-    w.k.vst.now = now
+    w.k.vst.now = max(now, w.k.vst.now)  # what one venue has done may be due at another a moment ago
     for n in range(w.k.cfg.n_venues):
         ven = w.k.vens[n]
         if ven.next_act < FOREVER and ven.next_act + ven.feed_max <= now:
