@@ -112,7 +112,7 @@ scenario("nothing to reduce", [trade(0, 100), sell(1, 5, reduce_only=1), trade(2
 scenario("reduce-only never turns a position", HELD + [sell(3, 15, reduce_only=1), trade(4, 100)],
          [BOUGHT, (4, "FILL", 2, -10, 100, "T"), (4, "EXPIRED", 2, "reduce_only")], end=dict(lots=[0]))
 scenario("whatever is held when it triggers", HELD + [sell(3, 10, STOP, stop=95, reduce_only=2), buy(3, 5), trade(4, 100), trade(5, 95)],
-         [BOUGHT, (4, "FILL", 3, 5, 100, "T"), (5, "FILL", 2, -15, 95, "T")], end=dict(lots=[0]))
+         [BOUGHT, (4, "FILL", 3, 5, 100, "T"), (5, "FILL", 2, -15, 95, "T"), (5, "EXPIRED", 2, "reduce_only")], end=dict(lots=[0]))
 
 # cancels and amendments
 scenario("a cancel", [trade(0, 100), buy(1, 5, LIMIT, px=99), trade(2, 100), trade(3, 98, 2), cancel(4, 1), trade(5, 90)],

@@ -20,7 +20,7 @@ class Account:
         elif a.kind == "CASH":
             b.wallets[a.qty] += a.px
             self.sums[a.ref, a.qty] = self.sums.get((a.ref, a.qty), 0) + a.px
-            if a.ref == "FEE": b.pos[a.row].fees -= a.px
+            if a.ref in ("FEE", "LIQUIDATION_FEE"): b.pos[a.row].fees -= a.px
             elif a.ref == "FUNDING": b.pos[a.row].funding += a.px
             elif a.ref in ("TRANSFER_OUT", "TRANSFER_IN"): self.transit -= a.px
         elif a.kind == "MOVED":

@@ -17,8 +17,11 @@ class Charges:
         if row in self.tape_mark: px = self.tape_mark[row]
         ticks = self.ins[row].near(px)
         self.books.marks[row] = ticks
+        if check: self.carried(row, ts)
+    def carried(self, row, ts):
+        "Does the margin still carry the row's position?"
         i, b = self.ins[row], self.books
-        if not check or i.kind == PAID: return
+        if i.kind == PAID or b.marks[row] is None: return
         if i.isolated:
             if b.pos[row].lots and b.im(row) + b.upnl(row) <= b.mm(row): self.liquidate([row], ts, i.settle, True)
             return
@@ -30,7 +33,8 @@ class Charges:
         if need and have <= need: self.liquidate(b.on_margin(i.settle, 0), ts, i.settle, False)
     def liquidate(self, rows, ts, wallet, isolated):
         b = self.books
-        for o in [o for o in self.live if o.row in rows]: o in self.live and self.end(o, "EXPIRED", ts, "liquidation", cascade="D23" in self.known)
+        for o in sorted((o for o in self.live if o.row in rows), key=lambda o: not o.parent):  # children first
+            self.end(o, "EXPIRED", ts, "liquidation", cascade=False)
         while held := [r for r in rows if b.pos[r].lots]:
             have, need = b.margin(wallet)
             if not isolated and have > need: break
@@ -53,7 +57,9 @@ class Charges:
         elif left: pieces.append((self.taker(row, side, px * i.tick + self.asked(row, side, self.bars(row)), left, 0, self.bars(row, side)), left))
         for ticks, lots in pieces:
             n, _ = self.books.fill(row, side, lots, ticks)
-            due = self.money("LIQUIDATION_FEE", ts, i.settle, -near(F(n * i.liq_e8, 10**8)), row)
+            fee = near(F(n * i.liq_e8, 10**8))
+            p.fees += fee
+            due = self.money("LIQUIDATION_FEE", ts, i.settle, -fee, row)
             self.answer("FILL", ts, None, row, side, ticks, lots, due=due)
 
     # money by the clock
@@ -66,6 +72,7 @@ class Charges:
         amount = self.books.funding(row, ticks, rate_e12)
         self.books.pos[row].funding += amount
         self.money("FUNDING", ts, self.ins[row].settle, amount, row)
+        self.carried(row, ts)
     def interest(self, ts, _):
         for w in self.wallets:
             row = next((r for r in self.rows if self.ins[r].settle == w), None)
@@ -73,9 +80,11 @@ class Charges:
             if row is not None: self.money("INTEREST", ts, w, -near(F(owed * self.ins[row].borrow_e12, 24 * 10**12)), row)
         for r in self.rows:
             if self.books.marks[r] is not None: self.money("INTEREST", ts, self.ins[r].settle, self.books.borrowed(r), r)
+        for r in self.rows: self.carried(r, ts)
     def rollover(self, ts, row):
         weekday = (ts // DAY + 3) % 7  # 1970-01-01 was a Thursday
         if weekday < 5: self.money("SWAP", ts, self.ins[row].settle, self.books.swap(row, weekday), row)
+        self.carried(row, ts)
 
     # between venues
     def leaves(self, ts, id_, wallet, to_venue, to_wallet, amount, fee, delay):

@@ -150,13 +150,14 @@ class Venue(Charges):
             for leg in [x for x in self.live if x.group == o.group and x is not o]:
                 leg.qty, leg.short = max(leg.qty - lots, leg.filled), "oco"
                 self.finish(leg, ts, "oco")
-        for c in [c for c in self.live if c.parent == o.id]: self.feed_child(c, lots)
+        for c in [c for c in self.live if c.parent == o.id]: self.feed_child(c, lots, ticks)
         if cut and o.reduce_only == 1: o.qty = o.filled + rest - lots  # what is not there to reduce now is given up
-        if cut and lots == rest and not self.asleep(o): self.end(o, "EXPIRED" if o.filled < o.told else "", ts, "reduce_only")
+        if cut and lots == rest and not self.asleep(o): self.end(o, "EXPIRED" if o.filled < o.told or o.reduce_only == 2 else "", ts, "reduce_only")
         elif o in self.live and o.reduce_only < 2: self.finish(o, ts, "reduce_only" if o.reduce_only else o.short)
         return lots
 
-    def feed_child(self, c, lots):
+    def feed_child(self, c, lots, ticks):
+        if c.type == TRAIL and c.peak is None and c.left <= 0: c.peak = ticks * self.ins[c.row].tick  # follows from where the entry was filled
         if c.left <= 0 and c.type in (LIMIT, MARKET):
             c.fresh = True
             self.woken.append(c)
@@ -203,7 +204,7 @@ class Venue(Charges):
         if i.collar_ppm and o.type in LIMITS and ref is not None and abs(o.px - ref) * 10**6 > i.collar_ppm * ref: return "price_collar"
         there = b.best(-o.side) if i.mode != "trades" else None
         if o.post_only and o.type == LIMIT and there is not None and o.crosses(there): return "post_only"
-        if self.self_trade and o.type in (MARKET, LIMIT) and (not o.parent or "D20" in self.known):
+        if self.self_trade and o.type in (MARKET, LIMIT) and (not o.parent or self.given(o)):
             against = [x for x in self.live if x.row == o.row and x.side == -o.side and x.type == LIMIT and x.left > 0 and o.crosses(x.px)]
             if against and self.self_trade == "expire_taker": return "self_trade"
             for x in against: self.end(x, "EXPIRED", ts, "self_trade")
@@ -217,13 +218,14 @@ class Venue(Charges):
         self.live.append(o)
         self.answer("ACK", ts, o)
         if o.parent:
-            given = next((p.filled for p in self.live if p.id == o.parent), self.over.get(o.parent, 0))
+            given = self.given(o)
             o.qty = min(given, o.told)
             if not any(p.id == o.parent for p in self.live) and not given: return self.end(o, "EXPIRED", ts, "parent")
         if o.group and "D17" not in self.known:
             o.qty = max(o.qty - self.done.get(o.group, 0), 0)
-            if o.qty == 0 and not o.parent: return self.end(o, "EXPIRED", ts, "oco")
+            if o.qty == 0 and not self.asleep(o): return self.end(o, "EXPIRED", ts, "parent" if o.parent else "oco")
         if o.left > 0: self.arrive(o, ts)
+    def given(self, o): return next((p.filled for p in self.live if p.id == o.parent), self.over.get(o.parent, 0))
     def never(self, o, kind, ts, reason):
         self.over[o.id] = 0
         self.answer(kind, ts, o, ref=reason)
@@ -351,7 +353,8 @@ class Venue(Charges):
         if b.crossed: b.crossings += 1
         else:
             for o in [o for o in self.live if o.row == row and o.waiting]:
-                if o in self.live: self.walk(o, ts)
+                if o in self.live and o.left > 0: self.walk(o, ts)
+                o.waiting = o.waiting and o.left > 0
             self.meets(row, ts)
             if i.quote_stop: self.triggers(row, ts, None)
         self.rouse()
@@ -414,6 +417,7 @@ class Venue(Charges):
         self.do_until(ts)
         self.marked(row, ts, open_)
         self.match(row, ts, open_, high, low, 1 << 62, 0, bar=True)
+        self.marked(row, ts, open_)
         p = self.books.pos[row].lots
         if p: self.marked(row, ts, low if p > 0 else high)
         self.last[row] = open_

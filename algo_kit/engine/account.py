@@ -59,7 +59,7 @@ def release(w, j):
     w.k.wal[w.rows[o.row].ins.w_settle].reserved -= o.reserved
     o.state, o.reserved, o.cancelling, o.amending, o.extra = 0, 0, 0, 0, 0
 
-# %% ../../nbs/engine/512_account.ipynb #b19dc47f
+# %% ../../nbs/engine/512_account.ipynb #d3f079ca
 _LIQUIDATED = R["liquidation"]
 
 @njit
@@ -108,7 +108,7 @@ def book_fill(w, e):
         freed = o.reserved if o.filled >= o.qty else mul_div(o.reserved, lots, o.qty - o.filled + lots)
         o.reserved -= freed
         wal.reserved -= freed
-    if o.filled >= o.qty: release(w, j)
+    if o.filled >= o.qty and (o.reduce_only != 2 or a.lots == 0): release(w, j)  # 2: there may be more to come, the venue says when it is over
     else: o.state = PARTIALLY_FILLED
     return True
 

@@ -4,15 +4,15 @@
 
 # %% auto #0
 __all__ = ['TRADE_COLUMNS', 'Table', 'fills_table', 'decisions_table', 'orders_table', 'trades_table', 'equity_table',
-           'marks_table', 'gates_json']
+           'cash_table', 'marks_table', 'gates_json']
 
-# %% ../../nbs/engine/555_artifacts.ipynb #a87b395c
+# %% ../../nbs/engine/555_artifacts.ipynb #f2595471
 import numpy as np
 
-from ..core.records import PLACE, REASONS, STATE_NAMES, STOP, TIF_NAMES, TRANSFER, TYPE_NAMES, WISH_NAMES
+from ..core.records import CASH, CASH_NAMES, FEE, MOVED, PLACE, REASONS, STATE_NAMES, STOP, TIF_NAMES, TRANSFER, TYPE_NAMES, WISH_NAMES
 from ..strategies.contract import N_ENGINE_GATES
 
-# %% ../../nbs/engine/555_artifacts.ipynb #7f3eb056
+# %% ../../nbs/engine/555_artifacts.ipynb #1bfcde22
 def _words(codes, names):
     "Codes as words; of a dict the missing ones are empty."
     return np.array([names.get(k, "") for k in range(max(names) + 1)] if isinstance(names, dict) else names, dtype=object)[codes]
@@ -57,7 +57,8 @@ def orders_table(t: Table, d: np.ndarray, f: np.ndarray, live: np.ndarray, ended
     filled = dict.fromkeys(d["order"].tolist(), 0)
     for o, q in zip(f["order"].tolist(), f["qty"].tolist(), strict=True): filled[o] = filled.get(o, 0) + q
     r, got, state = d["row"], np.array([filled[o] for o in d["order"].tolist()], "i8"), {int(o["id"]): STATE_NAMES[int(o["state"])] for o in live}
-    end = [state.get(o) or ended.get(o) or "FILLED" for o in d["order"].tolist()]
+    done = dict(zip(d["order"].tolist(), (got >= d["qty"]).tolist(), strict=True))
+    end = [state.get(o) or ("FILLED" if done[o] else ended.get(o, "FILLED")) for o in d["order"].tolist()]
     return dict(order=d["order"], seq=d["seq"], ts=d["ts"], symbol=t.symbol(r), side=_sides(d["side"]), type=_words(d["type"], TYPE_NAMES),
                 qty=t.qty(r, d["qty"]), filled=t.qty(r, got), price=t.price(r, d["px"]),
                 stop=t.price(r, d["stop"]), trail=d["trail_ppm"] * 1e-6, reduce_only=d["reduce_only"] > 0, tif=_words(d["tif"], TIF_NAMES),
@@ -108,10 +109,19 @@ def trades_table(
     whole = {"trade", "signal_id", "entry_ts", "exit_ts"}
     return {c: np.array(v, object if c in text else "i8" if c in whole else "f8") for c, v in out.items()}
 
-# %% ../../nbs/engine/555_artifacts.ipynb #12803385
+# %% ../../nbs/engine/555_artifacts.ipynb #1cf32e53
 def equity_table(t: Table, q: np.ndarray) -> dict:
     "The equity curve, quote currency."
     return dict(ts_ns=q["ts"], equity=t.cash(q["equity"]), cash=t.cash(q["cash"]), exposure=t.cash(q["exposure"]), fees=t.cash(q["fees"]))
+
+def cash_table(t: Table, ven: np.ndarray) -> dict:
+    "Money and coins that moved without a trade, as the venues told it: fees, funding, interest, swaps, liquidation fees, insurance, transfers."
+    c = ven[(ven["kind"] == CASH) | (ven["kind"] == MOVED)]
+    cash, wallets = c["kind"] == CASH, np.array([f"{v}:{a}" for v, a in t.s.wallets], dtype=object)
+    unit, w = t.s.world.k[0]["wal"]["unit"], np.where(cash, c["qty"], 0).astype("i8")
+    return dict(seq=c["seq"], ts=c["ts"], recv=c["recv"], what=np.where(cash, _words(np.where(cash, c["ref"], 0), list(CASH_NAMES)), "moved").astype(object),
+                symbol=t.symbol(c["row"]), wallet=np.where(cash, wallets[w], "").astype(object),
+                amount=np.where(cash, c["px"] * unit[w], t.qty(c["row"], c["qty"])), order=np.where(cash & (c["ref"] == FEE), c["spare"], 0).astype("i8"))
 
 def marks_table(m: np.ndarray) -> dict: return dict(ts_ns=m["ts"], row=m["row"], px=m["px"], lots=m["lots"])
 

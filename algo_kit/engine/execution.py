@@ -18,19 +18,21 @@ from .state import BBO, DORMANT, FOREVER, GONE, LIVE, ON_ITS_WAY, TRADES
 from ..risk.fees import fee_rate, third_asset_fee, volume_30d, volume_add
 from ..risk.margin import initial_margin, notional_units
 
-# %% ../../nbs/engine/506_execution.ipynb #0686a8be
+# %% ../../nbs/engine/506_execution.ipynb #cd397a60
 _POST, _REDUCE, _OCO, _PARENT, _INSUFFICIENT = V["post_only"], V["reduce_only"], V["oco"], V["parent"], V["insufficient"]
 
 @njit
-def answer(w, kind, row, side, order, qty, px, flags, ref, ts):
-    "Queue an answer about something that happened at `ts`."
+def answer(w, kind, row, side, order, qty, px, flags, ref, ts, together=False):
+    "Queue an answer about something that happened at `ts`; `together` with the one before it, in the same message."
     s, n = w.k.vst, w.rows[row].ins.venue
     ven = w.k.vens[n]
     if s.n_queue >= w.k.vq.size:
         w.k.g.error = 2
         return
-    due = max(ts + latency_draw(ven.lat[RESPONSE], w.k.cfg.seed, n, RESPONSE, ven.answered), ven.last_answer, s.now)
-    ven.answered += 1
+    due = ven.last_answer
+    if not together:
+        due = max(ts + latency_draw(ven.lat[RESPONSE], w.k.cfg.seed, n, RESPONSE, ven.answered), ven.last_answer, s.now)
+        ven.answered += 1
     ven.last_answer = due
     a = w.k.vq[s.n_queue]
     a.due, a.n, a.ts, a.kind, a.row, a.side, a.qty, a.px, a.maker, a.order, a.ref = due, s.added, ts, kind, row, side, qty, px, flags, order, ref
@@ -38,16 +40,17 @@ def answer(w, kind, row, side, order, qty, px, flags, ref, ts):
     s.n_queue += 1
 
 @njit
-def move_cash(w, j, amount, code, row, order, ts):
-    "The venue books `amount` units in wallet `j` and says so."
-    if amount == 0: return
+def move_cash(w, j, amount, code, row, order, ts, together=False):
+    "The venue books `amount` units in wallet `j` and says so; was there anything to say?"
+    if amount == 0: return False
     if amount == OVERFLOW or abs(amount) >= 1 << 53:  # an event carries it as a double
         w.k.g.error = 3
-        return
+        return False
     w.k.vwal[j].balance += amount
-    answer(w, CASH, row, 0, order, j, amount, 0, code, ts)
+    answer(w, CASH, row, 0, order, j, amount, 0, code, ts, together)
+    return True
 
-# %% ../../nbs/engine/506_execution.ipynb #4a7006d1
+# %% ../../nbs/engine/506_execution.ipynb #de1537e5
 @njit
 def find_order(w, order):
     "Place of a live order of the venue, -1 when it is gone."
@@ -76,7 +79,7 @@ def end_order(
     v = w.k.vord[j]
     order, row, side = v.id, v.row, v.side
     if kind: answer(w, kind, row, side, order, 0, 0, 0, reason, ts)
-    elif v.filled < v.asked and v.status != GONE: answer(w, EXPIRED, row, side, order, 0, 0, 0, reason, ts)
+    elif v.status != GONE and (v.filled < v.asked or v.reduce_only == 2): answer(w, EXPIRED, row, side, order, 0, 0, 0, reason, ts)
     _drop(w, j)
     k = 0
     while k < w.k.vst.n_live:
@@ -141,7 +144,7 @@ def covered(w, row, side, reduce_only, lots, notional, fee):
     if opened == 0: return True
     return usable(w, row, side, lots, False) >= initial_margin(ins, mul_div(notional, opened, lots)) + fee
 
-# %% ../../nbs/engine/506_execution.ipynb #eb12e018
+# %% ../../nbs/engine/506_execution.ipynb #70391331
 CRUMBS = 256  # free places in the queue of answers below which makers wait: every order must be able to end
 
 @njit
@@ -179,23 +182,22 @@ def execute(
     got, _ = trade_position(h, ins, side, qty, notional)
     w.k.vwal[ins.w_settle].balance += got
     volume_add(w.k.vens[ins.venue].volume, ts, notional)
-    move_cash(w, purse, -fee, FEE, row, order, ts)
+    told = move_cash(w, purse, -fee, FEE, row, order, ts)
     s.trade_id += 1
-    answer(w, FILL, row, side, order, qty, ticks, 1 if maker else 0, s.trade_id, ts)
+    answer(w, FILL, row, side, order, qty, ticks, 1 if maker else 0, s.trade_id, ts, told)
     v.qty = rest - qty
     v.filled += qty
     k = 0
     while k < s.n_live:  # those that it protects wake, those that it replaces shrink
         c = w.k.vord[k]
         if c.parent == order:
-            c.qty += qty
-            if c.status == DORMANT:
+            c.qty = min(c.qty + qty, c.asked - c.filled)
+            if c.status == DORMANT and c.qty > 0:
                 c.status, c.fresh, c.woke = LIVE, 1, s.visit  # the event that woke it does not fill it
                 if c.type == TRAIL: c.peak = to_px(ticks, ins.tick, ins.ticks_per_px)  # it follows from where the entry was filled
-        elif group != 0 and c.group == group and c.id != order and c.status == LIVE:
-            c.qty -= qty
-            if c.qty <= 0:
-                c.qty = 0
+        elif group != 0 and c.group == group and c.id != order and (c.status == LIVE or c.status == ON_ITS_WAY):
+            c.qty = max(c.qty - qty, np.int64(0))
+            if c.qty == 0 and c.status == LIVE:
                 if c.parent: c.status = DORMANT
                 else:
                     end_order(w, k, EXPIRED, _OCO, ts)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Mine', 'run', 'drain', 'equity', 'cash', 'sample']
 
-# %% ../../nbs/engine/520_step.ipynb #6447c7f8
+# %% ../../nbs/engine/520_step.ipynb #3e8d7a17
 from collections import namedtuple
 
 import numpy as np
@@ -25,7 +25,7 @@ from .orders import protective, take_requests
 from .queue import queue_mean
 from .state import FOREVER, TRADES, Desk
 from .upkeep import start_upkeep
-from .venue import (venue_bar, venue_book, venue_due, venue_funding, venue_mark, venue_part, venue_pop, venue_settle, venue_trade)
+from .venue import (venue_bar, venue_book, venue_busy, venue_due, venue_funding, venue_mark, venue_part, venue_pop, venue_settle, venue_trade)
 from ..risk.margin import notional_units
 from ..strategies.contract import Out, cancel, leave
 from ..strategies.contract import hold as on_event
@@ -224,7 +224,7 @@ def _other(w, me, out, e, now, scratch):
         on_event(me.st, e.row, e, w.rows.pos, me.p, out)
         if w.o.n.req: take_requests(w, out)
 
-# %% ../../nbs/engine/520_step.ipynb #d82a9942
+# %% ../../nbs/engine/520_step.ipynb #33ceb7af
 @njit
 def _feed(w, row):
     "How long the next event of this row's venue takes to us."
@@ -315,7 +315,7 @@ def drain(k, rows, own, o, p):
     out = Out(w.k.io, w.o, own.led)
     while True:
         d = venue_due(w)
-        if d == FOREVER or w.k.g.error: return True
+        if d == FOREVER or w.k.g.error or not venue_busy(w): return True
         _advance(w, me, out, d, w.k.scratch, FOREVER)
         if w.k.g.due <= d and venue_due(w) <= d: return False
         w.k.g.now = max(w.k.g.now, d)

@@ -6,7 +6,7 @@
 __all__ = ['STAGES', 'TARGET_S', 'IDLE_S', 'WIND_S', 'RunSpec', 'prepare', 'run_tape', 'run_end', 'versions', 'Trader',
            'write_tables']
 
-# %% ../../nbs/engine/560_trader.ipynb #31fd46db
+# %% ../../nbs/engine/560_trader.ipynb #f492ec6b
 import threading
 import time
 from contextlib import suppress
@@ -23,7 +23,7 @@ from ..core.runs import new_run, run_key
 from ..core.times import iso, wall_ns
 from ..data.feeds import EndOfFeed, SocketFeed, TapeFeed
 from ..data.tapes import open_tape
-from .artifacts import Table, decisions_table, equity_table, fills_table, gates_json, marks_table, orders_table, trades_table
+from .artifacts import Table, cash_table, decisions_table, equity_table, fills_table, gates_json, marks_table, orders_table, trades_table
 from .assumptions import assumptions
 from .journal import END, EVENTS, META, NOTE, OUT, OUT_DTYPES, Journal, pack_out, scan, unpack_out
 from .session import Recorder, Session, Walk, command, restore
@@ -336,7 +336,7 @@ class Trader:
         "Everything a report reads, from the journal."
         write_tables(self.session, scan(self.journal.path, verify=False), self.run_dir)
 
-# %% ../../nbs/engine/560_trader.ipynb #2cdf8d2e
+# %% ../../nbs/engine/560_trader.ipynb #4719b915
 def write_tables(s: Session, sc, run):
     "Write a run's tables from its journal `sc` and the state of session `s`."
     out = {}
@@ -352,7 +352,7 @@ def write_tables(s: Session, sc, run):
     q = q[np.r_[q["ts"][1:] != q["ts"][:-1], True]] if len(q) else q
     fil, dec, chg = out["fil"], out["dec"], out["chg"]
     tables = dict(fills=fills_table(t, fil), decisions=decisions_table(t, dec, gates), orders=orders_table(t, dec, fil, live[live["state"] > 0], ended),
-                  trades=trades_table(t, fil, dec, s.strategy.name), equity=equity_table(t, q), marks=marks_table(out["mks"]),
+                  trades=trades_table(t, fil, dec, s.strategy.name), equity=equity_table(t, q), marks=marks_table(out["mks"]), cash=cash_table(t, out["ven"]),
                   verdicts=dict(seq=chg["seq"], ts=chg["ts"], symbol=t.symbol(chg["row"]), gate=np.array(gates, object)[chg["gate"]],
                                 verdict=chg["verdict"], value=chg["value"], threshold=chg["threshold"]))
     for name, cols in tables.items(): run.write_table(name, cols)

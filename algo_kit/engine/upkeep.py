@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['pay_funding', 'next_roll', 'start_upkeep', 'upkeep', 'guard', 'margin_band', 'ship']
 
-# %% ../../nbs/engine/509_upkeep.ipynb #7317eb74
+# %% ../../nbs/engine/509_upkeep.ipynb #b025d4d8
 import numpy as np
 from ..core.cache import njit
 from ..core.money import mul_div, to_px, to_ticks
@@ -14,7 +14,7 @@ from ..core.records import (BUY, EXPIRED, FILL, INSURANCE, INTEREST, LIQUIDATION
 from ..data.books import book_take
 from .execution import answer, end_order, move_cash
 from .ledger import available, held, safety, trade_position, upnl
-from .matching import taker_ticks
+from .matching import spread_at, taker_ticks
 from .state import DORMANT, FOREVER, LIVE, TRADES
 from ..risk.margin import funding_units, initial_margin, interest_units, maintenance, notional_units, swap_units
 
@@ -89,7 +89,7 @@ def upkeep(w, n, t):
             if (t - ins.roll_ns) % _DAY == 0: _swap(w, i, t)
             ven.next_roll = min(ven.next_roll, next_roll(ins, t))
 
-# %% ../../nbs/engine/509_upkeep.ipynb #3cfb07e0
+# %% ../../nbs/engine/509_upkeep.ipynb #fbb56ee5
 @njit
 def _close_out(w, i, ts):
     "Close position `i` at the market."
@@ -104,26 +104,28 @@ def _close_out(w, i, ts):
         if ticks == 0:
             _, _, mark = held(w, i, False)
             base = to_px(last if last > 0 else mark, ins.tick, ins.ticks_per_px)
-            ticks = taker_ticks(w, i, base, side, lots, w.k.cfg.slip_ppm, ins.spread_ticks if h.match == TRADES else np.int64(0))
+            ticks = taker_ticks(w, i, base, side, lots, w.k.cfg.slip_ppm, spread_at(w, i, side) if h.match == TRADES else np.int64(0))
             if ticks < 1: ticks = np.int64(1)
         notional = notional_units(ins, lots, ticks)
         got_units, _ = trade_position(h, ins, side, lots, notional)
         w.k.vwal[ins.w_settle].balance += got_units
-        move_cash(w, ins.w_settle, -mul_div(abs(notional), ins.liq_e8, 100_000_000), LIQUIDATION_FEE, i, 0, ts)
+        told = move_cash(w, ins.w_settle, -mul_div(abs(notional), ins.liq_e8, 100_000_000), LIQUIDATION_FEE, i, 0, ts)
         w.k.vst.trade_id += 1
-        answer(w, FILL, i, side, 0, lots, ticks, 0, w.k.vst.trade_id, ts)
+        answer(w, FILL, i, side, 0, lots, ticks, 0, w.k.vst.trade_id, ts, told)
 
 @njit
 def _expire_all(w, j, only, ts):
-    "Every order of the margin rows of wallet `j`, or of row `only`, expires."
-    k = 0
-    while k < w.k.vst.n_live:
-        v = w.k.vord[k]
-        ins = w.rows[v.row].ins
-        if (v.row == only if only >= 0 else (ins.kind != 0 and ins.w_settle == j and not ins.isolated)) and (v.status == LIVE or v.status == DORMANT):
-            end_order(w, k, EXPIRED, _LIQUIDATED, ts)
-            k = 0
-        else: k += 1
+    "Every order of the margin rows of wallet `j`, or of row `only`, expires; those that wait for others first."
+    for children in range(1, -1, -1):
+        k = 0
+        while k < w.k.vst.n_live:
+            v = w.k.vord[k]
+            ins = w.rows[v.row].ins
+            ours = v.row == only if only >= 0 else (ins.kind != 0 and ins.w_settle == j and not ins.isolated)
+            if ours and (v.status == LIVE or v.status == DORMANT) and (v.parent != 0 or not children):
+                end_order(w, k, EXPIRED, _LIQUIDATED, ts)
+                k = 0
+            else: k += 1
 
 @njit
 def guard(w, i, ts):
@@ -140,7 +142,7 @@ def guard(w, i, ts):
         before = w.k.vwal[j].balance
         _close_out(w, i, ts)
         lost = before - w.k.vwal[j].balance
-        if lost > own: move_cash(w, j, lost - own, INSURANCE, i, 0, ts)
+        if lost > own: move_cash(w, j, lost - own, INSURANCE, i, 0, ts, True)
         return
     q, need = safety(w, j, False)
     if w.k.cfg.margin_call > 0.0 and need > w.k.cfg.margin_call * q:
@@ -163,7 +165,7 @@ def guard(w, i, ts):
         if q > need: return
         _close_out(w, worst, ts)
     q, need = safety(w, j, False)
-    if q < 0: move_cash(w, j, -q, INSURANCE, i, 0, ts)
+    if q < 0: move_cash(w, j, -q, INSURANCE, i, 0, ts, True)
 
 # %% ../../nbs/engine/509_upkeep.ipynb #396ecd70
 @njit
@@ -196,7 +198,7 @@ def margin_band(w, i):
         lo, hi = px / (1.0 + d), (px / (1.0 - d) if d < 1.0 else np.inf)
     return (lo / ins.ticks_per_px, np.inf) if lots > 0 else (-np.inf, hi / ins.ticks_per_px)
 
-# %% ../../nbs/engine/509_upkeep.ipynb #06a0f1c6
+# %% ../../nbs/engine/509_upkeep.ipynb #1efe8359
 @njit
 def ship(w, k, t):
     "Transfer `k` leaves its venue, or arrives."
@@ -226,6 +228,6 @@ def ship(w, k, t):
         answer(w, MOVED, x.to, 0, x.amount, x.amount - x.fee, 0, 0, x.frm, t)
     else:
         move_cash(w, b.w_settle, x.amount, TRANSFER_IN, x.to, 0, t)
-        move_cash(w, b.w_settle, -x.fee, TRANSFER_FEE, x.to, 0, t)
+        move_cash(w, b.w_settle, -x.fee, TRANSFER_FEE, x.to, 0, t, True)
     for m in range(k + 1, s.n_transit): w.k.way[m - 1] = w.k.way[m]
     s.n_transit -= 1

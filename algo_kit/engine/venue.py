@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['venue_submit', 'venue_cancel', 'venue_amend', 'venue_transfer', 'reference', 'venue_quiet', 'venue_trade',
-           'venue_bar', 'venue_part', 'venue_book', 'venue_mark', 'venue_funding', 'venue_due', 'venue_settle',
-           'venue_pop']
+           'venue_bar', 'venue_part', 'venue_book', 'venue_mark', 'venue_funding', 'venue_due', 'venue_busy',
+           'venue_settle', 'venue_pop']
 
-# %% ../../nbs/engine/510_venue.ipynb #d7500c05
+# %% ../../nbs/engine/510_venue.ipynb #67157198
 import numpy as np
 from ..core.cache import njit
 from ..core.money import mul_div, to_px, to_ticks
@@ -17,15 +17,15 @@ from ..data.books import book_best, book_crossed, book_event
 from .execution import answer, end_order, execute, rate_of
 from .latency import ORDER, latency_draw
 from .ledger import opening, usable
-from .matching import match_book_trade, match_message, match_trade, take_limit, taker_ticks, trailing, walk_book
+from .matching import match_book_trade, match_message, match_trade, spread_at, take_limit, taker_ticks, trailing, walk_book
 from .state import DORMANT, FOREVER, GONE, LAST_TRADE, LIVE, ON_ITS_WAY, TRADES
 from .upkeep import guard, margin_band, pay_funding, ship, upkeep
 from ..risk.margin import initial_margin, notional_units
 
-# %% ../../nbs/engine/510_venue.ipynb #29fc93cf
-_POST, _GTD, _COLLAR, _LOTS, _SMALL, _BIG, _RATE, _MANY, _COVER, _SELF, _PARENT, _UNKNOWN, _LATE = (
+# %% ../../nbs/engine/510_venue.ipynb #9bc27a3c
+_POST, _GTD, _COLLAR, _LOTS, _SMALL, _BIG, _RATE, _MANY, _COVER, _SELF, _PARENT, _OCO, _UNKNOWN, _LATE = (
     V["post_only"], V["gtd"], V["price_collar"], V["lot_size"], V["min_notional"], V["max_notional"], V["rate_limit"], V["max_orders"], V["insufficient"],
-    V["self_trade"], V["parent"], V["unknown_order"], V["too_late"])
+    V["self_trade"], V["parent"], V["oco"], V["unknown_order"], V["too_late"])
 _WINDOW = 10_000_000_000
 
 @njit
@@ -113,7 +113,7 @@ def venue_transfer(w, frm, to, amount, base, now):
     _expect(w, w.rows[frm].ins.venue, x.at)
     return True
 
-# %% ../../nbs/engine/510_venue.ipynb #7e407f29
+# %% ../../nbs/engine/510_venue.ipynb #a8c9116d
 @njit
 def reference(w, row):
     "The middle of the book, else the last price, in ticks; 0 before there is one."
@@ -178,7 +178,7 @@ def _refusal(w, j, t):
         if n >= ins.max_orders: return _MANY
     if _limited(v.type) and ins.collar_ppm > 0 and ref > 0 and abs(v.px - ref) * 1_000_000 > ins.collar_ppm * ref: return _COLLAR
     if v.type == LIMIT and v.post_only and _crosses(w, row, side, v.px): return _POST
-    if ven.stp and (v.type == LIMIT or v.type == MARKET):
+    if ven.stp and v.qty > 0 and (v.type == LIMIT or v.type == MARKET):
         for k in range(w.k.vst.n_live):
             x = w.k.vord[k]
             if ven.stp == 1 and x.row == row and x.status == LIVE and x.type == LIMIT and x.side == -side and (v.type == MARKET or (v.px - x.px) * side >= 0):
@@ -210,7 +210,7 @@ def _meet(w, j, t):
     v.fresh = 1
     if h.match == TRADES:
         if v.type == MARKET and w.k.cfg.fill_mode == LAST_TRADE and h.last > 0.0:
-            execute(w, j, taker_ticks(w, v.row, h.last, v.side, v.qty, w.k.cfg.slip_ppm, w.rows[v.row].ins.spread_ticks), FOREVER, False, t)
+            execute(w, j, taker_ticks(w, v.row, h.last, v.side, v.qty, w.k.cfg.slip_ppm, spread_at(w, v.row, v.side)), FOREVER, False, t)
     elif not book_crossed(w.rows[v.row].book):
         if v.type == MARKET: walk_book(w, j, t)
         elif v.type == LIMIT: take_limit(w, j, t)
@@ -225,7 +225,7 @@ def _admit(w, j, t):
         end_order(w, j, EXPIRED, _GTD, t)
         return
     why = _refusal(w, j, t)
-    if why == 0 and w.k.vens[w.rows[v.row].ins.venue].stp == 2 and (v.type == LIMIT or v.type == MARKET):
+    if why == 0 and w.k.vens[w.rows[v.row].ins.venue].stp == 2 and v.qty > 0 and (v.type == LIMIT or v.type == MARKET):
         _clear_own(w, order, t)
         j = _index(w, order)
         v = w.k.vord[j]
@@ -237,7 +237,7 @@ def _admit(w, j, t):
     s.admitted += 1
     v.n = s.admitted
     if v.qty == 0:
-        if v.parent == 0: end_order(w, j, EXPIRED, _PARENT, t)
+        if v.parent == 0: end_order(w, j, EXPIRED, _OCO if v.group > 0 else _PARENT, t)
         else: v.status = DORMANT
         return
     v.status = LIVE
@@ -296,7 +296,10 @@ def _acts(w, n, until):
         if what == 0: upkeep(w, n, t)
         elif what == 1: _admit(w, which, t)
         elif what == 2: _change(w, which, t)
-        elif what == 5: ship(w, which, t)
+        elif what == 5:
+            ship(w, which, t)
+            for k in range(s.n_transit):
+                if w.k.way[k].left: _expect(w, w.rows[w.k.way[k].to].ins.venue, w.k.way[k].arrive)
         else:
             v = w.k.vord[which]
             if what == 3:
@@ -310,7 +313,7 @@ def _acts(w, n, until):
             for i in range(w.rows.size):
                 if w.rows[i].ins.venue == n: guard(w, i, t)
 
-# %% ../../nbs/engine/510_venue.ipynb #a028e914
+# %% ../../nbs/engine/510_venue.ipynb #157a4495
 @njit
 def _quiet(w, row):
     "The prices between which a trade of `row` changes nothing at the venue."
@@ -383,6 +386,7 @@ def venue_bar(w, row, ts, now, open_px, high, low, qty, bar):
     h.last = open_px
     guard(w, row, ts)
     if w.k.vst.n_live > 0: match_trade(w, row, ts, open_px, high, low, qty, 0, bar)
+    guard(w, row, ts)
     if high > low and h.lots != 0:
         h.last = low if h.lots > 0 else high
         guard(w, row, ts)
@@ -434,7 +438,7 @@ def venue_funding(w, row, ts, now, rate, px):
     guard(w, row, ts)
     _calm(w, row)
 
-# %% ../../nbs/engine/510_venue.ipynb #0a28772f
+# %% ../../nbs/engine/510_venue.ipynb #3cfd1514
 @njit
 def venue_due(w):
     "When a venue next has something to do or to say; kept in its state."
@@ -447,6 +451,16 @@ def venue_due(w):
         if ven.next_act < FOREVER and ven.next_act + ven.feed_max < d: d = ven.next_act + ven.feed_max
     s.due = d
     return d
+
+@njit
+def venue_busy(w):
+    "Is anything of ours still to be done or said at a venue? Funding, interest and swaps never end and do not count."
+    s = w.k.vst
+    if s.n_queue > 0 or s.n_transit > 0: return True
+    for j in range(s.n_live):
+        v = w.k.vord[j]
+        if v.arrive < FOREVER or v.amend_at < FOREVER or v.cancel_at < FOREVER or v.expire_at < FOREVER: return True
+    return False
 
 @njit
 def venue_settle(w, now):
