@@ -142,7 +142,6 @@ def spoken(e, ins):
     seq, ts, recv, row, side, qty, order = (int(e[f]) for f in ("seq", "ts", "recv", "row", "side", "qty", "spare"))
     return Answer(seq, ts, recv, kind, row, side, px, qty, ref, order, int(e["flags"]) & 1)
 
-# Where the engine does otherwise than the twin, by decision or not yet mended; the twin then follows it. Take a line out when it does not any more.
 class Told(Twin):
     "A twin that asks for what the engine's decisions say, at the same place of the run."
     told = True
@@ -177,7 +176,17 @@ class Told(Twin):
                 _, to_row, _, fee, delay = others.pop(0)
                 self.move(row, 0, to_row, g("qty"), fee, delay * MS)
 
-def finished(s): return s | dict(steps=[*s["steps"], ("nothing", max(x[1] for x in s["steps"]) + 20_000, 0)])  # long enough for everything to arrive
+def finished(s):
+    "Long enough for everything to arrive; the engine knows one delay for all transfers of a run, one fee for a wallet, and the wallets by their rows."
+    delay, fee, steps = next((x[-1] for x in s["steps"] if x[0] in ("transfer", "move")), 0), {}, []
+    for x in s["steps"]:
+        if x[0] == "transfer":
+            _, ms, row, _, to, _, qty, f, _ = x
+            there = s["ins"][to]["settle"]
+            x = ("transfer", ms, row, s["ins"][row]["settle"], to, there, qty, fee.setdefault(("wallet", there), f), delay)
+        elif x[0] == "move": x = (*x[:5], fee.setdefault(("row", x[3]), x[5]), delay)
+        steps.append(x)
+    return s | dict(steps=[*steps, ("nothing", max(x[1] for x in s["steps"]) + 20_000, 0)])
 
 def both(s):
     "The engine, then the twin at its heels."
@@ -185,7 +194,7 @@ def both(s):
     c = Compiled(s)
     return c, play(s, Told(s, c.table("dec")))
 
-def plain(a): return a._replace(px=round(float(a.px), 9), order=0 if str(a.ref).startswith("TRANSFER") else a.order)
+def plain(a): return a._replace(px=round(float(a.px), 9), order=0 if str(a.ref).startswith("TRANSFER") or a.kind == "MOVED" else a.order)
 
 def in_order(heard):
     "Orders that a liquidation ends at one moment have no order among themselves."

@@ -198,7 +198,7 @@ def margin_band(w, i):
         lo, hi = px / (1.0 + d), (px / (1.0 - d) if d < 1.0 else np.inf)
     return (lo / ins.ticks_per_px, np.inf) if lots > 0 else (-np.inf, hi / ins.ticks_per_px)
 
-# %% ../../nbs/engine/509_upkeep.ipynb #1efe8359
+# %% ../../nbs/engine/509_upkeep.ipynb #06a0f1c6
 @njit
 def ship(w, k, t):
     "Transfer `k` leaves its venue, or arrives."
@@ -228,6 +228,6 @@ def ship(w, k, t):
         answer(w, MOVED, x.to, 0, x.amount, x.amount - x.fee, 0, 0, x.frm, t)
     else:
         move_cash(w, b.w_settle, x.amount, TRANSFER_IN, x.to, 0, t)
-        move_cash(w, b.w_settle, -x.fee, TRANSFER_FEE, x.to, 0, t, True)
+        move_cash(w, b.w_settle, -x.fee, TRANSFER_FEE, x.to, 0, t)
     for m in range(k + 1, s.n_transit): w.k.way[m - 1] = w.k.way[m]
     s.n_transit -= 1
