@@ -6,7 +6,7 @@
 __all__ = ['OPEN', 'CLOSE', 'lots_of', 'taker_ticks', 'spread_at', 'trailing', 'match_trade', 'walk_book', 'trigger',
            'take_limit', 'match_book_trade', 'match_message']
 
-# %% ../../nbs/engine/508_matching.ipynb #5fbc5d6d
+# %% ../../nbs/engine/508_matching.ipynb #33d2aa97
 import numpy as np
 from ..core.cache import njit
 from ..core.money import to_lots, to_px, to_ticks
@@ -14,7 +14,7 @@ from ..core.records import BUY, EXPIRED, FOK, IOC, LIMIT, MARKET, REJECT, SELL, 
 from ..data.books import book_at, book_avail, book_best, book_crossed, book_take
 from .execution import end_order, execute, find_order, queue_up, rest_of
 from .impact import impact_ppm
-from .queue import queue_depth, queue_ready, queue_trade
+from .queue import LOG, queue_depth, queue_ready, queue_trade
 from .state import BBO, FOREVER, LAST_TRADE, LIVE
 
 # %% ../../nbs/engine/508_matching.ipynb #c3631502
@@ -158,7 +158,7 @@ def match_trade(
                     v.front = 0.0
                     pool -= execute(w, j, v.px, min(ready, pool), True, ts)
 
-# %% ../../nbs/engine/508_matching.ipynb #404cf278
+# %% ../../nbs/engine/508_matching.ipynb #9eada1fa
 @njit
 def walk_book(w, j, ts):
     "Order `j`, marketable or not, takes what the other side of the book offers within its limit."
@@ -272,6 +272,7 @@ def match_book_trade(w, row, ts, px, qty, side):
 def match_message(w, row, ts):
     "A message is whole: queues move up, who waited for a book meets it, and whom the other side's best reaches is filled, as far as it shows enough."
     s, c, h, b = w.k.vst, w.k.cfg, w.rows[row].venue, w.rows[row].book
+    power = w.rows[row].ins.lot if c.queue == LOG else c.queue_power  # the logarithm is of coins
     for j in range(s.n_live):
         v = w.k.vord[j]
         if v.row != row or v.type != LIMIT or v.status != LIVE or v.fresh: continue
@@ -289,7 +290,7 @@ def match_message(w, row, ts):
                 continue
             if v.shown == 0.0: v.front, v.shown = min(v.front, shown), shown
         if told:
-            v.front, v.cum = queue_depth(c.queue, c.queue_power, v.front, v.cum, v.shown, shown)
+            v.front, v.cum = queue_depth(c.queue, power, v.front, v.cum, v.shown, shown)
             v.shown = shown
     if book_crossed(b):
         h.crossed += 1

@@ -313,13 +313,15 @@ def _acts(w, n, until):
             for i in range(w.rows.size):
                 if w.rows[i].ins.venue == n: guard(w, i, t)
 
-# %% ../../nbs/engine/510_venue.ipynb #157a4495
+# %% ../../nbs/engine/510_venue.ipynb #e895ebdc
 @njit
 def _quiet(w, row):
     "The prices between which a trade of `row` changes nothing at the venue."
     ins, h = w.rows[row].ins, w.rows[row].venue
     lo, hi = -np.inf, np.inf
-    if h.lots != 0 and ins.kind != 0 and h.mark == 0.0: lo, hi = margin_band(w, row)
+    if h.lots != 0 and ins.kind != 0:
+        lo, hi = margin_band(w, row)
+        if h.mark > 0.0 and lo < hi: lo, hi = -np.inf, np.inf  # trades do not move the mark
     for j in range(w.k.vst.n_live):
         v = w.k.vord[j]
         if v.row != row or v.status != LIVE: continue
