@@ -35,7 +35,8 @@ def instrument(rng, mode, venue, first_wallet):
     else:
         i |= dict(margin_e8=10**8 // rng.choice([1, 5, 20, 50]), isolated=rng.choice([0, 0, 1]), liq_e8=rng.choice([0, 500_000]))
         a, b = i["margin_e8"] // 4, i["margin_e8"] // 2  # half of the initial margin at most: nobody is liquidated by opening
-        i["tiers"] = ((10**10, a // 2, 0), (10**11, a, 10**2 * (a - a // 2)), (1 << 62, b, 10**2 * (a - a // 2) + 10**3 * (b - a))) if rng.random() < .5 else ((1 << 62, b, 0),)
+        steps = ((10**10, a // 2, 0), (10**11, a, 10**2 * (a - a // 2)), (1 << 62, b, 10**2 * (a - a // 2) + 10**3 * (b - a)))
+        i["tiers"] = steps if rng.random() < .5 else ((1 << 62, b, 0),)
         if rng.random() < .3: i["borrow_e12"] = 24 * 10**9
         if rng.random() < .3: i |= dict(funding_ns=8 * HOUR, funding_e12=rng.choice([10**8, -3 * 10**8]))
     if rng.random() < .2: i["collar_ppm"] = 20_000

@@ -11,7 +11,8 @@ def test_by_hand(s): assert not difference(s)
 def test_random_markets(mode):
     for seed in range(60): assert not (d := difference(seeded(seed, mode))), f"seeded({seed}, {mode!r}): {d}"
 
-# Of 2,000 slow ones these still differ: positions that are lost as they are opened while marks and books contradict each other, and fronts of a queue after a book was forgotten.
+# Of 2,000 slow ones these still differ: positions that are lost as they are opened while marks and books contradict each other,
+# and fronts of a queue after a book was forgotten.
 OPEN = dict(bars=(1408, 1428), bbo=(1469, 1472), depth=(1011, 1099, 1128, 1202, 1291, 1421, 1431))
 
 @pytest.mark.slow

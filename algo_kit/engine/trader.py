@@ -131,7 +131,7 @@ def versions() -> dict:
     from importlib.metadata import version
     return dict(python=platform.python_version()) | {p: version(p) for p in ("algo_kit", "numpy", "numba", "pyarrow", "duckdb")}
 
-# %% ../../nbs/engine/560_trader.ipynb #809a3f9b
+# %% ../../nbs/engine/560_trader.ipynb #1297aef1
 TARGET_S, IDLE_S, WIND_S = 0.02, 0.2, 5.
 
 class Trader:
@@ -326,7 +326,8 @@ class Trader:
         else: self.note("stopped", asked=self._stop, policy=policy, events=s.taken)
         self.journal.close()
         self.write_tables()
-        self.run_dir.update(status=status, ended=iso(wall_ns()), **counts)
+        paid = -float(s.world.k[0]["acct"]["funding"]) * s.cash_unit
+        self.run_dir.update(status=status, ended=iso(wall_ns()), funding_paid=paid, **counts)
         self._status = status
         self.run_dir.log(status, **counts)
         self._result = dict(run=self.run_dir.run, dir=str(self.dir), status=status, **counts, passport=self.run_dir.read_json("passport.json"),

@@ -233,7 +233,7 @@ def rolling_sharpe(
     sd = w.std(1, ddof=1)
     return day[window - 1:] * DAY, np.where(sd > _FLAT, w.mean(1) / np.where(sd > _FLAT, sd, 1) * math.sqrt(periods), np.nan)
 
-# %% ../../nbs/research/700_metrics.ipynb #b92dbe11
+# %% ../../nbs/research/700_metrics.ipynb #d3abdd72
 def _col(d, *names, dtype=np.float64):  # First column of `names` that is there
     for k in names:
         if d and k in d: return np.asarray(d[k], dtype)
@@ -266,7 +266,7 @@ def metrics(
     fills: dict | None,  # Columns of fills.parquet: ts, symbol, side, qty_lots, notional, fee …
     start_equity: float,  # Starting capital, > 0
     days_per_year: float = 365,  # 365 crypto, 252 stocks and forex
-    funding_paid: float = 0.,  # Funding paid over the run, quote currency; negative when received
+    funding_paid: float = 0.,  # Funding, interest and swaps paid over the run, reporting currency; negative when received
 ) -> dict:  # Every name of `METRICS`; None where undefined
     "All metrics of a run."
     m = dict.fromkeys(METRICS)
@@ -302,7 +302,7 @@ def metrics(
         if hold.size: m["avg_holding_s"] = float(hold.mean())
     return m
 
-# %% ../../nbs/research/700_metrics.ipynb #7877d684
+# %% ../../nbs/research/700_metrics.ipynb #55a07d41
 def read_columns(
     path: Path,  # A Parquet file; a missing one is a run that wrote nothing
 ) -> dict:  # Column name to array
@@ -315,6 +315,7 @@ def start_equity(
 ) -> float:
     "The capital a run began with: its manifest's, else the first equity row."
     s = manifest.get("settings") or {}
+    if s.get("run.wallets"): return float(equity[0]) if len(equity) else float("nan")  # what it was worth is known with the first prices
     cash = manifest.get("cash") or s.get("run.cash") or (s.get("run") or {}).get("cash")
     return float(cash) if cash else float(equity[0]) if len(equity) else float("nan")
 
@@ -334,6 +335,6 @@ def run_metrics(
     eq = e.get("equity", np.empty(0))
     cash = start_equity(man, eq)
     m = metrics(e.get("ts_ns", np.empty(0, np.int64)), eq, read_columns(d/"trades.parquet"), read_columns(d/"fills.parquet"),
-                1. if math.isnan(cash) else cash, days_per_year(man))
+                1. if math.isnan(cash) else cash, days_per_year(man), funding_paid=man.get("funding_paid", 0.))
     write_json(d/"metrics.json", m)
     return m
