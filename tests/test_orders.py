@@ -55,9 +55,7 @@ VENUES = {
 }
 
 SCRIPTS = (random_trades, random_trades, random_bars, random_trades)
-tied = pytest.mark.xfail(strict=True, reason="requests sent at one instant are not done in the order they were sent (D19)")
-TIED = ((1, "last trade, late"), (3, "last trade, late"))
-CASES = [pytest.param(s, v, f, marks=[tied] * ((s, v) in TIED)) for s, f in enumerate(SCRIPTS) for v in VENUES]
+CASES = [(s, v, f) for s, f in enumerate(SCRIPTS) for v in VENUES]
 
 @pytest.mark.parametrize("seed, venue, script", CASES)
 def test_agrees_with_the_obvious_version(seed, venue, script):

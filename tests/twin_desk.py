@@ -26,7 +26,6 @@ class Wish:
         self.row, self.side, self.type, self.reduce, self.qty, self.reserved, self.filled = row, side, type, reduce, qty, reserved, 0
 
 class Desk(Twin):
-    dead_letters = False  # the engine does not send what is about an order that is over at the venue, whether we have heard of it or not
     def __init__(self, instruments, cash, max_order, max_position, bar_rows=(), **venue):
         ins = [exactly(i) for i in instruments]
         venue = {k: [x] * 65 if k in ("feed", "order", "response") else x for k, x in venue.items()}
@@ -137,7 +136,7 @@ class Desk(Twin):
         for k, o in self.open.items():
             if o.row == row and id_ in (0, k) and not getattr(o, "leaving", False):
                 o.leaving = True
-                if self.dead_letters or k not in self.venue_of(row).over: self.cancel(row, k)
+                self.cancel(row, k)
 
     def leave(self, row):
         p, mine = self.books.pos[row], [o for o in self.open.values() if o.row == row]
