@@ -49,7 +49,7 @@ def world(s):
                max_order_frac=1e30, max_position_frac=1e30, max_open=96, max_rate=10**6, stale_ns=10**18, queue=QUEUE_WORDS.index(first.get("queue") or "none"),
                queue_power=first.get("queue_n", 1.), queue_trades=first.get("queue_trades", 0.), margin_call=first.get("margin_call", 0.),
                seed=s.get("seed", 0),
-               transfer_ns=next((x[-1] * MS for x in s["steps"] if x[0] in ("transfer", "move")), 0), marks=int(any(x[0] == "mark" for x in s["steps"])))
+               transfer_ns=next((x[-1] * MS for x in s["steps"] if x[0] in ("transfer", "move")), 0))
     st = strategy()
     match = [dict(trades=TRADES, bbo=BBO, depth=BOOK)[i.get("mode", "trades")] for i in s["ins"]]
     w = new_world(st, st.check(), ins, wallets, cfg, True, venues, LEVELS, match)

@@ -94,4 +94,4 @@ def test_lots_balance(both):
     "What the account holds in the end is what was filled."
     held = sum(f[2] * both.what[i]["side"] for i, fs in both.kit.items() for f in fs)
     assert held == both.w.rows[0]["pos"]["lots"] == both.w.rows[0]["venue"]["lots"]
-    assert np.all(both.w.rows["venue"]["crossed"] == 0)
+    assert np.all(both.w.rows["book"]["crossed"] == 0)

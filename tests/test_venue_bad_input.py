@@ -30,7 +30,7 @@ def test_nothing_is_filled_while_the_book_is_crossed(match, say):
     script = [trade(0, 100.), say(0, 99., 101.), buy(1, "limit", qty=1., px=100.), say(2, 99., 101.), say(3, 104., 98.), buy(4, qty=2.), say(5, 104., 98.),
               say(6, 103., 103.)]
     p = play(script, offers=match)
-    assert p.fills == [] and int(p.s.world.rows["venue"]["crossed"][0]) == 3
+    assert p.fills == [] and int(p.s.world.rows["book"]["crossed"][0]) == 3
     p = play([*script, say(7, 102., 103.)], offers=match)
     assert p.fills == [(7, 200, 103., "taker")] and books(p)
     p = play([*script, say(7, 99., 100.)], offers=match)

@@ -41,7 +41,7 @@ def _waiting(offer, c):
     touch = f"at its price after {c['queue_trades']:g} mean trades have passed" if c["queue_trades"] else "a touch fills nothing; no queue position"
     return f"fills when traded through, at most the size of that trade, shared among our orders by price and time; {touch}"
 
-# %% ../../nbs/engine/557_assumptions.ipynb #69eb7ecd
+# %% ../../nbs/engine/557_assumptions.ipynb #5900e51a
 def assumptions(
     s,  # `Settings` of the run
     session,  # `Session`: the arrays that the venue reads
@@ -125,7 +125,7 @@ def _limits(r):
             f"{r.max_orders_per_minute} orders a minute, no entry on data older than {r.stale_after_s:g} s")
 
 def _memory(session, book):
-    words = f"at most {MAX_ORDERS} orders at the venues, {vorder_dt.itemsize} bytes each, and {MAX_QUEUE} answers of {answer_dt.itemsize} bytes"
+    words = f"at most {2 * MAX_ORDERS} orders at the venues, {vorder_dt.itemsize} bytes each, and {MAX_QUEUE} answers of {answer_dt.itemsize} bytes"
     if not book: return words
     return f"{words}; books of {session.settings.venue.book_levels} levels a side, {session.world.rows.dtype['book'].itemsize:,} bytes"
 

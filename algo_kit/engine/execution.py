@@ -18,8 +18,8 @@ from .state import BBO, DORMANT, FOREVER, GONE, LIVE, ON_ITS_WAY, TRADES
 from ..risk.fees import fee_rate, third_asset_fee, volume_30d, volume_add
 from ..risk.margin import initial_margin, notional_units
 
-# %% ../../nbs/engine/506_execution.ipynb #cd397a60
-_POST, _REDUCE, _OCO, _PARENT, _INSUFFICIENT = V["post_only"], V["reduce_only"], V["oco"], V["parent"], V["insufficient"]
+# %% ../../nbs/engine/506_execution.ipynb #ed559c86
+_REDUCE, _OCO, _PARENT, _INSUFFICIENT = V["reduce_only"], V["oco"], V["parent"], V["insufficient"]
 
 @njit
 def answer(w, kind, row, side, order, qty, px, flags, ref, ts, together=False):

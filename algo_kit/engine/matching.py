@@ -158,7 +158,7 @@ def match_trade(
                     v.front = 0.0
                     pool -= execute(w, j, v.px, min(ready, pool), True, ts)
 
-# %% ../../nbs/engine/508_matching.ipynb #9eada1fa
+# %% ../../nbs/engine/508_matching.ipynb #945da018
 @njit
 def walk_book(w, j, ts):
     "Order `j`, marketable or not, takes what the other side of the book offers within its limit."
@@ -292,9 +292,7 @@ def match_message(w, row, ts):
         if told:
             v.front, v.cum = queue_depth(c.queue, power, v.front, v.cum, v.shown, shown)
             v.shown = shown
-    if book_crossed(b):
-        h.crossed += 1
-        return
+    if book_crossed(b): return
     s.visit += 1
     first = s.visit
     while True:

@@ -5,15 +5,15 @@
 # %% auto #0
 __all__ = ['KEPT', 'OWN_GROUP', 'protective', 'take_requests']
 
-# %% ../../nbs/engine/514_orders.ipynb #0a3c1729
+# %% ../../nbs/engine/514_orders.ipynb #be09671d
 import numpy as np
 from ..core.cache import njit
 from ..core.money import OVERFLOW, to_lots, to_ticks
 from ..core.records import (ACTIVE, AMEND, BUY, CANCEL, GTD, HALTED, LIMIT, LINK_CHILD, LINK_OCO, MARKET, PLACE, R, RATE_S, SECOND, SELL, STOP,
                                    SUBMITTED,
                                    TAKE_LIMIT, TRAIL, TRANSFER)
-from .account import count_order, find_mine, limited, to_hold_back
-from .ledger import available, equity_units, reported, usable
+from .account import count_order, find_mine, to_hold_back
+from .ledger import available, equity_units, limited, reported, usable
 from .venue import venue_amend, venue_cancel, venue_submit, venue_transfer
 from ..risk.margin import notional_units
 from ..strategies.contract import record_gate

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['queue_model', 'engine_config', 'venue_names', 'latency_text', 'engine_venues', 'units_near', 'pairs',
-           'engine_wallets', 'engine_instruments', 'tape_offers', 'calibration']
+           'engine_wallets', 'engine_instruments', 'tape_offers', 'calibration', 'session_market']
 
-# %% ../../nbs/engine/545_setup.ipynb #1a485e11
+# %% ../../nbs/engine/545_setup.ipynb #61ff43fb
 from decimal import Decimal
 from fractions import Fraction
 
@@ -14,17 +14,14 @@ import numpy as np
 
 from ..core.errors import ConfigError
 from ..core.records import BAR, CFD, DEPTH, FX, N_TIERS, QUOTE, TRADE, wallet_dt
-from ..data.instruments import _DOLLARS as DOLLARS
-from ..data.instruments import fee_discount, fee_tiers, records
+from ..data.instruments import DOLLARS, fee_discount, fee_tiers, records
 from .impact import IMPACT_SQRT, calibrate, describe_impact, estimate_spread, impact_coef, parse_impact
 from .latency import LEGS, latency_scaled, latency_table
 from .queue import QUEUE_WORDS
 from .state import FOREVER, LAST_TRADE, NEXT_TRADE, venue_dt
 from ..risk.fees import fee_table
 
-# %% ../../nbs/engine/545_setup.ipynb #c63d5d72
-_MS = 1_000_000
-
+# %% ../../nbs/engine/545_setup.ipynb #bf699eef
 def queue_model(
     text,  # none, risk_averse, power, power:N, log
 ) -> tuple[int, float]:  # Number of the model, its parameter
@@ -181,7 +178,7 @@ def engine_instruments(instruments: list, s, of=None) -> np.ndarray:
     a["quote_stop"] |= np.isin(a["market"], (FX, CFD))
     return a
 
-# %% ../../nbs/engine/545_setup.ipynb #60c78133
+# %% ../../nbs/engine/545_setup.ipynb #4b3fc0ef
 def tape_offers(
     events: np.ndarray,  # `event_dt`
     n: int,  # Instruments
@@ -214,3 +211,12 @@ def calibration(
         out["spread"].append(ticks)
         out["spread_words"].append(words)
     return out
+
+def session_market(
+    events: np.ndarray,  # `event_dt` of the tape
+    instruments: list,
+    s,  # `Settings`
+) -> tuple[dict, dict]:  # Keywords of `Session`; what `calibration` measured, in words
+    "What a session must know of its tape."
+    (offers, quotes_only), c = tape_offers(events, len(instruments)), calibration(events, instruments, s)
+    return dict(offers=offers, quotes_only=quotes_only, impact=c["impact"], spread=c["spread"]), c

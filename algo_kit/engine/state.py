@@ -23,7 +23,7 @@ from ..risk.fees import fee_tier_dt, volume_dt
 from ..data.candles import candle_state_dt
 from ..strategies.contract import MAX_REQUESTS, Strategy, io_dt, signal_state_dt
 
-# %% ../../nbs/engine/500_state.ipynb #a91fbb2a
+# %% ../../nbs/engine/500_state.ipynb #1cdbc665
 FOREVER = np.iinfo(np.int64).max
 NEXT_TRADE, LAST_TRADE = 0, 1
 TRADES, BBO, BOOK = 0, 1, 2  # what an instrument's tape offers to match against
@@ -36,14 +36,13 @@ config_dt = np.dtype([
     ("max_order_frac", "f8"), ("max_position_frac", "f8"), ("max_open", "i8"), ("max_rate", "i8"), ("stale_ns", "i8"),
     ("queue", "i8"), ("queue_power", "f8"), ("queue_trades", "f8"), ("margin_call", "f8"), ("transfer_ns", "i8"),
     ("n_wallets", "i8"), ("n_venues", "i8"), ("seed", "i8"),
-    ("marks", "i8"),  # a tape has mark prices: they, not trades, decide what a position is worth
 ], align=True)
 clock_dt = np.dtype([
     ("now", "i8"), ("seq", "i8"), ("events", "i8"), ("due", "i8"), ("timers", "i8", (4,)), ("next_candle", "i8"), ("next_equity", "i8"),
     ("decisions", "i8"), ("orders", "i8"), ("fills", "i8"), ("started", "i8"), ("error", "i8"), ("asked", "i8"), ("sampled", "i8"),
 ], align=True)
 
-# %% ../../nbs/engine/500_state.ipynb #1ebca54e
+# %% ../../nbs/engine/500_state.ipynb #78be902c
 ON_ITS_WAY, LIVE, DORMANT, GONE = 0, 1, 2, 3
 vorder_dt = np.dtype([
     ("id", "i8"), ("n", "i8"), ("seen", "i8"), ("woke", "i8"), ("arrive", "i8"), ("cancel_at", "i8"), ("amend_at", "i8"), ("expire_at", "i8"),
@@ -60,7 +59,7 @@ vstate_dt = np.dtype([("trade_id", "i8"), ("n_live", "i8"), ("n_queue", "i8"), (
 vposition_dt = np.dtype([
     ("lots", "i8"), ("cost", "i8"), ("last", "f8"), ("last_ts", "i8"), ("open", "f8"), ("high", "f8"), ("low", "f8"), ("bar_ts", "i8"), ("mark", "f8"),
     ("quiet_lo", "f8"), ("quiet_hi", "f8"), ("quiet_till", "i8"),         # between these prices and before this time the venue has nothing to do
-    ("mean", "f8"), ("impact", "f8"), ("crossed", "i8"), ("transfer_lots", "i8"), ("match", "i4"), ("impact_kind", "i4"), ("quotes", "i4"), ("pad", "i4"),
+    ("mean", "f8"), ("impact", "f8"), ("transfer_lots", "i8"), ("match", "i4"), ("impact_kind", "i4"), ("quotes", "i4"), ("pad", "i4"),
 ], align=True)
 vwallet_dt = np.dtype([("balance", "i8"), ("called", "i8"), ("transfer_fee", "i8")], align=True)
 venue_dt = np.dtype([

@@ -6,7 +6,7 @@
 __all__ = ['STAGES', 'TARGET_S', 'IDLE_S', 'WIND_S', 'RunSpec', 'prepare', 'run_tape', 'run_end', 'versions', 'Trader',
            'write_tables']
 
-# %% ../../nbs/engine/560_trader.ipynb #f492ec6b
+# %% ../../nbs/engine/560_trader.ipynb #9c4483f1
 import threading
 import time
 from contextlib import suppress
@@ -27,7 +27,7 @@ from .artifacts import Table, cash_table, decisions_table, equity_table, fills_t
 from .assumptions import assumptions
 from .journal import END, EVENTS, META, NOTE, OUT, OUT_DTYPES, Journal, pack_out, scan, unpack_out
 from .session import Recorder, Session, Walk, command, restore
-from .setup import calibration, tape_offers
+from .setup import session_market
 from ..strategies.contract import Strategy, load_strategy
 
 # %% ../../nbs/engine/560_trader.ipynb #81e2b888
@@ -58,7 +58,7 @@ def _feed_of(spec):
                                                                  rule="socket:HOST:PORT", hint="e.g. socket:127.0.0.1:9000")
     return host or "127.0.0.1", int(port)
 
-# %% ../../nbs/engine/560_trader.ipynb #d3a5976e
+# %% ../../nbs/engine/560_trader.ipynb #6a54f36d
 def prepare(
     spec: RunSpec,
     settings=None,  # `Settings`; loaded with the spec's overrides when None
@@ -119,19 +119,13 @@ def run_end(spec: RunSpec, tape) -> int:  # One past the last row that is traded
     if tape is None: return 0
     return tape.n if not spec.for_ns else int(np.searchsorted(tape.slice(0, tape.n)["ts"], tape.first_ts + spec.for_ns))
 
-def _market(tape, instruments, settings):
-    "What a session must know of its tape."
-    if tape is None: return {}, None
-    (offers, quotes_only), c = tape_offers(tape.events, len(instruments)), calibration(tape.events, instruments, settings)
-    return dict(offers=offers, quotes_only=quotes_only, impact=c["impact"], spread=c["spread"]), c
-
 def versions() -> dict:
     "Versions that decide results."
     import platform
     from importlib.metadata import version
     return dict(python=platform.python_version()) | {p: version(p) for p in ("algo_kit", "numpy", "numba", "pyarrow", "duckdb")}
 
-# %% ../../nbs/engine/560_trader.ipynb #1297aef1
+# %% ../../nbs/engine/560_trader.ipynb #33f87aa4
 TARGET_S, IDLE_S, WIND_S = 0.02, 0.2, 5.
 
 class Trader:
@@ -146,7 +140,7 @@ class Trader:
             start, epoch = self._where()
             self.feed = SocketFeed(host, port, start_seq=start, epoch=epoch)
         self.instruments = tape.instruments if tape is not None else self.feed.instruments
-        self.market, self.notes = _market(tape, self.instruments, settings)
+        self.market, self.notes = session_market(tape.events, self.instruments, settings) if tape is not None else ({}, None)
         self.session = Session(strategy, params, self.instruments, settings, **self.market)
         self._status, self.piece, self._looked, self._winding, self._reduced = "prepared", min(4096, settings.run.chunk_events), 0., 0., False
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['CASES', 'quick_run', 'worse', 'sensitivity', 'run_sensitivity']
 
-# %% ../../nbs/research/730_sensitivity.ipynb #c08c1c46
+# %% ../../nbs/research/730_sensitivity.ipynb #97ee9e03
 import json
 import time
 from pathlib import Path
@@ -18,11 +18,11 @@ from ..core.runs import whole_file
 from ..core.settings import as_dict, load_settings
 from ..data.tapes import open_tape
 from ..engine.session import Session, ask_signals
-from ..engine.setup import calibration, tape_offers
+from ..engine.setup import session_market
 from ..engine.trader import RunSpec, run_end, run_tape
 from ..strategies.contract import load_strategy
 
-# %% ../../nbs/research/730_sensitivity.ipynb #3c9af467
+# %% ../../nbs/research/730_sensitivity.ipynb #0c399d01
 def quick_run(
     strategy,  # `Strategy`
     tape,  # `Tape`
@@ -32,9 +32,8 @@ def quick_run(
 ) -> dict:  # total_return, max_drawdown, trades (closing fills), fills, orders, fees, funding, refused; the equity curve in `curve`
     "Backtest in memory."
     events = tape.slice(lo, tape.n if hi is None else hi)
-    (offers, quotes_only), c = tape_offers(events, len(tape.instruments)), calibration(events, tape.instruments, settings)
-    s = Session(strategy, strategy.check(params or {}), tape.instruments, settings, ledger=False, offers=offers, quotes_only=quotes_only, impact=c["impact"],
-                spread=c["spread"])
+    market, _ = session_market(events, tape.instruments, settings)
+    s = Session(strategy, strategy.check(params or {}), tape.instruments, settings, ledger=False, **market)
     start, q, refused, closed = s.equity, [], 0, 0
     def keep(out):
         nonlocal refused, closed
