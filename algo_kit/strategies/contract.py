@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['Out', 'io_dt', 'ENGINE_GATES', 'N_ENGINE_GATES', 'MAX_REQUESTS', 'signal_state_dt', 'record_gate', 'gate', 'enter',
-           'leave', 'place', 'bracket', 'oco', 'amend', 'transfer', 'cancel', 'hold', 'Param', 'Strategy', 'on_signal',
+           'leave', 'place', 'bracket', 'oco', 'amend', 'transfer', 'cancel', 'hold', 'Strategy', 'on_signal',
            'pandas_strategy', 'load_strategy']
 
-# %% ../../nbs/strategies/400_contract.ipynb #d3949275
+# %% ../../nbs/strategies/400_contract.ipynb #ac55f1f5
 import hashlib
 import importlib
 import importlib.util
@@ -22,10 +22,11 @@ import numpy as np
 
 from ..core.cache import cache_folder, files_digest, local_sources, njit
 from ..core.errors import ConfigError, KitError, NotFound, unknown
+from ..core.params import Param, check_params, param_table
 from ..core.records import AMEND, BUY, CANCEL, LIMIT, LINK_CHILD, LINK_OCO, MARKET, PLACE, SELL, SIGNAL, STOP, TAKE, TIMEFRAMES, TRANSFER
 from ..core.registry import lookup
 
-# %% ../../nbs/strategies/400_contract.ipynb #7c5bb6b7
+# %% ../../nbs/strategies/400_contract.ipynb #03b5d286
 Out = namedtuple("Out", "io box led")  # clock of the step, outbox, ledger table
 io_dt = np.dtype([("now", "i8"), ("seq", "i8"), ("ledger", "i8")], align=True)
 ENGINE_GATES = ("trading_state", "finite", "stale", "open_orders", "order_rate", "min_lots", "reducible", "no_short", "order_size", "position_size", "cash",
@@ -82,10 +83,11 @@ def enter(
     frac,  # Notional as a fraction of equity
     strength=1.0,  # Confidence 0..1, kept with the trade
     s0=0.0, s1=0.0, s2=0.0, s3=0.0,  # Picture of the market at entry, kept with the trade
+    stop=0.0,  # Price at which the strategy will protect it; the gates measure the risk by it. 0: not said
 ):
     "Market order that opens a position of `frac` of equity."
     r = _request(out, row, PLACE, side, MARKET, 1)
-    r.frac, r.strength = frac, strength
+    r.frac, r.strength, r.stop = frac, strength, stop
     r.snap[0], r.snap[1], r.snap[2], r.snap[3] = s0, s1, s2, s3
 
 @njit
@@ -93,6 +95,7 @@ def leave(
     out, row,
     acct,  # Account table
     reason,  # Index into `core.records.REASONS`
+    s0=0.0, s1=0.0, s2=0.0, s3=0.0,  # Picture of the market at the exit, kept with the decision
 ):
     "Market order, reduce-only, for the whole position; resting orders of the row are cancelled first. Does nothing when flat or when an exit is on its way."
     a = acct[row]
@@ -100,6 +103,7 @@ def leave(
     if a.n_open > 0: _request(out, row, CANCEL, 0, 0, reason)
     r = _request(out, row, PLACE, SELL if a.lots > 0 else BUY, MARKET, reason)
     r.reduce_only = 1
+    r.snap[0], r.snap[1], r.snap[2], r.snap[3] = s0, s1, s2, s3
 
 @njit
 def place(
@@ -188,36 +192,7 @@ def hold(st, row, e, acct, p, out):
     "The strategy that does nothing: the engine's own cost."
     pass
 
-# %% ../../nbs/strategies/400_contract.ipynb #b159efcb
-@dataclass(frozen=True)
-class Param:
-    "One parameter of a strategy."
-    name: str
-    default: float | int | bool
-    min: float  # Smallest allowed value
-    max: float  # Largest allowed value
-    unit: str = ""  # In words: s, bps, fraction of equity, candles
-    doc: str = ""  # What it decides
-    live: bool = True  # May change while the strategy runs
-    @property
-    def type(self): return type(self.default).__name__
-    def check(self, v):  # The value, typed; an error names the parameter, the value, the rule
-        "`v` as a value of this parameter."
-        bad = lambda rule: ConfigError(f"parameter {self.name} got {v!r}, must be {rule}", key=self.name, value=v, rule=rule,
-                                       hint=f"the default is {self.default}")
-        if self.type == "bool":
-            words = {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}
-            if isinstance(v, bool): return v
-            if str(v).lower() not in words: raise bad("true or false")
-            return words[str(v).lower()]
-        if isinstance(v, bool): raise bad(f"a number ({self.type})")
-        try: x = float(v)
-        except (TypeError, ValueError): raise bad(f"a number ({self.type})") from None
-        if self.type == "int" and x != int(x) if np.isfinite(x) else True: raise bad("a whole number" if self.type == "int" else "a finite number")
-        if not self.min <= x <= self.max: raise bad(f"{self.min:g} to {self.max:g}{' ' + self.unit if self.unit else ''}")
-        return int(x) if self.type == "int" else x
-
-# %% ../../nbs/strategies/400_contract.ipynb #c1490fc2
+# %% ../../nbs/strategies/400_contract.ipynb #dc3ec62d
 @dataclass(frozen=True)
 class Strategy:
     "A strategy as data: everything that the engine, the command line and the docs need to know."
@@ -253,10 +228,7 @@ class Strategy:
 
     def check(self, values: dict | None = None) -> dict:  # All parameters with their values, typed
         "Defaults overlaid with `values`, each checked; an unknown name is an error."
-        known = {p.name: p for p in self.params}
-        for k in values or {}:
-            if k not in known: raise unknown(f"parameter of {self.name}", k, known)
-        out = {n: p.check((values or {}).get(n, p.default)) for n, p in known.items()}
+        out = check_params(self.params, values, self.name)
         if self.rule is not None and (bad := self.rule(out)):
             raise ConfigError(f"parameters of {self.name} do not fit together: {bad}", key=self.name, value=out, rule=bad, hint="change one of them")
         return out
@@ -275,7 +247,7 @@ class Strategy:
 
     def table(self) -> list[dict]:
         "Parameters as rows for `algo list strategies` and the docs."
-        return [dict(name=p.name, type=p.type, default=p.default, min=p.min, max=p.max, unit=p.unit, live=p.live, doc=p.doc) for p in self.params]
+        return param_table(self.params)
 
 # %% ../../nbs/strategies/400_contract.ipynb #50b1ae16
 signal_state_dt = np.dtype([("entries", "i8"), ("exits", "i8")], align=True)
