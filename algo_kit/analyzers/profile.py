@@ -170,7 +170,7 @@ def profile_step(
     if ts < r.next and x >= 0.0 and x < BINS and qty >= 0.0: r.h[r.at + np.int64(x)] += qty
     else: _profile_slow(r, ts, px, qty)
 
-# %% ../../nbs/analyzers/230_profile.ipynb #ece078a9
+# %% ../../nbs/analyzers/230_profile.ipynb #6afc2ee6
 @njit
 def profile_refresh(
     r,  # Record of `profile_dt`
@@ -252,7 +252,8 @@ def profile(
     return out
 
 PROFILE = Analyzer("profile", "point of control, value area and shape of the last 15 minutes", ("ts", "px", "qty"),
-                   (Output("poc", "price", degree=1), Output("val", "price", degree=1), Output("vah", "price", degree=1), Output("shape", "index into SHAPES", 1, 5, degree=0)),
+                   (Output("poc", "price", degree=1), Output("val", "price", degree=1), Output("vah", "price", degree=1),
+                    Output("shape", "index into SHAPES", 1, 5, degree=0)),
                    profile, lambda every_s, share, rows: np.zeros(1, profile_dt),
                    (Param("every_s", 300., 1, 900, "s", "between refreshes"), Param("share", 0.7, 0.01, 1, "of the volume", "inside the value area"),
                     Param("rows", 2, 1, 2, "rows", "added at a time: 2 is the CBOT rule, 1 the single-row rule")),
