@@ -10,12 +10,14 @@ import importlib
 
 from .errors import ConfigError, NotFound, unknown
 
-# %% ../../nbs/core/060_registry.ipynb #7a11fd5c
+# %% ../../nbs/core/060_registry.ipynb #3aeaac9f
 TABLE = {
     "strategies": {
         "order_flow": "algo_kit.strategies.order_flow:strategy",
         "sma_cross": "algo_kit.strategies.sma_cross:strategy",
         "breakout": "algo_kit.strategies.breakout:strategy",
+        "scalper": "algo_kit.strategies.scalper:strategy",
+        "zone_bounce": "algo_kit.strategies.zone_bounce:strategy",
     },
     "analyzers": {
         "flow": "algo_kit.analyzers.flow",
