@@ -51,14 +51,14 @@ def sma(
 SMA = Analyzer("sma", "mean of the last n", ("close",), (Output("sma", "price", degree=1, shift="moves"),), sma, lambda n: np.zeros(1, sma_dt(n)),
                (Param("n", 20, 1, 10_000, "rows", "window"),), warmup=lambda n: n - 1, source="TA-Lib SMA")
 
-# %% ../../nbs/analyzers/220_averages.ipynb #1e2bc3c3
+# %% ../../nbs/analyzers/220_averages.ipynb #ec924af6
 ema_dt = np.dtype([("n", "i8"), ("ema", "f8")], align=True)
 
 @njit
 def ema_next(m, ema, x, n):
-    "Observations so far and their average -> the same after `x`, and the average or NaN."
+    "Observations so far (at most n + 1) and their average -> the same after `x`, and the average or NaN."
     if np.isnan(x): return m, ema, np.nan
-    m += 1
+    m = min(m + 1, n + 1)
     w = 2.0 / (n + 1) if m > n else 1.0 / m
     ema += w * (x - ema)
     return m, ema, ema if m >= n else np.nan

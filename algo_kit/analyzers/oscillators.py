@@ -14,14 +14,14 @@ from .windows import columns, ring_dt, ring_max, ring_min, ring_push
 from ..core.cache import njit
 from ..core.params import Param
 
-# %% ../../nbs/analyzers/222_oscillators.ipynb #6c473cc1
+# %% ../../nbs/analyzers/222_oscillators.ipynb #01f8442e
 rsi_dt = np.dtype([("n", "i8"), ("last", "f8"), ("up", "f8"), ("down", "f8")], align=True)
 
 @njit
 def rsi_next(m, last, up, down, close, n):
-    "Closes so far, the last one, mean rise, mean fall -> the same after `close`, and the RSI or NaN."
+    "Closes so far (at most n + 1), the last one, mean rise, mean fall -> the same after `close`, and the RSI or NaN."
     if np.isnan(close): return m, last, up, down, np.nan
-    m += 1
+    m = min(m + 1, n + 1)
     if m == 1: return m, close, 0.0, 0.0, np.nan
     w = 1.0 / n if m > n else 1.0 / (m - 1)
     d = close - last
@@ -43,8 +43,11 @@ def rsi_step(
 
 @njit
 def _rsi_run(r, xs, n, out):
-    m, last, up, down = r.n, r.last, r.up, r.down
-    for k in range(xs.size): m, last, up, down, out[k] = rsi_next(m, last, up, down, xs[k], n)
+    m, last, up, down, k = r.n, r.last, r.up, r.down, 0
+    while k < xs.size and m <= n:
+        m, last, up, down, out[k] = rsi_next(m, last, up, down, xs[k], n)
+        k += 1
+    for j in range(k, xs.size): _, last, up, down, out[j] = rsi_next(n + 1, last, up, down, xs[j], n)
     r.n, r.last, r.up, r.down = m, last, up, down
 
 def rsi(
@@ -111,7 +114,7 @@ STOCHASTIC = Analyzer("stochastic", "place of the close in the range of the last
                       Param("d", 3, 1, 1000, "", "second mean")),
                       warmup=lambda n, k, d: n + k - 2, source="Lane 1984; TA-Lib STOCH")
 
-# %% ../../nbs/analyzers/222_oscillators.ipynb #b204be6d
+# %% ../../nbs/analyzers/222_oscillators.ipynb #510fb53e
 _mfi_dt = np.dtype([("ring", ring_dt), ("seen", "i8"), ("last", "f8")], align=True)
 
 def mfi_dt(
@@ -132,7 +135,8 @@ def mfi_step(
     px, last = (high + low + close) / 3.0, r.last
     r.last = px
     r.seen += 1
-    if r.seen == 1 or not ring_push(r.ring, buf, px * volume if px > last else -px * volume if px < last else 0.0): return np.nan
+    move = px - last
+    if r.seen == 1 or not ring_push(r.ring, buf, 0.0 if abs(move) <= 1e-13 * px else px * volume if move > 0.0 else -px * volume): return np.nan
     up = all_ = 0.0
     for x in buf:
         up += max(x, 0.0)
@@ -158,9 +162,8 @@ def mfi(
     return out
 
 MFI = Analyzer("mfi", "turnover of rising candles over that of all that moved, 50 when none did", ("high", "low", "close", "volume"),
-               (Output("mfi", "percent", 0, 100),), mfi, lambda n: np.zeros(1, mfi_dt(n)), (Param("n", 14, 1, 10_000, "candles", "window"),),
-               warmup=lambda n: n,
-               source="Quong and Soudack 1989; TA-Lib MFI")
+               (Output("mfi", "percent", 0, 100, degree=0),), mfi, lambda n: np.zeros(1, mfi_dt(n)), (Param("n", 14, 1, 10_000, "candles", "window"),),
+               warmup=lambda n: n, source="Quong and Soudack 1989; TA-Lib MFI")
 
 # %% ../../nbs/analyzers/222_oscillators.ipynb #50409c23
 obv_dt = np.dtype([("n", "i8"), ("last", "f8"), ("sum", "f8"), ("rest", "f8")], align=True)

@@ -18,7 +18,7 @@ from .windows import columns, handle, ring_dt, ring_max, ring_min, ring_push
 from ..core.cache import njit
 from ..core.params import Param
 
-# %% ../../nbs/analyzers/224_trend.ipynb #3f662abe
+# %% ../../nbs/analyzers/224_trend.ipynb #a7ec11eb
 atr_dt = np.dtype([("n", "i8"), ("last", "f8"), ("atr", "f8")], align=True)
 
 @njit
@@ -28,13 +28,13 @@ def true_range(high, low, last):
 
 @njit
 def atr_next(m, last, atr, high, low, close, n, first):
-    "Candles so far, the last close, mean range -> the same after a candle, and the mean or NaN."
+    "Candles so far (at most n + 1), the last close, mean range -> the same after a candle, and the mean or NaN."
     if np.isnan(high) or np.isnan(low) or np.isnan(close): return m, last, atr, np.nan
-    m += 1
+    m = min(m + 1, n + 1)
     if m == 1: last = high
     k = m if first else m - 1
     if k > 0:
-        w = 1.0 / n if k > n else 1.0 / k
+        w = 1.0 / n if k >= n else 1.0 / k
         atr = atr * (1.0 - w) + w * true_range(high, low, last)
     return m, close, atr, atr if k >= n else np.nan
 
@@ -51,8 +51,11 @@ def atr_step(
 
 @njit
 def _atr_run(r, high, low, close, n, first, out):
-    m, last, atr = r.n, r.last, r.atr
-    for k in range(close.size): m, last, atr, out[k] = atr_next(m, last, atr, high[k], low[k], close[k], n, first)
+    m, last, atr, k = r.n, r.last, r.atr, 0
+    while k < close.size and m <= n:
+        m, last, atr, out[k] = atr_next(m, last, atr, high[k], low[k], close[k], n, first)
+        k += 1
+    for j in range(k, close.size): _, last, atr, out[j] = atr_next(n + 1, last, atr, high[j], low[j], close[j], n, first)
     r.n, r.last, r.atr = m, last, atr
 
 def atr(
@@ -73,14 +76,14 @@ ATR = Analyzer("atr", "Wilder's mean of the true range", ("high", "low", "close"
                (Param("n", 14, 1, 10_000, "candles", "window"), Param("first", False, 0, 1, "", "the first candle counts")),
                warmup=lambda n, first: n - 1 if first else n, source="Wilder 1978; TA-Lib ATR, StockCharts")
 
-# %% ../../nbs/analyzers/224_trend.ipynb #fc0d43d6
+# %% ../../nbs/analyzers/224_trend.ipynb #acf15c9e
 adx_dt = np.dtype([("n", "i8"), ("high", "f8"), ("low", "f8"), ("last", "f8"), ("up", "f8"), ("down", "f8"), ("range", "f8"), ("adx", "f8")], align=True)
 
 @njit
 def adx_next(m, h0, l0, c0, up, down, tr, adx, high, low, close, n):
-    "Candles so far, the last high, low, close, Wilder's sums of up, down and true range, mean DX -> the same after a candle, and ADX, +DI, -DI or NaN."
+    "Candles so far (at most 2 n), the last one's prices, Wilder's sums of up, down and true range, mean DX -> the same after a candle, and ADX, +DI, -DI."
     if np.isnan(high) or np.isnan(low) or np.isnan(close): return m, h0, l0, c0, up, down, tr, adx, np.nan, np.nan, np.nan
-    m += 1
+    m = min(m + 1, 2 * n)
     if m == 1: return m, high, low, close, up, down, tr, adx, np.nan, np.nan, np.nan
     keep = 1.0 - 1.0 / n if m > n else 1.0
     u, d = high - h0, l0 - low
@@ -109,9 +112,12 @@ def adx_step(
 
 @njit
 def _adx_run(r, high, low, close, n, out):
-    m, h0, l0, c0, up, down, tr, a = r.n, r.high, r.low, r.last, r.up, r.down, r.range, r.adx
-    for k in range(close.size):
+    m, h0, l0, c0, up, down, tr, a, k = r.n, r.high, r.low, r.last, r.up, r.down, r.range, r.adx, 0
+    while k < close.size and m < 2 * n:
         m, h0, l0, c0, up, down, tr, a, out[k, 0], out[k, 1], out[k, 2] = adx_next(m, h0, l0, c0, up, down, tr, a, high[k], low[k], close[k], n)
+        k += 1
+    for j in range(k, close.size):
+        _, h0, l0, c0, up, down, tr, a, out[j, 0], out[j, 1], out[j, 2] = adx_next(2 * n, h0, l0, c0, up, down, tr, a, high[j], low[j], close[j], n)
     r.n, r.high, r.low, r.last, r.up, r.down, r.range, r.adx = m, h0, l0, c0, up, down, tr, a
 
 def adx(
@@ -131,7 +137,7 @@ ADX = Analyzer("adx", "average directional index with +DI and -DI", ("high", "lo
                lambda n: np.zeros(1, adx_dt), (Param("n", 14, 2, 10_000, "candles", "window"),), warmup=lambda n: 2 * n - 1,
                source="Wilder 1978; TA-Lib ADX, PLUS_DI, MINUS_DI")
 
-# %% ../../nbs/analyzers/224_trend.ipynb #e5893508
+# %% ../../nbs/analyzers/224_trend.ipynb #c4477b15
 four_dt = np.dtype([("ema", ema_dt), ("rsi", rsi_dt), ("atr", atr_dt), ("adx", adx_dt)], align=True)
 
 @njit
@@ -146,24 +152,23 @@ def four_step(
 
 @njit
 def _four_run(r, high, low, close, n, out):
-    e, s, t, x = r.ema, r.rsi, r.atr, r.adx
-    em, ema = e.n, e.ema
-    sm, last, rise, fall = s.n, s.last, s.up, s.down
-    tm, c1, atr = t.n, t.last, t.atr
-    xm, h0, l0, c0, up, down, tr, adx = x.n, x.high, x.low, x.last, x.up, x.down, x.range, x.adx
-    for k in range(close.size):
-        h, l, c = high[k], low[k], close[k]
+    e, s, t, x, k = r.ema, r.rsi, r.atr, r.adx, 0
+    while k < close.size and x.n < 2 * n:
+        out[k, 0], out[k, 1], out[k, 2], out[k, 3] = four_step(r, high[k], low[k], close[k], n)
+        k += 1
+    ema, last, rise, fall, c1, atr = e.ema, s.last, s.up, s.down, t.last, t.atr
+    h0, l0, c0, up, down, tr, adx = x.high, x.low, x.last, x.up, x.down, x.range, x.adx
+    for j in range(k, close.size):
+        h, l, c = high[j], low[j], close[j]
         if np.isnan(h) or np.isnan(l) or np.isnan(c):
-            out[k] = np.nan
+            out[j] = np.nan
             continue
-        em, ema, out[k, 0] = ema_next(em, ema, c, n)
-        sm, last, rise, fall, out[k, 1] = rsi_next(sm, last, rise, fall, c, n)
-        tm, c1, atr, out[k, 2] = atr_next(tm, c1, atr, h, l, c, n, False)
-        xm, h0, l0, c0, up, down, tr, adx, out[k, 3], _, _ = adx_next(xm, h0, l0, c0, up, down, tr, adx, h, l, c, n)
-    e.n, e.ema = em, ema
-    s.n, s.last, s.up, s.down = sm, last, rise, fall
-    t.n, t.last, t.atr = tm, c1, atr
-    x.n, x.high, x.low, x.last, x.up, x.down, x.range, x.adx = xm, h0, l0, c0, up, down, tr, adx
+        _, ema, out[j, 0] = ema_next(n + 1, ema, c, n)
+        _, last, rise, fall, out[j, 1] = rsi_next(n + 1, last, rise, fall, c, n)
+        _, c1, atr, out[j, 2] = atr_next(n + 1, c1, atr, h, l, c, n, False)
+        _, h0, l0, c0, up, down, tr, adx, out[j, 3], _, _ = adx_next(2 * n, h0, l0, c0, up, down, tr, adx, h, l, c, n)
+    e.ema, s.last, s.up, s.down, t.last, t.atr = ema, last, rise, fall, c1, atr
+    x.high, x.low, x.last, x.up, x.down, x.range, x.adx = h0, l0, c0, up, down, tr, adx
 
 def four(
     high: np.ndarray,  # Candles, shape (n,) each, oldest first
