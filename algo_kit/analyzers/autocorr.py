@@ -13,7 +13,7 @@ from .contract import Analyzer, Output
 from ..core.cache import njit
 from ..core.params import Param
 
-# %% ../../nbs/analyzers/242_autocorr.ipynb #ee108d84
+# %% ../../nbs/analyzers/242_autocorr.ipynb #7b996bb5
 WINDOW = 10  # returns
 _SAME = 1e-13  # returns that differ by less are the same: it is what rounding a price to 53 bits leaves
 
@@ -75,7 +75,8 @@ def autocorr(
     return out
 
 AUTOCORR = Analyzer("autocorr", "lag-1 autocorrelation of the newest ten 1m log returns", ("close",),
-    (Output("r", "correlation", -1, 1, 0),), autocorr, lambda window: np.zeros(1, autocorr_table_dt(window)), (Param("window", WINDOW, 3, 1000, "returns", "how many", live=False),),
+    (Output("r", "correlation", -1, 1, 0),), autocorr, lambda window: np.zeros(1, autocorr_table_dt(window)),
+    (Param("window", WINDOW, 3, 1000, "returns", "how many", live=False),),
     warmup=lambda window: window, source="Box and Jenkins (1970), biased estimator as in statsmodels acf")
 
 # %% ../../nbs/analyzers/242_autocorr.ipynb #db26f40f
