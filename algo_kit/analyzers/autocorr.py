@@ -13,7 +13,7 @@ from .contract import Analyzer, Output
 from ..core.cache import njit
 from ..core.params import Param
 
-# %% ../../nbs/analyzers/242_autocorr.ipynb #7b996bb5
+# %% ../../nbs/analyzers/242_autocorr.ipynb #f74f6223
 WINDOW = 10  # returns
 _SAME = 1e-13  # returns that differ by less are the same: it is what rounding a price to 53 bits leaves
 
@@ -37,7 +37,7 @@ def _autocorr(r, buf, close):
     r.i = r.i + 1 if r.i + 1 < w else 0
     if n < w: return np.nan
     m, den, num = 0.0, 0.0, 0.0
-    for x in buf: m += x
+    for k in range(r.i, r.i + w): m += buf[k if k < w else k - w]
     m /= w
     j = r.i  # the oldest
     before = buf[j] - m

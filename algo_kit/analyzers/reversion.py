@@ -14,7 +14,7 @@ from .contract import Analyzer, Output
 from ..core.cache import njit
 from ..core.params import Param
 
-# %% ../../nbs/analyzers/240_reversion.ipynb #5039ccd8
+# %% ../../nbs/analyzers/240_reversion.ipynb #c4420d71
 WINDOW = 15  # closes
 EXCURSIONS = 8  # that the strength remembers
 _EPS = 1e-6  # of a deviation: a close that stands on a band is beyond it, whatever the last bit says
@@ -38,9 +38,11 @@ def _reversion(r, buf, close):
     r.n += 1
     if r.n < w: return np.nan
     m, q = 0.0, 0.0
-    for v in buf: m += v - close
+    for k in range(r.i, r.i + w): m += buf[k if k < w else k - w] - close
     m /= w
-    for v in buf: q += (v - close - m) * (v - close - m)
+    for k in range(r.i, r.i + w):
+        d = buf[k if k < w else k - w] - close - m
+        q += d * d
     r.mean, r.sd = close + m, np.sqrt(q / w)
     r.z = -m / r.sd if r.sd > 0 else np.nan
     if r.side != 0:
