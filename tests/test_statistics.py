@@ -5,11 +5,12 @@ from pathlib import Path
 import numpy as np, pytest
 
 from algo_kit.analyzers.agreement import AGREEMENT, BACK, SPAN, agreement, direction_dt, direction_step, timeframe_agreement
-from algo_kit.analyzers.autocorr import AUTOCORR, autocorr, autocorr_dt
+from algo_kit.analyzers.autocorr import AUTOCORR, autocorr, autocorr_dt, autocorr_step
 from algo_kit.analyzers.contract import check_analyzer, sample_inputs
-from algo_kit.analyzers.hurst import HURST, SCALES, dfa_expected, dfa_hurst, fractional_noise, hurst, hurst_dt, rs_hurst
+from algo_kit.analyzers.hurst import HURST, SCALES, dfa_expected, dfa_hurst, fractional_noise, hurst, hurst_dt, hurst_step, rs_hurst
 from algo_kit.analyzers.regime import RANGE, REGIME, TREND, regime, regime_dt, regime_step
-from algo_kit.analyzers.reversion import EXCURSIONS, REVERSION, excursions, reversion, reversion_dt
+from algo_kit.analyzers.reversion import EXCURSIONS, REVERSION, excursions, reversion, reversion_bands, reversion_dt, reversion_step
+from algo_kit.core.cache import njit
 
 ALL = [REVERSION, AUTOCORR, HURST, REGIME, AGREEMENT]
 SHARED = Path(__file__).resolve().parents[2]/"shared"/"data"/"candles"
@@ -228,6 +229,14 @@ def test_regime_concludes_as_written():
             else: assert np.isnan(vt[k])
         assert (allowed != 0).any() or seed
 
+def test_bias_is_the_newest_direction():
+    st, last = np.zeros(1, regime_dt), 0
+    for x in zip(*bars(300, 4), strict=True):
+        regime_step(st[0], *x)
+        last = st[0]["direction"] or last
+        assert st[0]["bias"] == last
+    assert last
+
 def test_flags_of_a_regime_are_those_of_its_numbers():
     st = np.zeros(1, regime_dt)
     r = st[0]
@@ -295,11 +304,44 @@ def test_agreement_is_odd():
         b, e = agreement(*-v)
         assert (a == -b and d == -e) or (np.isnan(a) and np.isnan(b))
 
+# inside a strategy, for a long time
+
+all_dt = np.dtype([("reversion", reversion_dt), ("autocorr", autocorr_dt), ("hurst", hurst_dt), ("regime", regime_dt), ("votes", direction_dt)], align=True)
+
+@njit
+def nested(s, high, low, close, volume, out):
+    for k in range(close.size):
+        out[k, 0] = reversion_step(s.reversion, close[k])
+        out[k, 1] = autocorr_step(s.autocorr, close[k])
+        out[k, 2] = hurst_step(s.hurst, close[k])
+        out[k, 3] = regime_step(s.regime, high[k], low[k], close[k], volume[k])
+        out[k, 4] = direction_step(s.votes, close[k])
+        out[k, 5], out[k, 6] = agreement(out[k, 4], 1, -1)
+        out[k, 7], out[k, 8] = reversion_bands(s.reversion, 2.)
+
+def test_a_strategy_nests_them_in_its_state():
+    cols, out = bars(400, 6), np.empty((400, 9))
+    nested(np.zeros(1, all_dt)[0], *cols, out)
+    c, rev = cols[2], reversion(cols[2])
+    want = rev[:, 0], autocorr(c), hurst(c), regime(*cols)[:, 9], naive_direction(c, SPAN)
+    for j, w in enumerate(want): np.testing.assert_array_equal(out[:, j], w)
+    np.testing.assert_array_equal(out[:, 7], rev[:, 1] - 2 * rev[:, 2])
+
+def test_a_million_updates_leave_no_drift():
+    "The newest window alone gives the same bits as a year and a half of minutes."
+    rng = np.random.default_rng(7)
+    c = 64_000 * np.exp(np.cumsum(rng.normal(0, 5e-4, 1_000_000) - 2e-8))
+    np.testing.assert_array_equal(reversion(c)[-1, :3], reversion(c[-15:])[-1, :3])
+    assert autocorr(c)[-1] == autocorr(c[-11:])[-1]
+    assert hurst(c[-50_000:])[-1] == hurst(c[-100:])[-1]
+
 # memory, and the recorded markets
 
 def test_bytes_of_an_instrument():
     assert [d.itemsize for d in (reversion_dt, autocorr_dt, hurst_dt, direction_dt)] == [216, 112, 816, 48]
-    assert regime_dt.itemsize == 1488
+    assert regime_dt.itemsize == 1496
+
+BTC_ETH = [.47, .34, .23, .91, .96, .22, .105, .021, .102], [.48, .33, .25, .93, 1., .20, .128, .022, .122]
 
 @pytest.mark.shared
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the recorded markets are not beside the repository")
@@ -313,9 +355,11 @@ def test_what_the_notebooks_say_of_recorded_markets():
         o = timeframe_agreement(ts, c)
         assert .31 < (abs(o[:, 0]) == 1).mean() < .35 and .35 < (abs(o[:, 1]) == 1).mean() < .39
     df = pd.read_parquet(SHARED/"binance_usdm_15m_btc_eth_2025-08_2026-05.parquet")
-    for (_, g), want in zip(df.groupby("pair"), ([.47, .34, .23, .91, .96, .22, .105, .021], [.48, .33, .25, .93, 1., .20, .128, .022]), strict=True):
-        adx, _, _, pers, rev, atr, _, direction, state, allowed = regime(*(g[k].to_numpy() for k in ("high", "low", "close", "volume"))).T
+    for (_, g), want in zip(df.groupby("pair"), BTC_ETH, strict=True):
+        adx, plus, minus, pers, rev, atr, _, direction, state, allowed = regime(*(g[k].to_numpy() for k in ("high", "low", "close", "volume"))).T
         right = (state == TREND) & (pers > .55) & (rev < .6)
-        got = [x.mean() for x in (state == TREND, state == RANGE, pers > .55, rev < .6, atr >= .001, direction != 0, right, allowed != 0)]
+        bias = pd.Series(direction).replace(0, np.nan).ffill()
+        kept = right & (atr >= .001) & (np.sign(plus - minus) == bias)
+        got = [x.mean() for x in (state == TREND, state == RANGE, pers > .55, rev < .6, atr >= .001, direction != 0, right, allowed != 0, kept)]
         np.testing.assert_allclose(got, want, atol=.006)
         assert .455 < np.nanmean(pers) < .475

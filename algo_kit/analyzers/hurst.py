@@ -129,7 +129,23 @@ def fractional_noise(
     z = rng.normal(size=(paths, 2 * n)) + 1j * rng.normal(size=(paths, 2 * n))
     return np.fft.fft(np.sqrt(power / (2 * n)) * z).real[:, :n]
 
-# %% ../../nbs/analyzers/244_hurst.ipynb #eace58d3
+# %% ../../nbs/analyzers/244_hurst.ipynb #c0097617
+@njit
+def _f2_apart(y, s, apart):
+    "Mean square about a line over windows of `s` points that begin `apart` points from each other."
+    c, tt, f, m = (s - 1) / 2, s * (s * s - 1) / 12, 0.0, 0
+    for k in range(0, y.size - s + 1, apart):
+        a, b, q = 0.0, 0.0, 0.0
+        for j in range(k, k + s):
+            a += y[j] - y[k]
+            b += (j - k - c) * (y[j] - y[k])
+        a, b = a / s, b / tt
+        for j in range(k, k + s):
+            e = y[j] - y[k] - a - b * (j - k - c)
+            q += e * e
+        f, m = f + q / s, m + 1
+    return f / m
+
 def dfa_hurst(
     y: np.ndarray,  # Log prices, shape (n,) or (paths, n)
     scales=None,  # Points in a window; powers of √2 from 4 to n / 4 when None
@@ -139,14 +155,8 @@ def dfa_hurst(
     y = np.atleast_2d(np.asarray(y, "f8"))
     n = y.shape[1]
     if scales is None: scales = np.unique(np.round(2**np.arange(2, np.log2(n / 4) + 1e-9, .5)).astype(int))
-    scales, logs = np.asarray(scales), []
-    for s in scales:
-        t = np.arange(s) - (s - 1) / 2
-        w = np.lib.stride_tricks.sliding_window_view(y, s, 1)[:, ::max(s // 4, 1)]
-        v = w - w.mean(2, keepdims=True)
-        e = v - (v @ t / (t @ t))[..., None] * t
-        logs.append(np.log((e * e).mean((1, 2))))
-    slope = _weights(scales) @ np.array(logs)
+    scales = np.asarray(scales)
+    slope = np.array([_weights(scales) @ np.log([_f2_apart(row, s, max(s // 4, 1)) for s in scales]) for row in np.ascontiguousarray(y)])
     return np.interp(slope, *_lookup(scales)) if corrected else slope / 2
 
 def rs_hurst(

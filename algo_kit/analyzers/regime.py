@@ -16,14 +16,14 @@ from .trend import adx_dt, adx_step, atr_dt, atr_step
 from ..core.cache import njit
 from ..core.params import Param
 
-# %% ../../nbs/analyzers/246_regime.ipynb #bd2d5c7e
+# %% ../../nbs/analyzers/246_regime.ipynb #fffce138
 TREND, UNDECIDED, RANGE = 1, 0, -1
 LAST, FEW, MANY = 3, 5, 20  # candles: structure, short and long mean of the volume
 
 regime_dt = np.dtype([
     ("n", "i8"), ("adx", "f8"), ("plus_di", "f8"), ("minus_di", "f8"), ("persistence", "f8"), ("reversion", "f8"),
     ("atr", "f8"), ("atr_frac", "f8"), ("volume_trend", "f8"),
-    ("hh", "i8"), ("hl", "i8"), ("lh", "i8"), ("ll", "i8"), ("direction", "i8"), ("state", "i8"), ("allowed", "i8"),
+    ("hh", "i8"), ("hl", "i8"), ("lh", "i8"), ("ll", "i8"), ("direction", "i8"), ("bias", "i8"), ("state", "i8"), ("allowed", "i8"),
     ("persistent", "i8"), ("reversion_ok", "i8"), ("reversion_flag", "i8"), ("atr_floor_ok", "i8"),
     ("of_adx", adx_dt), ("of_atr", atr_dt), ("of_hurst", hurst_dt), ("of_reversion", reversion_dt),
     ("high", "f8", (LAST,)), ("low", "f8", (LAST,)), ("volume", "f8", (MANY,)),
@@ -74,6 +74,7 @@ def regime_step(
     _structure(r, high, low)
     r.state = TREND if r.adx > trend else RANGE if r.adx < still else UNDECIDED
     r.direction = 1 if r.plus_di > r.minus_di and r.hh and r.hl else -1 if r.minus_di > r.plus_di and r.lh and r.ll else 0
+    if r.direction != 0: r.bias = r.direction
     r.persistent, r.atr_floor_ok = int(r.persistence > persist), int(r.atr_frac >= floor)
     r.reversion_ok, r.reversion_flag = int(r.reversion < revert), int(abs(r.reversion - revert) <= 0.1 + 1e-12)
     r.allowed = r.direction if r.state == TREND and r.persistent and r.reversion_ok and r.atr_floor_ok else 0
