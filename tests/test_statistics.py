@@ -338,7 +338,7 @@ def test_a_million_updates_leave_no_drift():
 # memory, and the recorded markets
 
 def test_bytes_of_an_instrument():
-    assert [d.itemsize for d in (reversion_dt, autocorr_dt, hurst_dt, direction_dt)] == [216, 112, 816, 48]
+    assert [d.itemsize for d in (reversion_dt, autocorr_dt, hurst_dt, direction_dt)] == [216, 112, 816, 56]
     assert regime_dt.itemsize == 1496
 
 BTC_ETH = [.47, .34, .23, .91, .96, .22, .105, .021, .102], [.48, .33, .25, .93, 1., .20, .128, .022, .122]

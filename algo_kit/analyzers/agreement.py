@@ -6,18 +6,20 @@
 __all__ = ['SPAN', 'BACK', 'direction_dt', 'FRAMES_NS', 'agreement_dt', 'AGREEMENT', 'direction_step', 'agreement',
            'agreement_step', 'timeframe_agreement', 'plot_agreement']
 
-# %% ../../nbs/analyzers/248_agreement.ipynb #20d2c361
+# %% ../../nbs/analyzers/248_agreement.ipynb #a6a3fc57
 import numpy as np
 
-from .averages import columns, ema_dt, ema_step
+from .averages import ema_dt, ema_step
 from .contract import Analyzer, Output
+from .windows import columns
 from ..core.cache import njit
+from ..core.errors import DataError
 from ..core.params import Param
 
-# %% ../../nbs/analyzers/248_agreement.ipynb #e8a9321a
+# %% ../../nbs/analyzers/248_agreement.ipynb #e7e0d810
 SPAN = 9  # closes in the mean that a direction is taken from
 BACK = 3  # closes over which that mean has to have risen or fallen
-direction_dt = np.dtype([("mean", ema_dt), ("past", "f8", (BACK,)), ("value", "f8")], align=True)
+direction_dt = np.dtype([("n", "i8"), ("mean", ema_dt), ("past", "f8", (BACK,)), ("value", "f8")], align=True)
 
 @njit
 def direction_step(
@@ -27,8 +29,9 @@ def direction_step(
 ):  # +1.0, 0.0, -1.0; NaN until there is a mean of 3 closes ago
     "Where one timeframe points."
     if np.isnan(close): return np.nan
-    at = r.mean.n % BACK
-    before = r.past[at] if r.mean.n >= n + BACK - 1 else np.nan
+    at = r.n % BACK
+    before = r.past[at] if r.n >= n + BACK - 1 else np.nan
+    r.n += 1
     mean = ema_step(r.mean, close, n)
     r.past[at] = mean
     if np.isnan(before): r.value = np.nan
@@ -53,7 +56,7 @@ def agreement(
         if s != 0: slow = s
     return votes / n if n > 0 else np.nan, fast if fast * slow < 0 else 0
 
-# %% ../../nbs/analyzers/248_agreement.ipynb #4b69dcc2
+# %% ../../nbs/analyzers/248_agreement.ipynb #72405a56
 FRAMES_NS = tuple(m * 60 * 10**9 for m in (1, 5, 15, 60, 240))
 _frame_dt = np.dtype([("of", direction_dt), ("bucket", "i8"), ("open", "i8"), ("close", "f8")], align=True)
 agreement_dt = np.dtype([("n", "i8"), ("value", "f8"), ("divergence", "i8"), ("frame", _frame_dt, (len(FRAMES_NS),))], align=True)
@@ -66,7 +69,7 @@ def _frame_step(f, ts, close, ns, span):
     if (ts + FRAMES_NS[0]) // ns != bucket:
         direction_step(f.of, close, span)
         f.open = 0
-    return f.of.value if f.of.mean.n >= span + BACK else np.nan
+    return f.of.value if f.of.n >= span + BACK else np.nan
 
 @njit
 def agreement_step(
@@ -94,7 +97,7 @@ def _agreement_run(r, ts, close, span, slow, out):
         o[:] = np.nan
         if np.isnan(close[j]): continue
         if not np.isnan(v): o[0], o[1] = v, r.divergence
-        for k in range(3 + slow): o[2 + k] = r.frame[k].of.value if r.frame[k].of.mean.n >= span + BACK else np.nan
+        for k in range(3 + slow): o[2 + k] = r.frame[k].of.value if r.frame[k].of.n >= span + BACK else np.nan
 
 def timeframe_agreement(
     ts: np.ndarray,  # When each minute candle began, ns, sorted, shape (n,)
@@ -106,6 +109,8 @@ def timeframe_agreement(
     "Agreement of the timeframes after each minute, from the step."
     close, = columns(close, span=span)
     ts = np.ascontiguousarray(ts, np.int64)
+    if ts.shape != close.shape: raise DataError(f"ts has shape {ts.shape}, close {close.shape}", value=ts.shape, rule="one time for each close",
+                                                hint="take both from one table")
     out = np.empty((close.size, 2 + len(FRAMES_NS)))
     _agreement_run((np.zeros(1, agreement_dt) if st is None else st)[0], ts, close, span, slow, out)
     return out

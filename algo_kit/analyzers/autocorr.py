@@ -6,11 +6,11 @@
 __all__ = ['WINDOW', 'autocorr_dt', 'AUTOCORR', 'autocorr_table_dt', 'autocorr_step', 'autocorr', 'autocorr_points',
            'plot_autocorr']
 
-# %% ../../nbs/analyzers/242_autocorr.ipynb #dbe4271f
+# %% ../../nbs/analyzers/242_autocorr.ipynb #3576d142
 import numpy as np
 
-from .averages import columns
 from .contract import Analyzer, Output
+from .windows import columns
 from ..core.cache import njit
 from ..core.params import Param
 

@@ -6,11 +6,11 @@
 __all__ = ['SCALES', 'LONGEST', 'SHORTEST', 'hurst_dt', 'HURST', 'dfa_expected', 'hurst_step', 'hurst', 'fractional_noise',
            'dfa_hurst', 'rs_hurst', 'plot_hurst']
 
-# %% ../../nbs/analyzers/244_hurst.ipynb #0288b911
+# %% ../../nbs/analyzers/244_hurst.ipynb #de07cd85
 import numpy as np
 
-from .averages import columns
 from .contract import Analyzer, Output
+from .windows import columns
 from ..core.cache import njit
 from ..core.errors import ConfigError
 

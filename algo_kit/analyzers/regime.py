@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['TREND', 'UNDECIDED', 'RANGE', 'LAST', 'FEW', 'MANY', 'regime_dt', 'REGIME', 'regime_step', 'regime', 'plot_regime']
 
-# %% ../../nbs/analyzers/246_regime.ipynb #9cb1a965
+# %% ../../nbs/analyzers/246_regime.ipynb #144d0c00
 import numpy as np
 
-from .averages import columns
 from .contract import Analyzer, Output
 from .hurst import hurst_dt, hurst_step
 from .reversion import reversion_dt, reversion_step
 from .trend import adx_dt, adx_step, atr_dt, atr_step
+from .windows import columns
 from ..core.cache import njit
 from ..core.params import Param
 

@@ -6,11 +6,11 @@
 __all__ = ['WINDOW', 'EXCURSIONS', 'reversion_dt', 'REVERSION', 'reversion_table_dt', 'reversion_step', 'reversion_bands',
            'reversion', 'reversion_points', 'excursions', 'plot_reversion']
 
-# %% ../../nbs/analyzers/240_reversion.ipynb #dbe4271f
+# %% ../../nbs/analyzers/240_reversion.ipynb #3576d142
 import numpy as np
 
-from .averages import columns
 from .contract import Analyzer, Output
+from .windows import columns
 from ..core.cache import njit
 from ..core.params import Param
 
