@@ -38,7 +38,7 @@ ORACLES = {  # ours on (open, high, low, close, volume), and TA-Lib's
     "bollinger": (lambda o, h, l, c, v: bollinger(c, 20, 2.), lambda o, h, l, c, v: talib.BBANDS(c, 20, 2., 2.)),
     "rsi": (lambda o, h, l, c, v: rsi(c, 14), lambda o, h, l, c, v: talib.RSI(c, 14)),
     "obv": (lambda o, h, l, c, v: obv(c, v), lambda o, h, l, c, v: talib.OBV(c, v)),
-    "mfi": (lambda o, h, l, c, v: mfi(h, l, c, v * 1e6, 14), lambda o, h, l, c, v: talib.MFI(h, l, c, v * 1e6, 14)),
+    "mfi": (lambda o, h, l, c, v: mfi(h, l, c, v, 14), lambda o, h, l, c, v: talib.MFI(h, l, c, v, 14)),
     "atr": (lambda o, h, l, c, v: atr(h, l, c, 14), lambda o, h, l, c, v: talib.ATR(h, l, c, 14)),
     "adx": (lambda o, h, l, c, v: adx(h, l, c, 14)[:, 0], lambda o, h, l, c, v: talib.ADX(h, l, c, 14)),
     "plus_di": (lambda o, h, l, c, v: adx(h, l, c, 14)[:, 1], lambda o, h, l, c, v: talib.PLUS_DI(h, l, c, 14)),
@@ -224,6 +224,11 @@ def test_a_flat_market():
     assert stochastic(x, x, x)[-1].tolist() == [50., 50.] and mfi(x, x, x, x)[-1] == 50. and supertrend(x, x, x)[-1, 0] == 64_000.
     for y in (zscore(x), correlation(x, x), beta(x, x)): assert np.isnan(y).all()
     for y in (realised(x), parkinson(x, x), garman_klass(x, x, x, x)): assert y[-1] == 0.
+
+def test_a_market_that_has_stopped_for_good():
+    "Twenty thousand candles without a move: the means are down to their last digits, and a ratio of those would be any number at all."
+    h, l, c = (np.r_[x, np.full(20_000, 64_000.)] for x in market(500)[1:4])
+    assert rsi(c)[-1] == 50. and adx(h, l, c)[-1, 1:].tolist() == [0., 0.] and 0 <= adx(h, l, c)[-1, 0] <= 100
 
 @pytest.mark.parametrize("scale", [64_000., 0.0123])
 def test_after_a_spike_a_flat_market_is_flat(scale):

@@ -6,15 +6,15 @@
 __all__ = ['rsi_dt', 'RSI', 'STOCHASTIC', 'MFI', 'obv_dt', 'OBV', 'rsi_next', 'rsi_step', 'rsi', 'stochastic_dt',
            'stochastic_step', 'stochastic', 'mfi_dt', 'mfi_step', 'mfi', 'obv_step', 'obv', 'plot_oscillator']
 
-# %% ../../nbs/analyzers/222_oscillators.ipynb #8cba4991
+# %% ../../nbs/analyzers/222_oscillators.ipynb #0cbd6f3e
 import numpy as np
 
 from .contract import Analyzer, Output
-from .windows import columns, ring_dt, ring_max, ring_min, ring_push
+from .windows import NOTHING, columns, ring_dt, ring_max, ring_min, ring_push
 from ..core.cache import njit
 from ..core.params import Param
 
-# %% ../../nbs/analyzers/222_oscillators.ipynb #01f8442e
+# %% ../../nbs/analyzers/222_oscillators.ipynb #1dec88db
 rsi_dt = np.dtype([("n", "i8"), ("last", "f8"), ("up", "f8"), ("down", "f8")], align=True)
 
 @njit
@@ -29,7 +29,7 @@ def rsi_next(m, last, up, down, close, n):
     down = down * (1.0 - w) + w * max(-d, 0.0)
     if m <= n: return m, close, up, down, np.nan
     moved = up + down
-    return m, close, up, down, 100.0 * (up / moved) if moved > 0.0 else 50.0
+    return m, close, up, down, 100.0 * (up / moved) if moved > NOTHING else 50.0
 
 @njit
 def rsi_step(

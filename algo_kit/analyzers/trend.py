@@ -8,13 +8,13 @@ __all__ = ['atr_dt', 'ATR', 'adx_dt', 'ADX', 'four_dt', 'FOUR', 'DONCHIAN', 'kel
            'four', 'four_bar', 'four_handle', 'donchian_dt', 'donchian_step', 'donchian', 'keltner_step', 'keltner',
            'supertrend_step', 'supertrend', 'plot_supertrend']
 
-# %% ../../nbs/analyzers/224_trend.ipynb #1a01b512
+# %% ../../nbs/analyzers/224_trend.ipynb #11742803
 import numpy as np
 
 from .averages import ema_dt, ema_next, ema_step
 from .contract import Analyzer, Output
 from .oscillators import rsi_dt, rsi_next, rsi_step
-from .windows import columns, handle, ring_dt, ring_max, ring_min, ring_push
+from .windows import NOTHING, columns, handle, ring_dt, ring_max, ring_min, ring_push
 from ..core.cache import njit
 from ..core.params import Param
 
@@ -76,7 +76,7 @@ ATR = Analyzer("atr", "Wilder's mean of the true range", ("high", "low", "close"
                (Param("n", 14, 1, 10_000, "candles", "window"), Param("first", False, 0, 1, "", "the first candle counts")),
                warmup=lambda n, first: n - 1 if first else n, source="Wilder 1978; TA-Lib ATR, StockCharts")
 
-# %% ../../nbs/analyzers/224_trend.ipynb #acf15c9e
+# %% ../../nbs/analyzers/224_trend.ipynb #c154cc0f
 adx_dt = np.dtype([("n", "i8"), ("high", "f8"), ("low", "f8"), ("last", "f8"), ("up", "f8"), ("down", "f8"), ("range", "f8"), ("adx", "f8")], align=True)
 
 @njit
@@ -92,11 +92,11 @@ def adx_next(m, h0, l0, c0, up, down, tr, adx, high, low, close, n):
     tr = tr * keep + true_range(high, low, c0)
     if m <= n: return m, high, low, close, up, down, tr, adx, np.nan, np.nan, np.nan
     moved = up + down
-    if moved > 0.0 or m < 2 * n:
+    if moved > NOTHING or m < 2 * n:
         w = 1.0 / n if m >= 2 * n else 1.0 / (m - n)
-        dx = 100.0 * (abs(up - down) / moved) if moved > 0.0 else 0.0
+        dx = 100.0 * (abs(up - down) / moved) if moved > NOTHING else 0.0
         adx = adx * (1.0 - w) + w * dx
-    plus, minus = (100.0 * (up / tr), 100.0 * (down / tr)) if tr > 0.0 else (0.0, 0.0)
+    plus, minus = (100.0 * (up / tr), 100.0 * (down / tr)) if tr > NOTHING else (0.0, 0.0)
     return m, high, low, close, up, down, tr, adx, adx if m >= 2 * n else np.nan, plus, minus
 
 @njit

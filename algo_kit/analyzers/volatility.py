@@ -141,7 +141,7 @@ GARMAN_KLASS = Analyzer("garman_klass", "volatility from open, high, low and clo
                              garman_klass, lambda n, per_year: np.zeros(1, garman_klass_dt(n)), _params, warmup=lambda n, per_year: n - 1,
                              source="Garman and Klass 1980")
 
-# %% ../../nbs/analyzers/228_volatility.ipynb #0a3f4987
+# %% ../../nbs/analyzers/228_volatility.ipynb #572173ca
 def plot_volatility(
     x,  # Times or rows, shape (n,)
     fig=None,  # Figure to draw on; a new one when None
@@ -150,5 +150,5 @@ def plot_volatility(
     "Volatilities in basis points. Draws only."
     import plotly.graph_objects as go
     fig = go.Figure() if fig is None else fig
-    for name, y in lines.items(): fig.add_scatter(x=x, y=np.asarray(y) * 1e4, name=name.replace("_", "-"), line_width=1)
+    for name, y in lines.items(): fig.add_scatter(x=x, y=np.round(np.asarray(y) * 1e4, 3), name=name.replace("_", "-"), line_width=1)
     return fig.update_layout(template="plotly_white", yaxis_title="bp a candle", height=300)
