@@ -302,6 +302,18 @@ def test_thousands_of_zones():
     z = st["strength"][0]
     assert np.array_equal(np.sort(st["born"][0]), st["born"][0]) and (z > 0).all() and (z <= 100).all()
 
+def test_of_equally_weak_zones_the_oldest_goes():
+    st = np.zeros(1, Z.zones_dt)
+    for k in range(55): Z.zones_add(st[0], k, 100. + k, 100.5 + k, -1, 1. if k % 2 else 2.)
+    assert st["born"][0].tolist() == [k for k in range(55) if k not in (1, 3, 5, 7, 9)]
+
+def test_a_second_zone_in_its_middle_only_lends_its_volume():
+    st = np.zeros(1, Z.zones_dt)
+    Z.zones_add(st[0], 1, 100., 102., 1, 1.5)
+    assert Z.zones_add(st[0], 2, 101., 103., 1, 3.) == -1 and st["strength"][0, 0] == 100. and st["hi"][0, 0] == 102. and st["born"][0, 0] == 1
+    assert Z.zones_add(st[0], 3, 101.5, 103., 1, 1.5) == 1 and Z.zones_add(st[0], 3, 100., 102., -1, 1.5) == 2  # beside it; of the other side
+    assert Z.zones_add(st[0], 4, 100., 101., 1, 1.) == -1 and st["strength"][0, 0] == 100.
+
 def test_a_leap_breaks_all_at_once():
     st = np.zeros(1, Z.zones_dt)
     for k in range(30): Z.zones_add(st[0], k, 100. + k, 100.5 + k, 1, 3.)
