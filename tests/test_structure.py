@@ -375,6 +375,21 @@ def test_gaps_at_is_the_least_filled_and_the_newest():
     assert [G.gaps_at(st[0], x, 1) for x in (100.5, 103., 106.5, 108., math.nan)] == [0, 2, 2, -1, -1] and G.gaps_at(st[0], 103., -1) == -1
     assert G.gaps_at(st[0], 107.5, 1) == -1 and G.gaps_at(st[0], 107.5, 1, .01) == 2
 
+@pytest.mark.skipif(importlib.util.find_spec("smartmoneyconcepts") is None, reason="the package smartmoneyconcepts is not installed")
+def test_gaps_against_smartmoneyconcepts():
+    "It also wants the middle candle to close in the gap's direction, and takes any size."
+    import pandas as pd
+    from smartmoneyconcepts import smc
+    ts, o, h, l, c, v = bars(1500, seed=30, vol=4e-3)
+    theirs = smc.fvg(pd.DataFrame(dict(open=o, high=h, low=l, close=c, volume=v)))
+    big = (theirs["Top"] - theirs["Bottom"] >= .002 * theirs["Bottom"]).to_numpy()
+    want = [(k + 1, int(theirs["FVG"][k]), theirs["Bottom"][k], theirs["Top"][k]) for k in np.flatnonzero(big)]
+    st, got = np.zeros(1, G.gaps_dt), []
+    for k in range(len(ts)):
+        i = G.gaps_candle(st[0], ts[k], h[k], l[k])
+        if i >= 0 and np.sign(c[k-1] - o[k-1]) == st["side"][0, i]: got.append((k, st["side"][0, i], st["lo"][0, i], st["hi"][0, i]))
+    assert got == want and len(got) > 200
+
 # --- all three
 
 CHECKS = [(P.PROFILE, {}), (P.PROFILE, dict(every_s=20., rows=1, share=.5)), (Z.ZONES, {}), (Z.ZONES, dict(volume_x=.4)), (G.GAPS, {}),
@@ -383,6 +398,47 @@ CHECKS = [(P.PROFILE, {}), (P.PROFILE, dict(every_s=20., rows=1, share=.5)), (Z.
 @pytest.mark.parametrize("a, params", CHECKS, ids=[f"{a.name} {p}" for a, p in CHECKS])
 def test_conformance(a, params):
     assert check_analyzer(a, 2500, seed=3, **params)["values"] > 2000
+
+def test_nested_in_the_state_of_a_strategy():
+    "A strategy keeps all three in one record; its compiled code calls the steps with fields of it, defaults left out."
+    from algo_kit.core.cache import njit
+    brain_dt = np.dtype([("n", "i8"), ("profile", P.profile_dt), ("zones", Z.zones_dt), ("gaps", G.gaps_dt)], align=True)
+
+    @njit(cache=False)
+    def trade(s, ts, px, qty):
+        P_step(s.profile, ts, px, qty)
+        return P_value(s.profile, ts)
+
+    @njit(cache=False)
+    def candle(s, ts, o, h, l, c, v):
+        gaps_price(s.gaps, ts, h, l); gaps_candle(s.gaps, ts, h, l)
+        zones_price(s.zones, ts, h, l, c); zones_candle(s.zones, ts, o, h, l, c, v)
+        return zones_at(s.zones, c, 1), zones_next(s.zones, c, -1), gaps_at(s.gaps, c, 1), gaps_at(s.gaps, c, -1, .001)
+
+    P_step, P_value, gaps_price, gaps_candle, gaps_at = P.profile_step, P.profile_value, G.gaps_price, G.gaps_candle, G.gaps_at
+    zones_price, zones_candle, zones_at, zones_next = Z.zones_price, Z.zones_candle, Z.zones_at, Z.zones_next
+    st = np.zeros(3, brain_dt)
+    ts, px, qty = walk(seed=31)
+    want = P.profile(ts, px, qty)[:, :3]
+    np.testing.assert_array_equal([trade(st[1], ts[k], px[k], qty[k]) for k in range(len(ts))], want)
+    b, alone = bars(seed=32, vol=3e-3), np.zeros(1, Z.zones_dt)
+    for row in zip(*b, strict=True): at = candle(st[1], *row)
+    Z.zones(*b, st=alone)
+    assert st["zones"][1].tobytes() == alone[0].tobytes() and len(at) == 4 and st["gaps"]["made"][1] > 10
+    assert not np.frombuffer(st[[0, 2]].tobytes(), "u1").any()  # neighbours are as they were
+
+def test_profile_of_recorded_trades():
+    from algo_kit.data.tapes import open_tape
+    tape = open_tape("sample")
+    ev = tape.slice(40_000, 46_000)
+    st = P.new_profile(1.)
+    rows = [(int(e["ts"]), float(e["px"]), float(e["qty"])) for e in ev]
+    for k, row in enumerate(rows):
+        P.profile_step(st[0], *row)
+        if k % 999 == 998:
+            area, volume, shape, n = twin_profile(rows[:k + 1], row[0], 1.)
+            np.testing.assert_allclose([*P.profile_refresh(st[0], row[0]), st["volume"][0], st["rows"][0]], [*area, volume, n], rtol=1e-9)
+            assert P.SHAPES[st["shape"][0]] == shape
 
 def test_state_is_bounded():
     assert P.profile_dt.itemsize <= 40 * 1024 and Z.zones_dt.itemsize <= 8192 and G.gaps_dt.itemsize <= 8192
