@@ -84,7 +84,7 @@ def profile_shape(
     c = 5 * (lo + hi + 1 - 2 * a)  # ten times the middle of the value area, in rows
     return 2 if c > 6 * m else 3 if c < 4 * m else 1
 
-# %% ../../nbs/analyzers/230_profile.ipynb #924a89fb
+# %% ../../nbs/analyzers/230_profile.ipynb #0b43b7e6
 SLICES, BINS, ROWS = 15, 256, 512
 MINUTE = 60 * 10**9
 WIDTH = 2e-4  # of a bin, as a fraction of price
@@ -98,7 +98,7 @@ profile_dt = np.dtype([
     ("computed", "i8"),  # Time of the last refresh, ns
     ("poc", "f8"), ("val", "f8"), ("vah", "f8"), ("shape", "i8"), ("volume", "f8"),  # What it found
     ("rows", "i8"), ("lo", "f8"), ("height", "f8"),  # Rows of `total`, middle of the lowest, height of a row, price
-    ("level", "i8", (SLICES,)), ("k0", "i8", (SLICES,)),  # A slice's bins are width * 2**level wide; number of its first
+    ("used", "i8", (SLICES,)), ("level", "i8", (SLICES,)), ("k0", "i8", (SLICES,)),  # Anything there? Bins are width * 2**level wide; number of the first
     ("h", "f8", (SLICES * BINS,)), ("total", "f8", (ROWS,)),
 ], align=True)
 
@@ -109,6 +109,7 @@ def _number(r, px, level): return np.floor(((px - r.px0) / r.width + _EDGE) * 2.
 def _used(r, s):
     "First and last bin of slice `s` that hold volume; 0, -1 when none does."
     a, b = s * BINS, s * BINS + BINS - 1
+    if r.used[s] == 0: return 0, -1
     while a <= b and not r.h[a] > 0: a += 1
     if a > b: return 0, -1
     while not r.h[b] > 0: b -= 1
@@ -118,11 +119,12 @@ def _used(r, s):
 def _place(r, px):
     "Move or widen the bins of the slice under way until `px` is inside; False when it cannot be."
     s = r.at // BINS
-    if np.isnan(r.inv): r.level[s] = np.int64(np.floor(np.log2(px / r.px0) + 0.5))
-    a, b = _used(r, s)
+    if r.used[s] == 0: r.level[s] = np.int64(np.floor(np.log2(px / r.px0) + 0.5))
     x = _number(r, px, r.level[s])
     if abs(x) > 2.0**60: return False
+    a, b = _used(r, s)
     k, d = np.int64(x), 0
+    r.used[s] = 1
     if a > b: r.k0[s] = k - BINS // 2
     else:
         old = r.k0[s]
@@ -144,9 +146,8 @@ def _profile_roll(r, ts):
     s = r.at // BINS
     for _ in range(min(m - r.next // MINUTE + 1, SLICES)):
         s = s + 1 if s + 1 < SLICES else 0
-        for j in range(s * BINS, (s + 1) * BINS): r.h[j] = 0.0
-        r.level[s] = 0
-        r.k0[s] = 0
+        if r.used[s]: r.h[s * BINS:(s + 1) * BINS] = 0.0
+        r.used[s] = 0
     r.at, r.next, r.inv = s * BINS, (m + 1) * MINUTE, np.nan
 
 @njit
