@@ -313,20 +313,23 @@ def windows(
     out = np.empty((_first_boundary(st, ts, qty, every), 13))
     return out[:_windows_run(st, ts, qty, np.ascontiguousarray(side, np.int8), every, k, min_trades, large_x, out)]
 
-# %% ../../nbs/analyzers/210_flow.ipynb #7cc78b0b
+# %% ../../nbs/analyzers/210_flow.ipynb #234c8a94
 FLOW = Analyzer("flow", "aggressor volume: signed ratio, trades, volume over a window", ("ts", "qty", "side"),
-    (Output("time", "ns"), Output("ratio", "signed ratio of the busier side", -RATIO_CAP, RATIO_CAP), Output("trades", "trades", 0), Output("volume", "base units", 0)),
+    (Output("time", "ns"), Output("ratio", "signed ratio of the busier side", -RATIO_CAP, RATIO_CAP), Output("trades", "trades", 0),
+     Output("volume", "base units", 0)),
     flow, lambda **_: np.zeros(1, flow_dt),
-    (Param("window_s", 30., .001, 3600, "s", "window, a multiple of every_s", live=False), Param("every_s", 5., .001, 300, "s", "evaluation interval", live=False)),
+    (Param("window_s", 30., .001, 3600, "s", "window, a multiple of every_s", live=False),
+     Param("every_s", 5., .001, 300, "s", "evaluation interval", live=False)),
     each=False, source="Chordia, Roll, Subrahmanyam (2002), order imbalance")
 
 WINDOWS = Analyzer("windows", "imbalance over 30 s to 15 min, CVD, large trades, exhaustion, cascade", ("ts", "qty", "side"),
     (Output("time", "ns"), *(Output(f"imbalance_{w}", "-1..1", -1, 1) for w in ("30s", "1m", "5m", "15m")),
      *(Output(f"x_{w}", "ratio buy / sell", 1 / RATIO_CAP, RATIO_CAP) for w in ("1m", "5m", "15m")), Output("cvd_15m", "base units"),
-     Output("large", "+1 buy, -1 sale, 0 none or both", -1, 1), Output("exhaustion_buy", "share of the 5 min mean", 0), Output("exhaustion_sell", "share of the 5 min mean", 0),
-     Output("cascade", "+1, -1, 0", -1, 1)),
+     Output("large", "+1 buy, -1 sale, 0 none or both", -1, 1), Output("exhaustion_buy", "share of the 5 min mean", 0),
+     Output("exhaustion_sell", "share of the 5 min mean", 0), Output("cascade", "+1, -1, 0", -1, 1)),
     windows, lambda **_: np.zeros(1, flow_dt),
-    (Param("every_s", 2., 900 / BUCKETS, 30, "s", "evaluation interval, divides 30", live=False), Param("min_trades", 5, 1, 10_000, "trades", "fewest in a window"),
+    (Param("every_s", 2., 900 / BUCKETS, 30, "s", "evaluation interval, divides 30", live=False),
+     Param("min_trades", 5, 1, 10_000, "trades", "fewest in a window"),
      Param("large_x", 10., 1, 1000, "times the 5 min mean size", "a large trade")), each=False)
 
 DIVERGENCE = Analyzer("divergence", "price makes a new extreme, cumulative delta does not", ("high", "low", "volume", "buy_volume"),
