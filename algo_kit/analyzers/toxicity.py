@@ -114,7 +114,7 @@ def bulk_step(
     r.n += 1
     return share
 
-# %% ../../nbs/analyzers/214_toxicity.ipynb #e2b8bbae
+# %% ../../nbs/analyzers/214_toxicity.ipynb #90b9d393
 VPIN_BUCKETS = 128
 vpin_dt = np.dtype([("off", "f8", (VPIN_BUCKETS,)), ("buy", "f8"), ("sell", "f8"), ("value", "f8"), ("n", "i8")], align=True)
 
@@ -129,17 +129,16 @@ def vpin_add(
     if np.isnan(buy) or np.isnan(sell): return np.nan
     rest = buy + sell
     share, closed = buy / rest if rest > 0.0 else 0.0, False
-    beyond = math.floor(rest / bucket) - VPIN_BUCKETS - 1
-    if beyond > 0: rest -= beyond * bucket  # they would all be overwritten by their like
     while rest > 0.0:
         room = bucket - r.buy - r.sell
-        if rest < room:
+        if rest < room - 1e-9 * bucket:  # sizes are decimals: a billionth of a bucket does not keep it open
             r.buy += share * rest; r.sell += (1.0 - share) * rest
             break
         r.off[r.n % VPIN_BUCKETS] = abs(r.buy + share * room - r.sell - (1.0 - share) * room) / bucket
         r.n += 1
         rest -= room
         r.buy, r.sell, closed = 0.0, 0.0, True
+        if rest > 2 * VPIN_BUCKETS * bucket: rest = VPIN_BUCKETS * bucket + rest % bucket  # the others would be overwritten by their like
     if r.n < n: return np.nan
     if closed:
         s = 0.0
