@@ -220,7 +220,7 @@ def cascade_all(
     if c > 0: return 1 if x15 > up else 0
     return -1 if c < 0 and x15 < down else 0
 
-# %% ../../nbs/analyzers/210_flow.ipynb #64b0ebf0
+# %% ../../nbs/analyzers/210_flow.ipynb #b82e8021
 DIVERGENCE_BARS = 64  # longest window, in candles
 divergence_dt = np.dtype([("high", "f8", (DIVERGENCE_BARS,)), ("low", "f8", (DIVERGENCE_BARS,)), ("delta", "f8", (DIVERGENCE_BARS,)), ("i", "i8"), ("n", "i8")],
                          align=True)
@@ -244,8 +244,9 @@ def divergence_step(
         back -= r.delta[j]; size += abs(r.delta[j])  # the delta one candle earlier, as seen from now
         j = j - 1 if j > 0 else DIVERGENCE_BARS - 1
         hi, lo, chi, clo = max(hi, r.high[j]), min(lo, r.low[j]), max(chi, back), min(clo, back)
-    bear = high > hi and chi >= -1e-12 * size
-    bull = low < lo and clo <= 1e-12 * size
+    eps = 1e-10 * abs(high)
+    bear = high > hi + eps and chi >= -1e-12 * size
+    bull = low < lo - eps and clo <= 1e-12 * size
     return (1.0 if bull else 0.0) - (1.0 if bear else 0.0)
 
 @njit
