@@ -437,3 +437,26 @@ def test_a_recorded_book_against_dictionaries_and_in_pieces(name, tick, lot):
             assert o[m, 7:] == pytest.approx([x, y], rel=1e-9)
         m += 1
     assert m == len(o) > 200
+
+def test_pictures_draw_what_they_are_given_and_hand_the_figure_back():
+    ts, qty, side = trades(4000, 5, .6)
+    w = A.windows(ts, qty, side)
+    fig = A.plot_flow(w, np.arange(len(w)) + 100., 300)
+    assert A.plot_flow(w, w[:, 0], 300, fig) is fig and len(fig.data) == 8
+    assert all(len(t.x) == len(t.y) <= 300 for t in fig.data) and len(fig.data[1].x) > 3
+    from algo_kit.core.records import candle_dt
+    names = ("ts", "open", "high", "low", "close", "volume", "buy_volume")
+    cols = sample_inputs(names, 300, 1)
+    c = np.zeros(300, candle_dt)
+    for n, x in zip(names, cols, strict=True): c[n] = x
+    m = M.micro(*cols[1:])
+    fig = M.plot_micro(c, m)
+    assert [len(t.x) for t in fig.data] == [300, *((m[:, k] ** 2 == 1).sum() for k in (1, 6, 7))]
+    fig = B.plot_depth(np.array([[3., 7.], [6., 14.]]), 1000.5, 2, .1, .01)
+    close([x for t in fig.data for x in (*t.x, *t.y)], [99.95, 99.75, .03, .07, 100.15, 100.35, .06, .14])
+
+def test_a_first_trade_without_size_is_no_trade():
+    ts, qty, side = trades(300, 3)
+    for run in (A.flow, A.windows):
+        np.testing.assert_array_equal(run(np.r_[ts[0] - 9 * S, ts], np.r_[np.nan, qty], np.r_[1, side]), run(ts, qty, side))
+        assert len(run(ts, np.full(300, np.nan), side)) == 0 == len(run(ts[:0], qty[:0], side[:0]))

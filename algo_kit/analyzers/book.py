@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ofi_dt', 'QUOTES', 'book_state_dt', 'BOOK_COLUMNS', 'quoted', 'ofi_step', 'quote_imbalance', 'microprice', 'quotes',
-           'depth_sum', 'depth_near', 'depth_imbalance', 'depth_profile', 'book']
+           'depth_sum', 'depth_near', 'depth_imbalance', 'depth_profile', 'book', 'plot_depth']
 
 # %% ../../nbs/analyzers/216_book.ipynb #5f3701d7
 import numpy as np
@@ -173,3 +173,18 @@ def book(
     m = _book_run(st["book"][0], st["ofi"][0], e, float(i["ticks_per_px"]), float(i["lots_per_qty"]), n, near_bps, at, out)
     out[:m, 0] = e["ts"][at[:m]]
     return out[:m]
+
+# %% ../../nbs/analyzers/216_book.ipynb #e9decfe1
+def plot_depth(
+    prof: np.ndarray,  # What `depth_profile` wrote, shape (2, bins)
+    mid: float,  # Its answer, ticks
+    width: float,  # Ticks of one bin
+    tick: float = 1.,  # Price of a tick
+    lot: float = 1.,  # Base units of a lot
+    fig=None,  # Plotly figure to draw on; a new one when None
+):  # The same figure
+    "Depth by distance from the middle, bids to the left."
+    import plotly.graph_objects as go
+    if fig is None: fig = go.Figure().update_layout(height=280, template="plotly_white", xaxis_title="price", yaxis_title="base units", bargap=0)
+    x = (np.arange(prof.shape[1]) + .5) * width
+    return fig.add_bar(x=(mid - x) * tick, y=prof[0] * lot, name="bids").add_bar(x=(mid + x) * tick, y=prof[1] * lot, name="asks")

@@ -6,7 +6,7 @@
 __all__ = ['BUCKETS', 'flow_dt', 'RATIO_CAP', 'DIVERGENCE_BARS', 'divergence_dt', 'WINDOWS_S', 'FLOW', 'WINDOWS', 'DIVERGENCE',
            'flow_step', 'flow_roll', 'flow_sum', 'flow_ratio', 'flow', 'imbalance', 'flow_x', 'cvd', 'flow_nested',
            'large_x', 'large', 'exhaustion', 'exhausted', 'cascade', 'cascade_all', 'divergence_step', 'divergence',
-           'windows']
+           'windows', 'plot_flow']
 
 # %% ../../nbs/analyzers/210_flow.ipynb #218ab947
 import numpy as np
@@ -336,3 +336,24 @@ WINDOWS = Analyzer("windows", "imbalance over 30 s to 15 min, CVD, large trades,
 DIVERGENCE = Analyzer("divergence", "price makes a new extreme, cumulative delta does not", ("high", "low", "volume", "buy_volume"),
     (Output("divergence", "+1 bullish, -1 bearish, 0 none", -1, 1, 0, "same"),), divergence, lambda window: np.zeros(1, divergence_dt),
     (Param("window", 15, 2, DIVERGENCE_BARS, "candles", "how far back an extreme must be new", live=False),), warmup=lambda window: window - 1)
+
+# %% ../../nbs/analyzers/210_flow.ipynb #9c189dc9
+def plot_flow(
+    w: np.ndarray,  # Rows of `windows`
+    px: np.ndarray,  # Price at each of them, shape (m,)
+    points: int = 700,  # Of each line, at most
+    fig=None,  # Plotly figure of two rows to draw on; a new one when None
+):  # The same figure
+    "Price, cascades, cumulative delta."
+    if fig is None:
+        from plotly.subplots import make_subplots
+        fig = make_subplots(rows=2, shared_xaxes=True, vertical_spacing=.04, row_heights=[.6, .4])
+        fig.update_yaxes(title_text="price", row=1, col=1).update_yaxes(title_text="CVD, 15 min", row=2, col=1)
+        fig.update_layout(height=420, template="plotly_white")
+    when, thin = w[:, 0].astype("i8").astype("M8[ns]"), slice(None, None, max(1, -(-len(w) // points)))
+    fig.add_scatter(x=when[thin], y=px[thin], line_width=1, name="price", row=1, col=1)
+    for c, name, color in ((1, "buyers in cascade", "green"), (-1, "sellers in cascade", "firebrick")):
+        at = np.flatnonzero(w[:, 12] == c)
+        at = at[::max(1, -(-len(at) // points))]
+        fig.add_scatter(x=when[at], y=px[at], mode="markers", marker=dict(size=5, color=color), name=name, row=1, col=1)
+    return fig.add_scatter(x=when[thin], y=w[thin, 8], fill="tozeroy", line_width=1, name="CVD, 15 min", row=2, col=1)

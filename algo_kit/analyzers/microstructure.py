@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['MICRO_BARS', 'EPS', 'micro_dt', 'MICRO', 'FLIPS', 'CHANGES', 'spread_dt', 'SPREAD', 'close_strength', 'rejection',
-           'bounce_strength', 'micro_step', 'micro', 'spread_step', 'spread_flips', 'spread_roll', 'spread']
+           'bounce_strength', 'micro_step', 'micro', 'plot_micro', 'spread_step', 'spread_flips', 'spread_roll',
+           'spread']
 
 # %% ../../nbs/analyzers/212_microstructure.ipynb #218ab947
 import numpy as np
@@ -114,6 +115,24 @@ MICRO = Analyzer("micro", "one candle: rejection, absorption or breakthrough, sp
      Param("press", 0.2, 0, 1, "", "pressure of an effort"), Param("hold", 0.1, -10, 10, "mean ranges", "absorbed up to here"),
      Param("through", 0.8, 0, 100, "mean ranges", "broken from here"), Param("spike_x", 3., 0, 1000, "mean ranges", "a spike")),
     warmup=lambda window, **_: window)
+
+# %% ../../nbs/analyzers/212_microstructure.ipynb #997d3835
+def plot_micro(
+    c: np.ndarray,  # Candles, `candle_dt`
+    m: np.ndarray,  # Their rows of `micro`
+    fig=None,  # Plotly figure to draw on; a new one when None
+):  # The same figure
+    "Candles, and who was refused, who was held, who got through."
+    import plotly.graph_objects as go
+    if fig is None: fig = go.Figure().update_layout(height=380, template="plotly_white", xaxis_rangeslider_visible=False, yaxis_title="price")
+    x = c["ts"].astype("M8[ns]")
+    fig.add_candlestick(x=x, open=c["open"], high=c["high"], low=c["low"], close=c["close"], name="candles", increasing_line_width=1, decreasing_line_width=1)
+    for name, up, down in (("rejection", "triangle-up", "triangle-down"), ("absorption", "circle", "circle"), ("breakthrough", "star", "star")):
+        s = m[:, [o.name for o in MICRO.outputs].index(name)]
+        at = np.flatnonzero((s == 1) | (s == -1))
+        fig.add_scatter(x=x[at], y=np.where(s[at] > 0, c["low"][at], c["high"][at]), mode="markers", name=name,
+                        marker=dict(size=9, symbol=np.where(s[at] > 0, up, down), line=dict(width=1)))
+    return fig
 
 # %% ../../nbs/analyzers/212_microstructure.ipynb #2308de30
 FLIPS, CHANGES = 64, 128
