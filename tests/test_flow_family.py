@@ -273,6 +273,10 @@ def test_vpin_agrees_with_fractions(bucket, n):
     buy, sell = ([F(t) if s == k else F(0) for t, s in zip(text, side, strict=True)] for k in (1, -1))
     close(T.vpin(np.array(text, "f8"), side, float(bucket), n), vpin_twin(buy, sell, F(bucket), n), 1e-8, 1e-9)
 
+def test_ten_tenths_fill_a_bucket_of_one():
+    out = T.vpin(np.full(10, .1), np.ones(10, "i1"), 1., 1)  # which add up to a little less in binary
+    assert np.isnan(out[:9]).all() and out[9] == pytest.approx(1.)
+
 def test_vpin_of_one_enormous_trade_ends():
     out = T.vpin(np.array([1., 1e15, 1.]), np.array([1, -1, 1], "i1"), 1e-3, 128)
     assert out[1] == 1. and .98 < out[2] <= 1
