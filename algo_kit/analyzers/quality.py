@@ -95,7 +95,7 @@ def quality_trade(
     r.n += 1.0
     _fold(r, fast_s, slow_s)
 
-# %% ../../nbs/analyzers/250_quality.ipynb #acd5535f
+# %% ../../nbs/analyzers/250_quality.ipynb #b0821dc1
 @njit
 def _seen(t, memory_s): return memory_s * (1.0 - math.exp(-t / memory_s))
 
@@ -159,7 +159,8 @@ def quality(
     if not 0 < fast_s <= slow_s: raise ConfigError(f"fast_s {fast_s:g} and slow_s {slow_s:g}", key="fast_s", value=fast_s, rule="0 < fast_s <= slow_s",
                                                    hint="e.g. 60 and 1800")
     st, out, i = np.zeros(1, quality_dt) if st is None else st, np.empty((len(ts), 5)), np.int64
-    cols = [np.ascontiguousarray(c, t) for c, t in zip((ts, px, qty, side, bid, bid_qty, ask, ask_qty), (i, "f8", "f8", i, "f8", "f8", "f8", "f8"), strict=True)]
+    given = (ts, px, qty, side, bid, bid_qty, ask, ask_qty)
+    cols = [np.ascontiguousarray(c, t) for c, t in zip(given, (i, "f8", "f8", i, "f8", "f8", "f8", "f8"), strict=True)]
     _quality_run(st, *cols, float(spread_bps), float(depth_x), float(fast_s), float(slow_s), out)
     return out
 

@@ -10,12 +10,13 @@ import importlib
 
 from .errors import ConfigError, NotFound, unknown
 
-# %% ../../nbs/core/060_registry.ipynb #7a11fd5c
+# %% ../../nbs/core/060_registry.ipynb #5fdfa79f
 TABLE = {
     "strategies": {
         "order_flow": "algo_kit.strategies.order_flow:strategy",
         "sma_cross": "algo_kit.strategies.sma_cross:strategy",
         "breakout": "algo_kit.strategies.breakout:strategy",
+        "bid_ask_bounce": "algo_kit.strategies.bid_ask_bounce:strategy",
     },
     "analyzers": {
         "flow": "algo_kit.analyzers.flow",
