@@ -5,53 +5,17 @@ import numpy as np, pytest
 
 from algo_kit.analyzers.contract import check_analyzer, sample_inputs
 from algo_kit.analyzers.quality import QUALITY, quality, quality_dt, quality_quote, quality_score, quality_trade, quality_vol
+from twin_quality import Quality
 
 S = 10**9
 
 def twin(ts, px, qty, side, bid, bid_qty, ask, ask_qty, spread_bps=2., depth_x=2., fast_s=60., slow_s=1800.):
-    "The definition: every closed second is kept, and all of them are summed anew for every row."
-    out, past, folds, flips = [], [], [], []           # what stood since the last look; looks: time, spread, depth, qty, n, squared return
-    start, look, quote, price, last, taker = int(ts[0]), int(ts[0]), None, None, None, 0
-    traded = []
-    for k, t in enumerate(ts.tolist()):
-        past.append((t, quote))
-        quote = (bid[k], ask[k], min(bid_qty[k], ask_qty[k])) if bid[k] > 0 and ask[k] > bid[k] else None
-        if t - look >= S:
-            times = [look] + [p[0] for p in past]
-            stood = [((b - a) / S, q) for (b, q), a in zip(past, times, strict=False) if q and b > a]
-            w = sum(d for d, _ in stood)
-            spread = sum(d * (q[1] - q[0]) / ((q[0] + q[1]) / 2) * 1e4 for d, q in stood) / w if w else None
-            depth = sum(d * q[2] for d, q in stood) / w if w else None
-            now = (quote[0] + quote[1]) / 2 if quote else last
-            r2 = math.log(now / price)**2 if now and price else 0.
-            price = now or price
-            folds.append((t, spread, depth, sum(traded), len(traded), r2))
-            look, past, traded = t, [], []
-        if side[k]:
-            if taker == -side[k]: flips.append((px[k] - last) * side[k] / ((px[k] + last) / 2) * 1e4)
-            taker = side[k]
-        last = px[k]
-        traded.append(qty[k])
-        age = (look - start) / S
-        if age < fast_s:
-            out.append([math.nan] * 5)
-            continue
-        def rate(j, memory): return sum(f[j] * math.exp(-(look - f[0]) / S / memory) for f in folds) / (memory * (1 - math.exp(-age / memory)))
-        ends = [start] + [f[0] for f in folds]
-        told = [(f, math.exp(-(f[0] - a) / S / fast_s)) for f, a in zip(folds, ends, strict=False) if f[1] is not None]
-        def mean(j):
-            m = told[0][0][j]
-            for f, keep in told[1:]: m = keep * m + (1 - keep) * f[j]
-            return m
-        wide = mean(1) if told else np.mean(flips) if len(flips) >= 20 else 0.
-        traded_s, n_s = rate(3, slow_s), rate(4, slow_s)
-        parts = [min(1., spread_bps / wide) if wide > 0 else math.nan,
-                 min(1., mean(2) / (depth_x * traded_s / n_s)) if told and n_s > 0 and traded_s > 0 else math.nan,
-                 min(1., rate(3, fast_s) / traded_s) if traded_s > 0 else math.nan]
-        fast, slow = math.sqrt(rate(5, fast_s)), math.sqrt(rate(5, slow_s))
-        parts.append(1. if fast <= slow else slow / fast)
-        known = [p for p in parts if not math.isnan(p)]
-        out.append([math.prod(known)**(1 / len(known)), *parts])
+    "The definition, for every row anew."
+    t, out = Quality(fast_s, slow_s), []
+    for k in range(len(ts)):
+        t.quoted(int(ts[k]), bid[k], bid_qty[k], ask[k], ask_qty[k])
+        t.trade(int(ts[k]), px[k], qty[k], int(side[k]))
+        out.append(t.score(spread_bps, depth_x))
     return np.array(out)
 
 INPUTS = sample_inputs(QUALITY.inputs, 500, 4)

@@ -17,12 +17,12 @@ from ..core.records import (ACK, AMEND_REJECT, AMENDED, BUY, CANCEL_REJECT, CANC
 from ..risk.quoting import as_quotes
 from .contract import Param, Strategy, amend, cancel, gate, leave, place
 
-# %% ../../nbs/strategies/470_bid_ask_bounce.ipynb #5b9224c1
+# %% ../../nbs/strategies/470_bid_ask_bounce.ipynb #ac393a2c
 @njit
 def microprice(bid, bid_qty, ask, ask_qty):
     "Middle of the best quotes, weighted with the size opposite; the plain middle where no sizes are told."
     w = bid_qty + ask_qty
-    return (bid * ask_qty + ask * bid_qty) / w if w > 0.0 else 0.5 * (bid + ask)
+    return bid + (ask - bid) * (bid_qty / w if w > 0.0 else 0.5)
 
 # %% ../../nbs/strategies/470_bid_ask_bounce.ipynb #fdeb3acf
 INSIDE = 0.24  # of the spread
