@@ -160,14 +160,33 @@ def test_folded_candles_keep_extremes_volume_and_ends():
         assert (f["open"][i], f["high"][i], f["low"][i], f["close"][i]) == (part["open"][0], part["high"].max(), part["low"].min(), part["close"][-1])
     assert C.fold_candles(c[:50], 100) is not None and len(C.fold_candles(c[:0])) == 0
 
-def test_a_cascade_wants_the_order_and_the_limit():
-    rng = np.random.default_rng(0)
-    x = np.exp(rng.normal(0, 1, (3, 2000)))
-    for limit in (2., 2.5):
-        for got, a, b, c in zip(C.cascade(*x, limit), *x, strict=True):
-            assert got == (1 if a > b > c and a > limit else -1 if a < b < c and a < 1 / limit else 0)
-        assert (C.cascade(*(1 / x), limit) == -C.cascade(*x, limit)).all()  # sellers mirror buyers
-    assert C.cascade([np.nan], [1.], [1.]).tolist() == [0]
+@pytest.mark.parametrize("seed", range(2))
+def test_lives_of_zones_and_gaps_are_those_of_the_analyzers(seed):
+    from algo_kit.analyzers.gaps import gaps
+    from algo_kit.analyzers.zones import zones
+    e = tape(seed, n=20_000, minutes=600)
+    e["px"] *= 1 + .02 * np.sin(np.arange(len(e)) / 900)
+    e["qty"][::50] *= 30
+    c = candles(e, "1m", fill=True)
+    ts = c["ts"] + MIN
+    z, g = C.zone_history(c, c, "1m", "1m"), C.gap_history(c, c, "1m", "1m", .0005)
+    alive = lambda v, t: sum(x["from"] <= t and (x["to"] == 0 or x["to"] > t) for x in v)
+    n = zones(ts, *(c[k] for k in ("open", "high", "low", "close", "volume")))[:, 0]
+    m = gaps(ts, c["high"], c["low"], .0005)
+    assert n.max() > 1 and m[:, :2].sum(1).max() > 1
+    for k, t in enumerate(ts.tolist()): assert (alive(z, t), alive(g, t)) == (n[k], m[k, 0] + m[k, 1])
+    assert sum(x["to"] > 0 for x in z + g) > 2 and all(x["to"] == 0 or x["to"] > x["from"] for x in z + g)
+    day = C.zone_history(candles(e, "5m", fill=True), c, "5m", "1m")
+    assert all(x["from"] % (5 * MIN) == 0 and x["to"] % MIN == 0 and x["hi"] > x["lo"] for x in day)
+
+def test_a_thinned_line_keeps_its_holes_and_its_extremes():
+    y = np.random.default_rng(0).normal(size=5000).cumsum()
+    y[1000:1400] = y[4000] = np.nan
+    ts, v = C._line(np.arange(5000), y, 300)
+    assert ts.size <= 604 and np.nanmin(v) == np.nanmin(y) and np.nanmax(v) == np.nanmax(y)
+    for t, w in zip(ts, v, strict=True): assert np.isnan(w) or y[t] == w
+    assert np.isnan(v).sum() == 2 and (np.diff(ts) >= 0).all()
+    assert C._line([], [], 10)[0].size == 0 and C._line([1, 2], [np.nan, np.nan], 10)[1].size == 0
 
 def strings(o):
     if isinstance(o, str): yield o
@@ -192,7 +211,8 @@ def figures(e, n_trades, marks, zones):
                 volume=C.plot_heatmap(g, "volume", EVIL, (ts, px) if ts.size else None), delta=C.plot_heatmap(g, "delta"),
                 cvd=C.plot_cvd(ts, px, cvd, marks, EVIL), bare=C.plot_cvd(ts, None, cvd), zones=C.plot_zones(c, zones, zones, C.price_profile(e, h),
                         (1., 2., 3.)),
-                moving=C.plot_zones(c, value=dict(ts=ts, poc=px, val=px - 1, vah=px + 1)), cascade=C.plot_cascade(ts, x, 1 / np.maximum(x, 1e-300), x * np.nan),
+                moving=C.plot_zones(c, value=dict(ts=ts, poc=px, val=px - 1, vah=px + 1)), cascade=C.plot_cascade(ts, x, 1 / np.maximum(x, 1e-300),
+                        x * np.nan, np.sign(np.sin(np.arange(ts.size) * 9))),
                 strip=C.plot_verdicts(C.verdict_strip(v, ["a", EVIL], T0, T0 + 600 * SEC)), entries=C.plot_entries(ts, px, trades(n_trades),
                         np.full(n_trades, 10_990.), EVIL),
                 funnel=C.plot_funnel(C.funnel(dict(gates=[dict(gate=EVIL, passed=1, refused=2, symbol=EVIL)]), [EVIL])),
@@ -224,8 +244,8 @@ def test_a_drawing_shows_the_numbers_it_was_given():
     words = [w for row in fig.data[0].text for w in row if w]
     assert len(words) == len(f) and sum("<b>" in w for w in words) == (f["buy_imbalance"] | f["sell_imbalance"]).sum()
     assert sum(fig.data[1].y) == pytest.approx((f["bought"] - f["sold"]).sum()) and len(fig.layout.shapes) == f["poc"].sum()
-    c = C.plot_cascade(T0 + np.arange(3) * MIN, [1e6, 1., 1e-6], [2., 1., .9], [1., 1., 1.])
-    assert max(max(t.y) for t in c.data[:3]) == 10 and min(min(t.y) for t in c.data[:3]) == .1 and c.layout.yaxis.type == "log"
+    c = C.plot_cascade(T0 + np.arange(3) * MIN, [1e6, 1., 1e-6], [2., 1., .9], [1., 1., 1.], [1, 0, -1])
+    assert max(max(t.y) for t in c.data[:3]) == pytest.approx(10) and min(min(t.y) for t in c.data[:3]) == pytest.approx(.1) and c.layout.yaxis.type == "log"
     assert {s.y0 for s in c.layout.shapes} == {2., 1., .5}
     assert [len(t.x) for t in c.data[3:]] == [3, 3]  # a stretch of buyers, one of sellers
     z = C.plot_zones(np.zeros(0, candle_dt), [dict(side=1, lo=1., hi=2., strength=50, to=0, **{"from": T0})])

@@ -5,14 +5,17 @@
 # %% auto #0
 __all__ = ['MAX_CELLS', 'ROW_STEPS', 'footprint_dt', 'PURPLE', 'TEAL', 'DELTA_SCALE', 'VOLUME_SCALE', 'MAX_COLUMNS',
            'VERDICT_SCALE', 'LEVELS', 'EXPECTED', 'row_height', 'flow_grid', 'footprint', 'plot_footprint',
-           'plot_heatmap', 'panels', 'cvd_series', 'plot_cvd', 'fold_candles', 'price_profile', 'plot_zones', 'cascade',
-           'plot_cascade', 'verdict_strip', 'plot_verdicts', 'mark_trades', 'plot_entries', 'funnel', 'plot_funnel']
+           'plot_heatmap', 'panels', 'cvd_series', 'plot_cvd', 'fold_candles', 'price_profile', 'plot_zones',
+           'zone_history', 'gap_history', 'plot_cascade', 'verdict_strip', 'plot_verdicts', 'mark_trades',
+           'plot_entries', 'funnel', 'plot_funnel']
 
-# %% ../../nbs/research/715_flow_charts.ipynb #452d3dca
+# %% ../../nbs/research/715_flow_charts.ipynb #6172f5c4
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..analyzers.gaps import MIN_SIZE, gaps_candle, gaps_dt, gaps_price
+from ..analyzers.zones import zones_candle, zones_dt, zones_price
 from ..core.errors import DataError
 from ..core.records import TRADE
 from ..data.candles import timeframe_ns
@@ -281,7 +284,7 @@ def plot_cvd(
                           name=f"{'bullish' if s > 0 else 'bearish'} divergence")
     return f
 
-# %% ../../nbs/research/715_flow_charts.ipynb #abd94a43
+# %% ../../nbs/research/715_flow_charts.ipynb #9383c39b
 def fold_candles(
     c: np.ndarray,  # `candle_dt`, oldest first
     limit: int = 500,  # Most candles to draw
@@ -352,7 +355,7 @@ def plot_zones(
                              borderpad=1, font=dict(size=11, color=colour), **at)
     for g in sorted((g for g in gaps if seen(g)), key=lambda g: g["lo"] - g["hi"])[:64]:
         drawn.add(("fair value gap", PURPLE))
-        _rect(f, at, max(int(g["from"]), start), min(int(g.get("to") or end), end), g["lo"], g["hi"], fillcolor=PURPLE, opacity=.22,
+        _rect(f, at, max(int(g["from"]), start), min(int(g.get("to") or end), end), g["lo"], g["hi"], fillcolor=PURPLE, opacity=.17,
               line=dict(color=PURPLE, width=1, dash="dot"))
     if isinstance(value, dict) and len(value["ts"]):
         k = thin(np.nan_to_num(value["poc"]), 600)
@@ -379,17 +382,62 @@ def plot_zones(
                       name="volume profile", hoverinfo="skip", **at)
     for name, colour in sorted(drawn):
         f.add_scatter(x=[None], y=[None], mode="markers", marker=dict(symbol="square", size=10, color=colour, opacity=.5), name=name, **at)
-    f.update_xaxes(range=[_t(start), _t(right)], **at)
+    f.update_xaxes(range=[_t(start), _t(right)])  # of all panels: one clock
     return f.update_yaxes(range=[lo - 2 * room, hi + 2 * room], **at)
 
-# %% ../../nbs/research/715_flow_charts.ipynb #cd096199
-def cascade(
-    x1: np.ndarray, x5: np.ndarray, x15: np.ndarray,  # Bought over sold in the last 1, 5 and 15 minutes, shape (n,)
-    limit: float = 2.,  # What the short window must exceed; its inverse for sellers
-) -> np.ndarray:  # +1 buyers, -1 sellers, 0 neither, shape (n,)
-    "Where each shorter window is stronger than the next longer one and the shortest beyond the limit."
-    a, b, c = (np.asarray(x, float) for x in (x1, x5, x15))
-    return ((a > b) & (b > c) & (a > limit)).astype("i1") - ((a < b) & (b < c) & (a < 1 / limit)).astype("i1")
+# %% ../../nbs/research/715_flow_charts.ipynb #f784e5af
+def _lives(r, seen, ts, keys):
+    "Note what is new in a state and end what is gone."
+    now = {}
+    for i in range(int(r["n"])):
+        key = int(r["born"][i]), int(r["side"][i]), float(r["lo"][i])
+        now[key] = d = seen.get(key) or dict(side=key[1], lo=key[2], hi=float(r["hi"][i]), to=0, **{"from": key[0]})
+        for k in keys: d[k] = float(r[k][i])
+    for key, d in seen.items():
+        if key not in now and d["to"] == 0: d["to"] = int(ts)
+    seen.update(now)
+
+def zone_history(
+    bars: np.ndarray,  # Closed candles that make zones, `candle_dt`
+    test: np.ndarray,  # Closed candles that test them, of a shorter timeframe that divides it
+    every, every_test,  # Their timeframes, as in `timeframe_ns`
+    volume_x: float = 1.5,  # As in `zones_candle`
+) -> list[dict]:  # side, lo, hi, from, to (0: still there), strength (its last), touches; in order of birth
+    "Every zone that lived, by the step that trades."
+    a, b = timeframe_ns(every), timeframe_ns(every_test)
+    st, seen = np.zeros(1, zones_dt), {}
+    steps = sorted([(int(c["ts"]) + b, 0, c) for c in test] + [(int(c["ts"]) + a, 1, c) for c in bars], key=lambda s: s[:2])
+    for ts, makes, c in steps:
+        if makes: zones_candle(st[0], ts, c["open"], c["high"], c["low"], c["close"], c["volume"], volume_x)
+        else: zones_price(st[0], ts, c["high"], c["low"], c["close"])
+        _lives(st[0], seen, ts, ("strength", "touches"))
+    return list(seen.values())
+
+def gap_history(
+    bars: np.ndarray,  # Closed candles that make gaps, `candle_dt`
+    test: np.ndarray,  # Closed candles that fill them, of a timeframe that divides it
+    every, every_test,  # Their timeframes
+    size: float = MIN_SIZE,  # Smallest gap, fraction of its lower edge
+) -> list[dict]:  # side, lo, hi, from, to (0: still there), fill
+    "Every fair value gap that lived."
+    a, b = timeframe_ns(every), timeframe_ns(every_test)
+    st, seen = np.zeros(1, gaps_dt), {}
+    steps = sorted([(int(c["ts"]) + b, 0, c) for c in test] + [(int(c["ts"]) + a, 1, c) for c in bars], key=lambda s: s[:2])
+    for ts, makes, c in steps:
+        if makes: gaps_candle(st[0], ts, c["high"], c["low"], size)
+        else: gaps_price(st[0], ts, c["high"], c["low"])
+        _lives(st[0], seen, ts, ("fill",))
+    return list(seen.values())
+
+# %% ../../nbs/research/715_flow_charts.ipynb #3e7b0100
+def _line(ts, y, limit):
+    "A thinned line that keeps its holes: a NaN stands where values were missing."
+    y = np.asarray(y, float)
+    k = thin(np.nan_to_num(y), limit)
+    missing = np.cumsum(np.isnan(y))
+    k = k[~np.isnan(y[k])]
+    cut = np.flatnonzero(np.diff(missing[k]) > 0) + 1
+    return np.insert(np.asarray(ts, "i8")[k], cut, np.asarray(ts, "i8")[k[cut - 1]] if cut.size else []), np.insert(y[k], cut, np.nan)
 
 def _spans(ts, on, step):
     "Stretches of true values as (from, to); a row lasts until the next, the last one `step`."
@@ -400,29 +448,26 @@ def _spans(ts, on, step):
 
 def plot_cascade(
     ts_ns: np.ndarray,  # Times, ns UTC, shape (n,)
-    x1: np.ndarray, x5: np.ndarray, x15: np.ndarray,  # Bought over sold in the last 1, 5 and 15 minutes, shape (n,)
+    x1: np.ndarray, x5: np.ndarray, x15: np.ndarray,  # Bought over sold in the last 1, 5 and 15 minutes, shape (n,); NaN: too few trades
+    side: np.ndarray | None = None,  # +1 buyers cascade, -1 sellers, shape (n,): `analyzers.flow.cascade`
     limit: float = 2.,  # Line of the buyers; the sellers' is its inverse
     edge: float = 10.,  # End of the axis; beyond it a ratio is drawn at the end
     fig: "go.Figure | None" = None, row: int | None = None,  # Figure of `panels` and its row
 ) -> "go.Figure":
     "Imbalance over three windows as ratios on a log axis, and where they line up."
     f, at = _on(fig, row, title="Order-flow cascade: bought over sold", height=360, hovermode="x unified", margin=dict(t=64))
-    x = _t(ts_ns)
-    lines = ((x15, LIGHT, 2.4, "15 minutes"), (x5, TEAL, 1.5, "5 minutes"), (x1, INK, .9, "1 minute"))
-    for y, colour, w, name in lines:
-        y = np.clip(np.asarray(y, float), 1 / edge, edge)
-        k = thin(np.log(np.nan_to_num(y, nan=1.)), MAX_POINTS // 2)
-        f.add_scatter(x=x[k], y=y[k], mode="lines", line=dict(color=colour, width=w), name=name, hovertemplate="%{y:.2f}", **at)
+    for y, colour, w, name in ((x15, LIGHT, 2.4, "15 minutes"), (x5, TEAL, 1.5, "5 minutes"), (x1, INK, .9, "1 minute")):
+        x, y = _line(ts_ns, np.log(np.clip(np.asarray(y, float), 1 / edge, edge)), MAX_POINTS // 3)
+        f.add_scatter(x=_t(x), y=np.exp(y), mode="lines", line=dict(color=colour, width=w), name=name, hovertemplate="%{y:.2f}", **at)
     for y, colour in ((limit, BLUE), (1., LIGHT), (1 / limit, ORANGE)):
         f.add_shape(type="line", xref="x domain", x0=0, x1=1, y0=y, y1=y, line=dict(color=colour, width=1.4, dash="dash" if y != 1 else "solid"), **at)
-    side = cascade(x1, x5, x15, limit)
     step = int(np.median(np.diff(ts_ns))) if len(ts_ns) > 1 else 0
     for s, colour, y, name in ((1, BLUE, edge * 1.12, "cascade of buyers"), (-1, ORANGE, 1 / edge / 1.12, "cascade of sellers")):
-        spans = _spans(ts_ns, side == s, step)
+        spans = _spans(ts_ns, np.asarray(side) == s, step) if side is not None else []
         spans = sorted(sorted(spans, key=lambda v: v[0] - v[1])[:MAX_POINTS // 3])
         xs = np.array([t for a, b in spans for t in (a, b, b)], "i8")
         gap = np.tile([0., 0., np.nan], len(spans))
-        f.add_scatter(x=_t(xs), y=y + gap, mode="lines", line=dict(color=colour, width=7), name=name, hoverinfo="skip", showlegend=len(spans) > 0, **at)
+        if spans: f.add_scatter(x=_t(xs), y=y + gap, mode="lines", line=dict(color=colour, width=7), name=name, hoverinfo="skip", **at)
     ticks = [t for t in (.1, .2, .5, 1, 2, 5, 10) if 1 / edge * .99 <= t <= edge * 1.01]
     return f.update_yaxes(type="log", range=np.log10([1 / edge / 1.3, edge * 1.3]).tolist(), tickvals=ticks, ticktext=[f"{t:g}" for t in ticks], **at)
 
