@@ -250,3 +250,26 @@ def test_a_drawing_shows_the_numbers_it_was_given():
     assert [len(t.x) for t in c.data[3:]] == [3, 3]  # a stretch of buyers, one of sellers
     z = C.plot_zones(np.zeros(0, candle_dt), [dict(side=1, lo=1., hi=2., strength=50, to=0, **{"from": T0})])
     assert not z.layout.shapes
+    p = C.panels(["a", "b"])
+    for r in (1, 2): C.plot_cvd(T0 + np.arange(3) * MIN, None, np.arange(3.), fig=p, row=r)
+    C.shade(p, [dict(from_ns=T0, to_ns=T0 + MIN), dict(from_ns=T0, to_ns=T0 + 9 * MIN)], EVIL)
+    assert len(p.layout.shapes) == 2 * 2 and not [w for w in strings(p.to_plotly_json()) if "<img" in w]
+
+@pytest.mark.slow
+def test_zones_drawn_are_the_zones_the_brain_holds():
+    "Through the shipped tape, trade by trade: what is alive at the end is the same, edge for edge."
+    brain = pytest.importorskip("algo_kit.analyzers.brain")
+    from algo_kit.core.cache import njit
+    from algo_kit.data.tapes import open_tape
+    t = open_tape("sample")
+    ev = t.slice(0, t.n)
+    @njit
+    def run(st, ev):
+        for k in range(ev.size): brain.brain_trade(st[0], ev[k].ts, ev[k].px, ev[k].qty, ev[k].side)
+    st = np.zeros(1, brain.brain_dt)
+    run(st, ev)
+    c1, c5 = candles(ev, "1m"), candles(ev, "5m")
+    for state, lives in ((st[0]["zones"], C.zone_history(c5, c1, "5m", "1m")), (st[0]["gaps"], C.gap_history(c5, c1, "5m", "1m"))):
+        n = int(state["n"])
+        held = sorted(zip(*(state[k][:n].tolist() for k in ("born", "side", "lo", "hi")), strict=True))
+        assert n > 0 and held == sorted((z["from"], z["side"], z["lo"], z["hi"]) for z in lives if z["to"] == 0)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MAX_CELLS', 'ROW_STEPS', 'footprint_dt', 'PURPLE', 'TEAL', 'DELTA_SCALE', 'VOLUME_SCALE', 'MAX_COLUMNS',
            'VERDICT_SCALE', 'LEVELS', 'EXPECTED', 'row_height', 'flow_grid', 'footprint', 'plot_footprint',
-           'plot_heatmap', 'panels', 'cvd_series', 'plot_cvd', 'fold_candles', 'price_profile', 'plot_zones',
+           'plot_heatmap', 'panels', 'shade', 'cvd_series', 'plot_cvd', 'fold_candles', 'price_profile', 'plot_zones',
            'zone_history', 'gap_history', 'plot_cascade', 'verdict_strip', 'plot_verdicts', 'mark_trades',
            'plot_entries', 'funnel', 'plot_funnel']
 
@@ -187,7 +187,7 @@ def plot_footprint(
     f.update_yaxes(range=[-top, top], title="delta", showticklabels=False, ticks="", zeroline=True, zerolinecolor=LIGHT, showgrid=False, row=2, col=1)
     return f.update_layout(height=int(150 + px_row * rows.size))
 
-# %% ../../nbs/research/715_flow_charts.ipynb #0f4b6cc1
+# %% ../../nbs/research/715_flow_charts.ipynb #b13f6a3f
 def plot_heatmap(
     grid: dict,  # From `flow_grid`
     what: str = "volume",  # "volume" or "delta", bought minus sold
@@ -229,8 +229,19 @@ def panels(
     n = len(titles)
     f = make_subplots(rows=n, cols=1, shared_xaxes=True, row_heights=weights or [1] * n, vertical_spacing=min(.06, 34 / height), subplot_titles=_text(titles))
     f.update_annotations(x=0, xanchor="left", font=dict(size=12, color=MUTED))
-    f = _fig(f, title=_text([title])[0], height=height, margin=dict(t=72))
-    return f.update_layout(legend=dict(y=1, yanchor="top", yref="container", x=1, xanchor="right"))
+    f = _fig(f, title=_text([title])[0], height=height, margin=dict(t=72, b=76))
+    return f.update_layout(legend=dict(y=0, yanchor="bottom", yref="container", x=0, xanchor="left"))
+
+def shade(
+    fig: "go.Figure",  # Any figure over time
+    gaps: list,  # Dicts with from_ns, to_ns, as in a data passport
+    words: str = "",  # Written once, into the longest
+) -> "go.Figure":
+    "Grey over the times without a recording, in every panel."
+    for j, g in enumerate(sorted(gaps, key=lambda g: g["from_ns"] - g["to_ns"])[:40]):
+        kw = dict(annotation_text=_text([words])[0], annotation_position="top left", annotation_font=dict(size=11, color=MUTED)) if words and j == 0 else {}
+        fig.add_vrect(x0=_t(g["from_ns"]), x1=_t(g["to_ns"]), fillcolor=GREY, opacity=.16, line_width=0, layer="below", **kw)
+    return fig
 
 # %% ../../nbs/research/715_flow_charts.ipynb #8cccc6d5
 def cvd_series(
@@ -533,7 +544,7 @@ def plot_verdicts(
         f.add_scatter(x=[None], y=[None], mode="markers", marker=dict(symbol="square", size=10, color=colour), name=w, **at)
     return f.update_yaxes(type="category", autorange="reversed", showgrid=False, ticks="", ticklabelstandoff=6, **at)
 
-# %% ../../nbs/research/715_flow_charts.ipynb #d9d61144
+# %% ../../nbs/research/715_flow_charts.ipynb #d2235fb4
 def mark_trades(
     fig: "go.Figure",  # A figure with price over time
     trades: dict,  # Columns of trades.parquet, of one instrument
@@ -559,7 +570,8 @@ def mark_trades(
     for on, symbol, name in ((long, "triangle-up", "long entry"), (~long, "triangle-down", "short entry")):
         if not on.any(): continue
         text = [f"#{t} {name} @ {e:,.8g}<br>{w}" for t, e, w in zip(c["trade"][on], c["entry_px"][on], words(c["entry_reason"][on]), strict=True)]
-        fig.add_scatter(x=x0[on], y=c["entry_px"][on], mode="markers", marker=dict(symbol=symbol, size=11, color=INK, line=dict(width=1, color="white")),
+        fig.add_scatter(x=x0[on], y=c["entry_px"][on], mode="markers",
+                        marker=dict(symbol=symbol, size=11 if n <= 40 else 7, color=INK, line=dict(width=1, color="white")),
                         name=name, text=text,
                         hovertemplate="%{text}<extra></extra>", **at)
     why = words(c["exit_reason"])
@@ -567,7 +579,8 @@ def mark_trades(
                      zip(c["trade"], c["exit_px"], why, c["holding_s"], p, c["ret"], c["gross"], c["fees"], strict=True)], object)
     for on, colour, name in ((p > 0, BLUE, "exit, gain"), (p <= 0, ORANGE, "exit, loss")):
         if on.any(): fig.add_scatter(x=x1[on], y=c["exit_px"][on], mode="markers",
-                                     marker=dict(symbol="circle", size=9, color=colour, line=dict(width=1.4, color="white")), name=name,
+                                     marker=dict(symbol="circle", size=9 if n <= 40 else 5, color=colour,
+                                                 line=dict(width=1.2 if n <= 40 else .5, color="white")), name=name,
                                      text=text[on], hovertemplate="%{text}<extra></extra>", **at)
     if n <= names:
         for j, (x, y, w, r) in enumerate(zip(x1, c["exit_px"], why, c["ret"], strict=True)):

@@ -20,12 +20,12 @@ from .metrics import read_columns
 
 if TYPE_CHECKING: import plotly.graph_objects as go
 
-# %% ../../nbs/research/717_promises.ipynb #ebc8cf0b
+# %% ../../nbs/research/717_promises.ipynb #bda606d6
 DECIDED = ("cascade_reversal", "price_drops", "trailing_stop")  # exits that follow from watching, and so have a delay
 
 def trade_facts(
     run_dir: Path,  # A run folder
-) -> dict:  # symbol, side, reason, holding_s, gross, fees, net, stop, r, delay_s, paid, sold; each (n,)
+) -> dict:  # symbol, side, reason, entry (price), holding_s, gross, fees, net, stop, r, delay_s, paid, sold; each (n,)
     "Closed round trips in units of the promises: gross, fees, net and stop as fractions of what was paid, r the net in units of the stop; NaN where not known."
     d = Path(run_dir)
     if not (d/"manifest.json").exists(): raise NotFound(f"no run in {d}", key="run", value=d, rule="a folder with manifest.json",
@@ -53,10 +53,10 @@ def trade_facts(
         if j is not None and dec["type"][j] == "market" and reason[i] in DECIDED and float(dec["snap_0"][j]) >= 0: delay[i] = float(dec["snap_0"][j])
     with np.errstate(divide="ignore", invalid="ignore"):
         return dict(symbol=np.asarray(t["symbol"], object), side=np.asarray(t["side"], object), reason=reason, holding_s=f8("holding_s"),
-                    gross=f8("gross") / paid, fees=f8("fees") / paid,
+                    gross=f8("gross") / paid, fees=f8("fees") / paid, entry=entry,
                     net=ret, stop=stop, r=ret / stop, delay_s=delay, paid=paid, sold=paid * f8("exit_px") / entry)
 
-_NUMBERS = "holding_s gross fees net stop r delay_s paid sold".split()
+_NUMBERS = "entry holding_s gross fees net stop r delay_s paid sold".split()
 
 def _orders(dec):
     "Row of the decision that placed each order."
@@ -64,7 +64,7 @@ def _orders(dec):
     ok = (np.asarray(dec["wish"], object) == "place") & (np.asarray(dec["gate"], object) == "")
     return {int(dec["order"][j]): int(j) for j in np.flatnonzero(ok)}
 
-# %% ../../nbs/research/717_promises.ipynb #130ba314
+# %% ../../nbs/research/717_promises.ipynb #02b4d981
 HELD_S, PER_TRADE, MAX_STOP, MAX_DELAY_S, SHARE_OFF = (30., 300.), (.005, .01), .005, 6., .10
 
 def has_levels(
@@ -123,6 +123,7 @@ def in_words(
     "A measurement as a person writes it; an en dash where it is undefined."
     v = row["measured"]
     if v is None: return "–"
+    if row["unit"] == "bps" and v < 0: return "none: it loses before fees"
     return {"s": _secs, "share": "{:.1%}".format, "return": ("{:.3%}" if row["name"].startswith(("stop", "fee")) else "{:+.3%}").format,
             "times": "{:.2f}".format,
             "an hour": "{:.2f}".format, "bps": "{:.1f} bps".format}[row["unit"]](v)
