@@ -73,3 +73,45 @@ def toy_run(
     doc("assumptions.json", [dict(topic="Market orders", modelled=True, how="filled at the first trade after arrival, 1 bps worse"), dict(topic="Latency", modelled=True, how="20 ms feed, 50 ms order, 50 ms answer"),
                              dict(topic="Market impact", modelled=False, how="our size moves nothing"), dict(topic="Funding", modelled=False, value="spot pays none")])
     return d
+
+
+def toy_scalper(path, trades=80, hours=8., seed=7, cash=100_000., symbol="BTC/USD", fee=.001, levels=True):
+    "A run folder of a scalper with the four levels: stops stated at entry, delays written down with the exits, verdicts that change."
+    import pyarrow as pa, pyarrow.parquet as pq
+    d = toy_run(path, days=hours / 24, trades=0, cash=cash, symbol=symbol)
+    rng = np.random.default_rng(seed)
+    F, T, D = [], [], []
+    at = T0 + np.sort(rng.choice(np.arange(60, int(hours * 3600) - 1300, 240), trades, replace=False)) * SEC if trades else []
+    for k, t in enumerate(np.asarray(at, np.int64).tolist()):
+        side, px, q = int(rng.choice([1, -1])), 12_000. + float(rng.normal(0, 90)), round(.05 * cash / 12_000, 6)
+        hold, move = int(np.clip(rng.lognormal(4.7, .7), 4, 1200)), float(rng.normal(.0004, .0045))
+        e, x = px, px * (1 + side * max(move, -.0052))
+        why = str(rng.choice(["cascade_reversal", "price_drops"], p=[.4, .6])) if move > -.0042 else "stop_loss"
+        delay = float(rng.choice([1., 2., 3., 4., 5., 7.], p=[.2, .3, .2, .15, .1, .05]))
+        gross, fees = q * (x - e) * side, fee * q * (e + x)
+        oe, ox, end = 2 * k + 1, 2 * k + 2, t + hold * SEC
+        none = dict(snap_0=0., snap_1=0., snap_2=0., snap_3=0.)
+        for order, ts, buy, p, typ, reason, stop, snap, gate in (
+                (oe, t, side > 0, e, "market", "entry_signal", e * (1 - side * .004), none | dict(snap_0=.8, snap_1=2.4), ""),
+                (ox, t if why == "stop_loss" else end, side < 0, x, "stop" if why == "stop_loss" else "market", why, x if why == "stop_loss" else 0.,
+                 none if why == "stop_loss" else none | dict(snap_0=delay), "")):
+            D.append(dict(seq=ts // SEC, ts=ts, wish="place", symbol=symbol, side="buy" if buy else "sell", type=typ, qty=q, price=0., stop=stop, reduce_only=order == ox, order=order, reason=reason,
+                          gate=gate, value=0., threshold=0., strength=.8, arrival_px=p, signal_id=oe, **snap))
+        for order, ts, buy, p, reason in ((oe, t, side > 0, e, "entry_signal"), (ox, end, side < 0, x, why)):
+            F.append(dict(seq=ts // SEC, ts=ts, recv=ts, order=order, trade_id=order, symbol=symbol, side="buy" if buy else "sell", qty=q, price=p, notional=q * p, fee=fee * q * p,
+                          realised=gross if order == ox else 0., liquidity="taker", reason=reason, arrival_px=p, qty_lots=round(q * 1e8), px_ticks=round(p * 10)))
+        T.append(dict(trade=k + 1, signal_id=oe, strategy="scalper", symbol=symbol, side="long" if side > 0 else "short", confidence=.8, entry_ts=t, exit_ts=end, entry_px=e, exit_px=x, qty=q,
+                      fees=fees, gross=gross, pnl=gross - fees, ret=(gross - fees) / (q * e), slippage_entry=0., slippage_exit=0., exec_ms_entry=70., exec_ms_exit=70., holding_s=float(hold),
+                      entry_reason="entry_signal", exit_reason=why, snap_0=.8, snap_1=2.4, snap_2=0., snap_3=0.))
+    write = lambda name, cols: pq.write_table(pa.table(cols), d/f"{name}.parquet")
+    for name, R in (("fills", F), ("trades", T), ("decisions", sorted(D, key=lambda r: r["seq"]))):
+        write(name, {k: [r[k] for r in R] for k in R[0]} if R else dict(ts=pa.array([], pa.int64())))
+    chain = dict(trend=(5_200, 9_200), zone=(1_500, 3_700), cascade=(260, 1_240), bounce=(trades, 260 - trades)) if levels else dict(flat=(90, 10))
+    (d/"gates.json").write_text(json.dumps(dict(names=dict(cash="engine", **dict.fromkeys(chain, "strategy")), gates=[
+        dict(symbol=symbol, gate=g, passed=p, refused=r, last_value=1., last_threshold=2., last_verdict="refuse") for g, (p, r) in chain.items()])))
+    ts = np.sort(rng.integers(0, int(hours * 3600), 300)) * SEC + T0
+    write("verdicts", dict(seq=np.arange(300), ts=ts, symbol=[symbol] * 300, gate=[list(chain)[i] for i in rng.integers(0, len(chain), 300)],
+                           verdict=rng.choice(np.array([-1, 1], np.int8), 300), value=rng.normal(size=300), threshold=np.ones(300)))
+    m = json.loads((d/"manifest.json").read_text()) | dict(strategy="scalper", decisions=len(D), orders=len(D), fills=len(F))
+    (d/"manifest.json").write_text(json.dumps(m))
+    return d

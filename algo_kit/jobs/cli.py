@@ -286,7 +286,7 @@ def _list_jobs(jobs):
            table(("parameter", "type", "default", ""), [[p[k] for k in ("name", "type", "default", "help")] for p in j["parameters"]]))),
            next_="algo jobs run NAME -p key=value")
 
-# %% ../../nbs/jobs/920_cli.ipynb #e56e0734
+# %% ../../nbs/jobs/920_cli.ipynb #89498f29
 def _find(run):
     from algo_kit.core.runs import find_run
     return find_run(_settings().paths.runs, run)
@@ -335,7 +335,13 @@ def report(run: Run, json: Json = False):
     man = r.manifest
     out = {k: man.get(k) for k in "run status events decisions orders fills state_hash".split()} | dict(dir=str(r.path), metrics=m, report=str(page),
            files=run_files(r.path))
-    answer(out, _words(out), files=[page, r/"metrics.json"], next_=f"open {_rel(page)}")
+    from algo_kit.research.promises import has_levels, in_words, promises
+    words = [_words(out)]
+    if (r/"gates.json").exists() and has_levels(r.read_json("gates.json")):
+        out["promises"] = promises(r.path)
+        words.append(table(("promise", "promised", "measured", "n", "verdict"),
+                                [[p["name"], p["promised"], in_words(p), p["n"], p["verdict"]] for p in out["promises"]], (2, 3)))
+    answer(out, *words, files=[page, r/"metrics.json"], next_=f"open {_rel(page)}")
 
 SHOWN = ("total_return", "lost", "max_drawdown")
 
