@@ -339,9 +339,9 @@ def volatile(k, px=100.):
 
 def test_nothing_is_held_with_leverage_through_high_volatility():
     m = dict(risk__guard_s=5, risk__max_daily_loss=0, risk__max_move=0, risk__max_silence_s=0, risk__max_leverage=5, risk__max_volatility_x=4)
-    hold = lambda tape: [*tape[:200], buy(5000 * 200 - 1, qty=20.), *tape[200:], buy(5000 * 400, qty=.01)]
+    hold = lambda tape: [*tape[:200], buy(5000 * 200 - 1, qty=20.), *tape[200:], buy(5000 * 400, qty=1.)]
     p = play(hold(volatile(.2)), made(**m), drain=False)
-    assert why(p) == [] and lots(p) == [2000] and last(p)[0] == ""
+    assert why(p) == [] and lots(p)[0] >= 2000 and last(p)[0] == ""
     p = play(hold(volatile(.8)), made(**m))
     assert 5000 * 300 < why(p)[0][0] <= why(p)[-1][0] < 5000 * 320, "within a minute or so of it"
     assert p.s.equity * .98 < lots(p)[0] * .01 * float(p.s.world.rows[0]["pos"]["last"]) < p.s.equity * 1.01
@@ -364,7 +364,7 @@ def wild_day():
     out, px = [], 100.
     for k in range(4000):
         ms = 12_000 * k + float(rng.choice([0, 0, 3, 700, 9000]))
-        px = round(max(px * (1 + rng.choice([0, 1e-3, -1e-3, 2e-2, -2e-2], p=[.4, .27, .27, .03, .03])), 20.), 1)
+        px = round(max(px * (1 + rng.choice([0, 1e-3, -1e-3, 3e-2, -3e-2], p=[.4, .27, .27, .03, .03])), 20.), 1)
         out.append(trade(ms, px, float(rng.choice([.1, 1., 5.])), int(rng.choice([1, -1])), int(rng.random() < .3)))
         if rng.random() < .2:
             side, u = int(rng.choice([1, -1])), rng.random()
@@ -377,7 +377,8 @@ def wild_day():
 
 LATE = dict(venue__feed_latency_ms=20, venue__order_latency_ms=50, venue__response_latency_ms=50, venue__slippage_bps=2)
 ALL = dict(cash=10_000, risk__guard_s=5, risk__max_positions=1, risk__max_exposure=3, risk__max_leverage=5, risk__margin_free=.5, risk__margin_reduce=.3,
-           risk__duplicate_s=60, risk__collar=.1, risk__reversal=True, risk__max_risk_frac=.02, risk__max_stop_frac=.01, risk__halt_after_s=60)
+           risk__duplicate_s=60, risk__collar=.1, risk__reversal=True, risk__max_risk_frac=.02, risk__max_stop_frac=.01, risk__max_daily_loss=.2,
+           risk__halt_after_s=60)
 
 def test_any_pieces_and_any_snapshot_give_the_same_day():
     script, make = wild_day(), lambda: session([perp(leverage="10"), perp(leverage="5")], **ALL, **LATE)
