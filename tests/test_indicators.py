@@ -290,6 +290,9 @@ def test_what_cannot_be_used_is_named():
     with pytest.raises(ConfigError, match="fast got 26"): macd([1., 2.], 26, 12)
     with pytest.raises(DataError, match=r"\(2,\), \(1,\)"): atr([1., 2.], [1.], [1., 2.])
     with pytest.raises(DataError, match="one-dimensional"): rsi(np.ones((3, 2)))
+    with pytest.raises(ConfigError, match="state is"): sma([1., 2.], 20, np.zeros(1, sma_dt(10)))
+    with pytest.raises(ConfigError, match="state is"): rsi([1., 2.], 14, np.zeros(2, rsi_dt))
+    with pytest.raises(ConfigError, match="state is"): atr([1.], [1.], [1.], 14, st=np.zeros(1, rsi_dt))
     assert len(ema([], 3)) == 0 and adx([], [], []).shape == (0, 3)
 
 @pytest.mark.slow

@@ -7,16 +7,16 @@ __all__ = ['SMA', 'ema_dt', 'EMA', 'macd_dt', 'MACD', 'bollinger_dt', 'BOLLINGER
            'sma_dt', 'sma_step', 'sma', 'ema_next', 'ema_step', 'ema', 'macd_step', 'macd', 'bollinger_step',
            'bollinger', 'vwap_step', 'vwap', 'vwap_rolling_dt', 'vwap_rolling_step', 'vwap_rolling', 'plot_channel']
 
-# %% ../../nbs/analyzers/220_averages.ipynb #a8cdbe5a
+# %% ../../nbs/analyzers/220_averages.ipynb #631bd538
 import numpy as np
 
 from .contract import Analyzer, Output
-from .windows import columns, ring_dt, ring_mean, ring_push, ring_sd
+from .windows import columns, ring_dt, ring_mean, ring_push, ring_sd, table
 from ..core.cache import njit
 from ..core.errors import ConfigError
 from ..core.params import Param
 
-# %% ../../nbs/analyzers/220_averages.ipynb #36cb2849
+# %% ../../nbs/analyzers/220_averages.ipynb #0e1a8625
 def sma_dt(
     n: int,  # Window, observations
 ):
@@ -44,14 +44,14 @@ def sma(
 ) -> np.ndarray:  # shape (n,), in the unit of `xs`; NaN for the first n - 1 and where the input is
     "Mean of the last `n`. Source: TA-Lib SMA."
     (xs,), out = columns(xs, n=n), np.empty(len(xs))
-    st = np.zeros(1, sma_dt(n)) if st is None else st
+    st = table(sma_dt(n), st)
     _sma_run(st["r"], st["buf"][0], xs, out)
     return out
 
 SMA = Analyzer("sma", "mean of the last n", ("close",), (Output("sma", "price", degree=1, shift="moves"),), sma, lambda n: np.zeros(1, sma_dt(n)),
                (Param("n", 20, 1, 10_000, "rows", "window"),), warmup=lambda n: n - 1, source="TA-Lib SMA")
 
-# %% ../../nbs/analyzers/220_averages.ipynb #ec924af6
+# %% ../../nbs/analyzers/220_averages.ipynb #3fc52ab9
 ema_dt = np.dtype([("n", "i8"), ("ema", "f8")], align=True)
 
 @njit
@@ -86,13 +86,13 @@ def ema(
 ) -> np.ndarray:  # shape (n,), in the unit of `xs`; NaN for the first n - 1 and where the input is
     "Exponential mean. Source: TA-Lib EMA."
     (xs,), out = columns(xs, n=n), np.empty(len(xs))
-    _ema_run((np.zeros(1, ema_dt) if st is None else st)[0], xs, n, out)
+    _ema_run(table(ema_dt, st)[0], xs, n, out)
     return out
 
 EMA = Analyzer("ema", "exponential mean, seeded by the simple mean of the first n", ("close",), (Output("ema", "price", degree=1, shift="moves"),), ema,
                lambda n: np.zeros(1, ema_dt), (Param("n", 20, 1, 10_000, "rows", "window"),), warmup=lambda n: n - 1, source="TA-Lib EMA")
 
-# %% ../../nbs/analyzers/220_averages.ipynb #4cf0c8cf
+# %% ../../nbs/analyzers/220_averages.ipynb #690cdbb4
 macd_dt = np.dtype([("n", "i8"), ("fast", ema_dt), ("slow", ema_dt), ("signal", ema_dt)], align=True)
 
 @njit
@@ -124,7 +124,7 @@ def macd(
     if not fast < slow:
         raise ConfigError(f"fast got {fast}, must be below slow, {slow}", key="fast", value=fast, rule="fast < slow", hint="12 and 26 are common")
     (xs,), out = columns(close, fast=fast, slow=slow, signal=signal), np.empty((len(close), 3))
-    _macd_run((np.zeros(1, macd_dt) if st is None else st)[0], xs, fast, slow, signal, out)
+    _macd_run(table(macd_dt, st)[0], xs, fast, slow, signal, out)
     return out
 
 MACD = Analyzer("macd", "fast less slow exponential mean, its signal line and their difference", ("close",),
@@ -133,7 +133,7 @@ MACD = Analyzer("macd", "fast less slow exponential mean, its signal line and th
                 tuple(Param(k, v, 1, 10_000, "closes", "window") for k, v in (("fast", 12), ("slow", 26), ("signal", 9))),
                 warmup=lambda fast, slow, signal: slow - 1, source="Appel 1979; TA-Lib MACD")
 
-# %% ../../nbs/analyzers/220_averages.ipynb #92e96e09
+# %% ../../nbs/analyzers/220_averages.ipynb #7a0ad56c
 bollinger_dt = sma_dt
 
 @njit
@@ -161,7 +161,7 @@ def bollinger(
 ) -> np.ndarray:  # shape (n, 3): upper, middle, lower
     "Mean and `k` population deviations to either side. Source: Bollinger 2001; TA-Lib BBANDS."
     (close,), out = columns(close, n=n), np.empty((len(close), 3))
-    st = np.zeros(1, bollinger_dt(n)) if st is None else st
+    st = table(bollinger_dt(n), st)
     _bollinger_run(st["r"], st["buf"][0], close, float(k), out)
     return out
 
@@ -171,7 +171,7 @@ BOLLINGER = Analyzer("bollinger", "mean and k population deviations to either si
                      Param("k", 2., 0., 100., "deviations", "half width")),
                      warmup=lambda n, k: n - 1, source="Bollinger 2001; TA-Lib BBANDS")
 
-# %% ../../nbs/analyzers/220_averages.ipynb #8b7a8dc7
+# %% ../../nbs/analyzers/220_averages.ipynb #1be67afc
 vwap_dt = np.dtype([("session", "i8"), ("volume", "f8"), ("vwap", "f8")], align=True)
 DAY_NS = 86_400_000_000_000
 
@@ -209,7 +209,7 @@ def vwap(
     (px, qty), ts = columns(px, qty), np.ascontiguousarray(ts, np.int64)
     columns(ts, px)
     out = np.empty(len(px))
-    _vwap_run((np.zeros(1, vwap_dt) if st is None else st)[0], ts, px, qty, round(session_s * 1e9), round(offset_s * 1e9), out)
+    _vwap_run(table(vwap_dt, st)[0], ts, px, qty, round(session_s * 1e9), round(offset_s * 1e9), out)
     return out
 
 VWAP = Analyzer("vwap", "volume-weighted mean price since the session began", ("ts", "px", "qty"), (Output("vwap", "price", degree=1, shift="moves"),), vwap,
@@ -252,7 +252,7 @@ def vwap_rolling(
 ) -> np.ndarray:  # shape (n,), in the unit of price; NaN for the first n - 1
     "Volume-weighted mean price of the last `n` rows."
     (px, qty), out = columns(px, qty, n=n), np.empty(len(px))
-    st = np.zeros(1, vwap_rolling_dt(n)) if st is None else st
+    st = table(vwap_rolling_dt(n), st)
     _vwap_rolling_run(st["r"], st["px"][0], st["qty"][0], px, qty, out)
     return out
 

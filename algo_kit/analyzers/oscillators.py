@@ -6,15 +6,15 @@
 __all__ = ['rsi_dt', 'RSI', 'STOCHASTIC', 'MFI', 'obv_dt', 'OBV', 'rsi_next', 'rsi_step', 'rsi', 'stochastic_dt',
            'stochastic_step', 'stochastic', 'mfi_dt', 'mfi_step', 'mfi', 'obv_step', 'obv', 'plot_oscillator']
 
-# %% ../../nbs/analyzers/222_oscillators.ipynb #0cbd6f3e
+# %% ../../nbs/analyzers/222_oscillators.ipynb #784b248e
 import numpy as np
 
 from .contract import Analyzer, Output
-from .windows import NOTHING, columns, ring_dt, ring_max, ring_min, ring_push
+from .windows import NOTHING, columns, ring_dt, ring_max, ring_min, ring_push, table
 from ..core.cache import njit
 from ..core.params import Param
 
-# %% ../../nbs/analyzers/222_oscillators.ipynb #1dec88db
+# %% ../../nbs/analyzers/222_oscillators.ipynb #63aed3d4
 rsi_dt = np.dtype([("n", "i8"), ("last", "f8"), ("up", "f8"), ("down", "f8")], align=True)
 
 @njit
@@ -57,13 +57,13 @@ def rsi(
 ) -> np.ndarray:  # shape (n,), 0..100; NaN for the first n
     "Relative strength index. Source: Wilder 1978; TA-Lib RSI."
     (close,), out = columns(close, n=n), np.empty(len(close))
-    _rsi_run((np.zeros(1, rsi_dt) if st is None else st)[0], close, n, out)
+    _rsi_run(table(rsi_dt, st)[0], close, n, out)
     return out
 
 RSI = Analyzer("rsi", "Wilder's mean rise over all moves, 50 when nothing moved", ("close",), (Output("rsi", "percent", 0, 100, degree=0, shift="same"),), rsi,
                lambda n: np.zeros(1, rsi_dt), (Param("n", 14, 1, 10_000, "moves", "window"),), warmup=lambda n: n, source="Wilder 1978; TA-Lib RSI")
 
-# %% ../../nbs/analyzers/222_oscillators.ipynb #53b79516
+# %% ../../nbs/analyzers/222_oscillators.ipynb #02cbaf08
 _stochastic_dt = np.dtype([("range", ring_dt), ("k", ring_dt), ("d", ring_dt)], align=True)
 
 def stochastic_dt(
@@ -103,7 +103,7 @@ def stochastic(
 ) -> np.ndarray:  # shape (n, 2): %K, %D, 0..100
     "Slow stochastic. Source: Lane 1984; TA-Lib STOCH."
     (high, low, close), out = columns(high, low, close, n=n, k=k, d=d), np.empty((len(close), 2))
-    st = np.zeros(1, stochastic_dt(n, k, d)) if st is None else st
+    st = table(stochastic_dt(n, k, d), st)
     _stochastic_run(st["r"], *(st[f][0] for f in ("high", "low", "raw", "slow")), high, low, close, out)
     return out
 
@@ -114,7 +114,7 @@ STOCHASTIC = Analyzer("stochastic", "place of the close in the range of the last
                       Param("d", 3, 1, 1000, "", "second mean")),
                       warmup=lambda n, k, d: n + k - 2, source="Lane 1984; TA-Lib STOCH")
 
-# %% ../../nbs/analyzers/222_oscillators.ipynb #510fb53e
+# %% ../../nbs/analyzers/222_oscillators.ipynb #8be9ed4f
 _mfi_dt = np.dtype([("ring", ring_dt), ("seen", "i8"), ("last", "f8")], align=True)
 
 def mfi_dt(
@@ -157,7 +157,7 @@ def mfi(
 ) -> np.ndarray:  # shape (n,), 0..100; NaN for the first n
     "Money flow index. Source: Quong and Soudack 1989; TA-Lib MFI."
     (high, low, close, volume), out = columns(high, low, close, volume, n=n), np.empty(len(close))
-    st = np.zeros(1, mfi_dt(n)) if st is None else st
+    st = table(mfi_dt(n), st)
     _mfi_run(st["r"], st["buf"][0], high, low, close, volume, out)
     return out
 
@@ -165,7 +165,7 @@ MFI = Analyzer("mfi", "turnover of rising candles over that of all that moved, 5
                (Output("mfi", "percent", 0, 100, degree=0),), mfi, lambda n: np.zeros(1, mfi_dt(n)), (Param("n", 14, 1, 10_000, "candles", "window"),),
                warmup=lambda n: n, source="Quong and Soudack 1989; TA-Lib MFI")
 
-# %% ../../nbs/analyzers/222_oscillators.ipynb #50409c23
+# %% ../../nbs/analyzers/222_oscillators.ipynb #55d49485
 obv_dt = np.dtype([("n", "i8"), ("last", "f8"), ("sum", "f8"), ("rest", "f8")], align=True)
 
 @njit
@@ -195,7 +195,7 @@ def obv(
 ) -> np.ndarray:  # shape (n,), base units
     "On-balance volume. Source: Granville 1963; TA-Lib OBV. The sum is compensated: Neumaier 1974."
     (close, volume), out = columns(close, volume), np.empty(len(close))
-    _obv_run((np.zeros(1, obv_dt) if st is None else st)[0], close, volume, out)
+    _obv_run(table(obv_dt, st)[0], close, volume, out)
     return out
 
 OBV = Analyzer("obv", "volume with the sign of the close's move, summed", ("close", "volume"), (Output("obv", "base units", degree=0, shift="same"),), obv,

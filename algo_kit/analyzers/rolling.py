@@ -6,15 +6,15 @@
 __all__ = ['ZSCORE', 'correlation_dt', 'CORRELATION', 'BETA', 'zscore_dt', 'zscore_step', 'zscore', 'pair_dt', 'correlation_step',
            'correlation', 'beta_dt', 'beta_step', 'beta', 'plot_rolling']
 
-# %% ../../nbs/analyzers/226_rolling.ipynb #0c989cc4
+# %% ../../nbs/analyzers/226_rolling.ipynb #67b4ae0c
 import numpy as np
 
 from .contract import Analyzer, Output
-from .windows import columns, ring_dt, ring_mean, ring_moments, ring_push, ring_sd
+from .windows import columns, ring_dt, ring_mean, ring_moments, ring_push, ring_sd, table
 from ..core.cache import njit
 from ..core.params import Param
 
-# %% ../../nbs/analyzers/226_rolling.ipynb #ef1d8253
+# %% ../../nbs/analyzers/226_rolling.ipynb #683b0f71
 def zscore_dt(
     n: int,  # Window, observations
 ):
@@ -44,7 +44,7 @@ def zscore(
 ) -> np.ndarray:  # shape (n,), deviations; NaN for the first n - 1
     "Distance of the newest from the mean of the last `n`, in population deviations."
     (xs,), out = columns(xs, n=n), np.empty(len(xs))
-    st = np.zeros(1, zscore_dt(n)) if st is None else st
+    st = table(zscore_dt(n), st)
     _zscore_run(st["r"], st["buf"][0], xs, out)
     return out
 
@@ -52,7 +52,7 @@ ZSCORE = Analyzer("zscore", "distance of the newest from the mean of the last n,
                   zscore,
                   lambda n: np.zeros(1, zscore_dt(n)), (Param("n", 20, 2, 10_000, "rows", "window"),), warmup=None)
 
-# %% ../../nbs/analyzers/226_rolling.ipynb #6dc76227
+# %% ../../nbs/analyzers/226_rolling.ipynb #640059d9
 def pair_dt(
     n: int,  # Window, pairs
 ):
@@ -87,7 +87,7 @@ def correlation(
 ) -> np.ndarray:  # shape (n,), -1..1; NaN for the first n - 1
     "Pearson's correlation of the last `n` pairs. Source: TA-Lib CORREL, which answers 0 where nothing varies."
     (x, y), out = columns(x, y, n=n), np.empty(len(x))
-    st = np.zeros(1, correlation_dt(n)) if st is None else st
+    st = table(correlation_dt(n), st)
     _correlation_run(st["r"], st["x"][0], st["y"][0], x, y, out)
     return out
 
@@ -96,7 +96,7 @@ CORRELATION = Analyzer("correlation", "Pearson's correlation of the last n pairs
                        correlation, lambda n: np.zeros(1, correlation_dt(n)), (Param("n", 30, 2, 10_000, "pairs", "window"),), warmup=lambda n: n - 1,
                        source="TA-Lib CORREL")
 
-# %% ../../nbs/analyzers/226_rolling.ipynb #634a0b7c
+# %% ../../nbs/analyzers/226_rolling.ipynb #df46599f
 _beta_dt = np.dtype([("ring", ring_dt), ("seen", "i8"), ("x", "f8"), ("y", "f8")], align=True)
 
 def beta_dt(
@@ -134,7 +134,7 @@ def beta(
 ) -> np.ndarray:  # shape (n,), fraction; NaN for the first n
     "Slope of the last `n` returns of `y` on those of `x`. Source: TA-Lib BETA, which answers 0 where `x` does not move."
     (x, y), out = columns(x, y, n=n), np.empty(len(x))
-    st = np.zeros(1, beta_dt(n)) if st is None else st
+    st = table(beta_dt(n), st)
     _beta_run(st["r"], st["x"][0], st["y"][0], x, y, out)
     return out
 

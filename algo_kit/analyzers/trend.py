@@ -8,17 +8,17 @@ __all__ = ['atr_dt', 'ATR', 'adx_dt', 'ADX', 'four_dt', 'FOUR', 'DONCHIAN', 'kel
            'four', 'four_bar', 'four_handle', 'donchian_dt', 'donchian_step', 'donchian', 'keltner_step', 'keltner',
            'supertrend_step', 'supertrend', 'plot_supertrend']
 
-# %% ../../nbs/analyzers/224_trend.ipynb #11742803
+# %% ../../nbs/analyzers/224_trend.ipynb #dc2f678a
 import numpy as np
 
 from .averages import ema_dt, ema_next, ema_step
 from .contract import Analyzer, Output
 from .oscillators import rsi_dt, rsi_next, rsi_step
-from .windows import NOTHING, columns, handle, ring_dt, ring_max, ring_min, ring_push
+from .windows import NOTHING, columns, handle, ring_dt, ring_max, ring_min, ring_push, table
 from ..core.cache import njit
 from ..core.params import Param
 
-# %% ../../nbs/analyzers/224_trend.ipynb #a7ec11eb
+# %% ../../nbs/analyzers/224_trend.ipynb #557a9af2
 atr_dt = np.dtype([("n", "i8"), ("last", "f8"), ("atr", "f8")], align=True)
 
 @njit
@@ -68,7 +68,7 @@ def atr(
 ) -> np.ndarray:  # shape (n,), in the unit of price; NaN for the first n (n - 1 with `first`)
     "Average true range. Source: Wilder 1978; TA-Lib ATR, StockCharts."
     (high, low, close), out = columns(high, low, close, n=n), np.empty(len(close))
-    _atr_run((np.zeros(1, atr_dt) if st is None else st)[0], high, low, close, n, bool(first), out)
+    _atr_run(table(atr_dt, st)[0], high, low, close, n, bool(first), out)
     return out
 
 ATR = Analyzer("atr", "Wilder's mean of the true range", ("high", "low", "close"), (Output("atr", "price", 0, degree=1, shift="same"),), atr,
@@ -76,7 +76,7 @@ ATR = Analyzer("atr", "Wilder's mean of the true range", ("high", "low", "close"
                (Param("n", 14, 1, 10_000, "candles", "window"), Param("first", False, 0, 1, "", "the first candle counts")),
                warmup=lambda n, first: n - 1 if first else n, source="Wilder 1978; TA-Lib ATR, StockCharts")
 
-# %% ../../nbs/analyzers/224_trend.ipynb #c154cc0f
+# %% ../../nbs/analyzers/224_trend.ipynb #26f58516
 adx_dt = np.dtype([("n", "i8"), ("high", "f8"), ("low", "f8"), ("last", "f8"), ("up", "f8"), ("down", "f8"), ("range", "f8"), ("adx", "f8")], align=True)
 
 @njit
@@ -129,7 +129,7 @@ def adx(
 ) -> np.ndarray:  # shape (n, 3): adx, plus_di, minus_di, 0..100
     "Average directional index and the two directional indicators. Source: Wilder 1978; TA-Lib ADX, PLUS_DI, MINUS_DI."
     (high, low, close), out = columns(high, low, close, n=n), np.empty((len(close), 3))
-    _adx_run((np.zeros(1, adx_dt) if st is None else st)[0], high, low, close, n, out)
+    _adx_run(table(adx_dt, st)[0], high, low, close, n, out)
     return out
 
 ADX = Analyzer("adx", "average directional index with +DI and -DI", ("high", "low", "close"),
@@ -137,7 +137,7 @@ ADX = Analyzer("adx", "average directional index with +DI and -DI", ("high", "lo
                lambda n: np.zeros(1, adx_dt), (Param("n", 14, 2, 10_000, "candles", "window"),), warmup=lambda n: 2 * n - 1,
                source="Wilder 1978; TA-Lib ADX, PLUS_DI, MINUS_DI")
 
-# %% ../../nbs/analyzers/224_trend.ipynb #c4477b15
+# %% ../../nbs/analyzers/224_trend.ipynb #40d1d38c
 four_dt = np.dtype([("ema", ema_dt), ("rsi", rsi_dt), ("atr", atr_dt), ("adx", adx_dt)], align=True)
 
 @njit
@@ -179,7 +179,7 @@ def four(
 ) -> np.ndarray:  # shape (n, 4): ema, rsi, atr, adx
     "EMA, RSI, ATR and ADX in one pass; each as its own function gives it."
     (high, low, close), out = columns(high, low, close, n=n), np.empty((len(close), 4))
-    _four_run((np.zeros(1, four_dt) if st is None else st)[0], high, low, close, n, out)
+    _four_run(table(four_dt, st)[0], high, low, close, n, out)
     return out
 
 FOUR = Analyzer("four", "EMA, RSI, ATR and ADX in one pass", ("high", "low", "close"),
@@ -196,9 +196,9 @@ def four_handle(
     st: np.ndarray | None = None,  # One-row table of `four_dt` to continue from, updated in place
 ):  # g(high, low, close) -> (ema, rsi, atr, adx)
     "One Python call a candle for the four."
-    return handle(four_bar, np.zeros(1, four_dt) if st is None else st, n, row=3)
+    return handle(four_bar, table(four_dt, st), n, row=3)
 
-# %% ../../nbs/analyzers/224_trend.ipynb #9a9d1578
+# %% ../../nbs/analyzers/224_trend.ipynb #9245dacd
 def donchian_dt(
     n: int,  # Window, candles
 ):
@@ -230,7 +230,7 @@ def donchian(
 ) -> np.ndarray:  # shape (n, 3): upper, middle, lower
     "Highest high, lowest low and the middle of the last `n` candles, the newest among them."
     (high, low), out = columns(high, low, n=n), np.empty((len(high), 3))
-    st = np.zeros(1, donchian_dt(n)) if st is None else st
+    st = table(donchian_dt(n), st)
     _donchian_run(st["r"], st["high"][0], st["low"][0], high, low, out)
     return out
 
@@ -238,7 +238,7 @@ DONCHIAN = Analyzer("donchian", "highest high, middle and lowest low of the last
                     tuple(Output(k, "price", degree=1, shift="moves") for k in ("upper", "middle", "lower")), donchian, lambda n: np.zeros(1, donchian_dt(n)),
                     (Param("n", 20, 1, 10_000, "candles", "window"),), warmup=lambda n: n - 1)
 
-# %% ../../nbs/analyzers/224_trend.ipynb #85fd6aef
+# %% ../../nbs/analyzers/224_trend.ipynb #cdc4f3ae
 keltner_dt = np.dtype([("ema", ema_dt), ("atr", atr_dt)], align=True)
 
 @njit
@@ -270,7 +270,7 @@ def keltner(
 ) -> np.ndarray:  # shape (n, 3): upper, middle, lower
     "Exponential mean and `k` average true ranges to either side. Source: Raschke's form as on StockCharts."
     (high, low, close), out = columns(high, low, close, n=n, n_atr=n_atr), np.empty((len(close), 3))
-    _keltner_run((np.zeros(1, keltner_dt) if st is None else st)[0], high, low, close, n, n_atr, float(k), out)
+    _keltner_run(table(keltner_dt, st)[0], high, low, close, n, n_atr, float(k), out)
     return out
 
 KELTNER = Analyzer("keltner", "exponential mean and k average true ranges to either side", ("high", "low", "close"),
@@ -280,7 +280,7 @@ KELTNER = Analyzer("keltner", "exponential mean and k average true ranges to eit
                     Param("k", 2., 0., 100., "average true ranges", "half width")), warmup=lambda n, n_atr, k: max(n, n_atr) - 1,
                     source="StockCharts Keltner Channels")
 
-# %% ../../nbs/analyzers/224_trend.ipynb #d1ec1ffa
+# %% ../../nbs/analyzers/224_trend.ipynb #b82827db
 supertrend_dt = np.dtype([("atr", atr_dt), ("upper", "f8"), ("lower", "f8"), ("side", "i8")], align=True)
 
 @njit
@@ -318,7 +318,7 @@ def supertrend(
 ) -> np.ndarray:  # shape (n, 2): line, side
     "The line that price has to close beyond, and on which side of it price is. Source: Seban; TradingView ta.supertrend."
     (high, low, close), out = columns(high, low, close, n=n), np.empty((len(close), 2))
-    _supertrend_run((np.zeros(1, supertrend_dt) if st is None else st)[0], high, low, close, n, float(k), out)
+    _supertrend_run(table(supertrend_dt, st)[0], high, low, close, n, float(k), out)
     return out
 
 SUPERTREND = Analyzer("supertrend", "a line that follows price and is turned by a close beyond it", ("high", "low", "close"),

@@ -6,15 +6,15 @@
 __all__ = ['REALISED', 'parkinson_dt', 'PARKINSON', 'garman_klass_dt', 'GARMAN_KLASS', 'realised_dt', 'realised_step', 'realised',
            'range_dt', 'parkinson_step', 'parkinson', 'garman_klass_step', 'garman_klass', 'plot_volatility']
 
-# %% ../../nbs/analyzers/228_volatility.ipynb #ddf2c81e
+# %% ../../nbs/analyzers/228_volatility.ipynb #865cf3f4
 import numpy as np
 
 from .contract import Analyzer, Output
-from .windows import columns, ring_dt, ring_push
+from .windows import columns, ring_dt, ring_push, table
 from ..core.cache import njit
 from ..core.params import Param
 
-# %% ../../nbs/analyzers/228_volatility.ipynb #13141e21
+# %% ../../nbs/analyzers/228_volatility.ipynb #5f9211ec
 _realised_dt = np.dtype([("ring", ring_dt), ("last", "f8")], align=True)
 
 def realised_dt(
@@ -50,7 +50,7 @@ def realised(
 ) -> np.ndarray:  # shape (n,), fraction; NaN for the first n
     "Realised volatility from closes. Source: Andersen and Bollerslev 1998."
     (close,), out = columns(close, n=n), np.empty(len(close))
-    st = np.zeros(1, realised_dt(n)) if st is None else st
+    st = table(realised_dt(n), st)
     _realised_run(st["r"], st["buf"][0], close, float(per_year), out)
     return out
 
@@ -58,7 +58,7 @@ _params = (Param("n", 60, 1, 10_000, "candles", "window"), Param("per_year", 1.,
 REALISED = Analyzer("realised", "root of the mean squared log return", ("close",), (Output("volatility", "fraction", 0, degree=0),), realised,
                     lambda n, per_year: np.zeros(1, realised_dt(n)), _params, warmup=lambda n, per_year: n, source="Andersen and Bollerslev 1998")
 
-# %% ../../nbs/analyzers/228_volatility.ipynb #a008ffde
+# %% ../../nbs/analyzers/228_volatility.ipynb #f6c85e4d
 _FOUR_LN2 = 4.0 * np.log(2.0)
 
 def range_dt(
@@ -94,14 +94,14 @@ def parkinson(
 ) -> np.ndarray:  # shape (n,), fraction; NaN for the first n - 1
     "Volatility from ranges. Source: Parkinson 1980."
     (high, low), out = columns(high, low, n=n), np.empty(len(high))
-    st = np.zeros(1, parkinson_dt(n)) if st is None else st
+    st = table(parkinson_dt(n), st)
     _parkinson_run(st["r"], st["buf"][0], high, low, float(per_year), out)
     return out
 
 PARKINSON = Analyzer("parkinson", "volatility from the ranges of candles", ("high", "low"), (Output("volatility", "fraction", 0, degree=0),), parkinson,
                            lambda n, per_year: np.zeros(1, parkinson_dt(n)), _params, warmup=lambda n, per_year: n - 1, source="Parkinson 1980")
 
-# %% ../../nbs/analyzers/228_volatility.ipynb #56957798
+# %% ../../nbs/analyzers/228_volatility.ipynb #7adbc830
 _OPEN_CLOSE = 2.0 * np.log(2.0) - 1.0
 garman_klass_dt = range_dt
 
@@ -132,7 +132,7 @@ def garman_klass(
 ) -> np.ndarray:  # shape (n,), fraction; NaN for the first n - 1
     "Volatility from open, high, low and close. Source: Garman and Klass 1980."
     (open, high, low, close), out = columns(open, high, low, close, n=n), np.empty(len(close))
-    st = np.zeros(1, garman_klass_dt(n)) if st is None else st
+    st = table(garman_klass_dt(n), st)
     _garman_klass_run(st["r"], st["buf"][0], open, high, low, close, float(per_year), out)
     return out
 
