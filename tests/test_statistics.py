@@ -223,7 +223,7 @@ def test_regime_concludes_as_written():
             dn = k > 1 and h[k] < h[k - 1] < h[k - 2] and l[k] < l[k - 1] < l[k - 2]
             d = 1 if up and plus[k] > minus[k] else -1 if dn and minus[k] > plus[k] else 0
             s = TREND if adx[k] > 25 else RANGE if adx[k] < 20 else 0
-            ok = s == TREND and pers[k] > .45 and rev[k] < .6 and atr[k] >= .0004
+            ok = s == TREND and pers[k] > .45 and not rev[k] >= .6 and atr[k] >= .0004
             assert (direction[k], state[k], allowed[k]) == (d, s, d if ok else 0)
             if k >= 19: assert vt[k] == pytest.approx(v[k - 4:k + 1].mean() / v[k - 19:k + 1].mean() - 1, abs=1e-9)
             else: assert np.isnan(vt[k])
@@ -242,7 +242,7 @@ def test_flags_of_a_regime_are_those_of_its_numbers():
     r = st[0]
     for h, l, c, v in zip(*bars(300, 3), strict=True):
         regime_step(st[0], h, l, c, v)
-        assert r["persistent"] == (r["persistence"] > .55) and r["reversion_ok"] == (r["reversion"] < .6)
+        assert r["persistent"] == (r["persistence"] > .55) and r["reversion_ok"] == (not r["reversion"] >= .6)
         assert r["reversion_flag"] == (.5 <= r["reversion"] <= .7) and r["atr_floor_ok"] == (r["atr"] / c >= .001)
 
 def test_a_candle_without_a_price_leaves_the_regime_as_it_was():

@@ -16,7 +16,7 @@ from .windows import columns
 from ..core.cache import njit
 from ..core.params import Param
 
-# %% ../../nbs/analyzers/246_regime.ipynb #fffce138
+# %% ../../nbs/analyzers/246_regime.ipynb #04d74e28
 TREND, UNDECIDED, RANGE = 1, 0, -1
 LAST, FEW, MANY = 3, 5, 20  # candles: structure, short and long mean of the volume
 
@@ -76,7 +76,7 @@ def regime_step(
     r.direction = 1 if r.plus_di > r.minus_di and r.hh and r.hl else -1 if r.minus_di > r.plus_di and r.lh and r.ll else 0
     if r.direction != 0: r.bias = r.direction
     r.persistent, r.atr_floor_ok = int(r.persistence > persist), int(r.atr_frac >= floor)
-    r.reversion_ok, r.reversion_flag = int(r.reversion < revert), int(abs(r.reversion - revert) <= 0.1 + 1e-12)
+    r.reversion_ok, r.reversion_flag = int(not r.reversion >= revert), int(abs(r.reversion - revert) <= 0.1 + 1e-12)
     r.allowed = r.direction if r.state == TREND and r.persistent and r.reversion_ok and r.atr_floor_ok else 0
     return r.allowed
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['WINDOW', 'EXCURSIONS', 'reversion_dt', 'REVERSION', 'reversion_table_dt', 'reversion_step', 'reversion_bands',
-           'reversion', 'reversion_points', 'excursions', 'plot_reversion']
+           'reversion', 'excursions', 'plot_reversion']
 
 # %% ../../nbs/analyzers/240_reversion.ipynb #3576d142
 import numpy as np
@@ -96,16 +96,6 @@ REVERSION = Analyzer("reversion", "z-score of the close to its 15-minute mean, a
      Output("strength", "0..1", 0, 1, 0, "same")),
     reversion, lambda window: np.zeros(1, reversion_table_dt(window)), (Param("window", WINDOW, 3, 900, "closes", "length of the mean", live=False),),
     warmup=lambda window: window - 1, source="Bollinger (2001), population deviation; strength defined in this notebook")
-
-# %% ../../nbs/analyzers/240_reversion.ipynb #824a1336
-@njit
-def reversion_points(
-    z,  # Deviations from the mean
-    side,  # +1 for a long, -1 for a short
-):  # 0, 0.5 or 1 of the filter's points
-    "What a place is worth to somebody who trades back towards the mean."
-    away = -side * z
-    return 1.0 if away >= 2 - _EPS else 0.5 if away >= 1 - _EPS else 0.0
 
 # %% ../../nbs/analyzers/240_reversion.ipynb #5dd42e3e
 def excursions(
