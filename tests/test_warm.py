@@ -8,8 +8,8 @@ from market import buy, command, play, trade
 from test_crash import Job, nursery  # noqa: F401
 from wiring import MINUTE, Run, candles_of, same, settings
 
-from algo_kit.core.errors import ConfigError, DataError
-from algo_kit.core.records import ACTIVE, BAR, CMD_HALT, CMD_OPEN, CMD_RESUME, CMD_WARM, HALTED, WARMING
+from algo_kit.core.errors import ConfigError, DataError, NotFound
+from algo_kit.core.records import ACTIVE, CMD_HALT, CMD_OPEN, CMD_RESUME, CMD_WARM, HALTED, WARMING
 from algo_kit.core.runs import read_table
 from algo_kit.data.feeds import serve_events
 from algo_kit.data.instruments import instrument
@@ -17,11 +17,15 @@ from algo_kit.data.simmarket import sim_events
 from algo_kit.data.tapes import Tape, save_npy
 from algo_kit.engine.journal import INSERT, META, NOTE, TAPE, scan
 from algo_kit.engine.replay import replay, why
+from algo_kit.engine.session import Session
 from algo_kit.engine.trader import RunSpec, prepare
+from algo_kit.engine.warmup import WarmUp
 from algo_kit.jobs.cli import main
+from algo_kit.strategies.contract import load_strategy
 
-N, CUT = 24_000, 15_000
+N = 24_000
 EV, INS = sim_events(7, N)
+CUT = 15_000 + int(np.argmax(np.diff(EV["ts"][14_999:]) > 0))  # between two instants
 SEAM = int(EV["ts"][CUT])
 SMALL = dict(run__snapshot_events=4_000, run__chunk_events=1_500)
 REFUSED = dict(risk__max_order_frac=1e-9)  # no wish is granted, so that the state is that of the market alone
@@ -57,7 +61,8 @@ def test_it_knows_what_a_run_over_the_whole_tape_knows(tmp_path, tapes, strategy
     cut, r = trader(tmp_path/"cut", tapes["b"], strategy, REFUSED, warm=tapes["a"])
     cold, _ = trader(tmp_path/"cold", tapes["b"], strategy, REFUSED)
     assert known(whole) == known(cut) != known(cold) and cut.session.taken == N
-    assert replay(r.dir)["differences"] == 0
+    pos = whole.session.world.rows["pos"]
+    assert (warm(r)["candles"][0] > 20) == bool(pos["bars"][0]) and replay(r.dir)["differences"] == 0
 
 def test_it_knows_it_while_it_trades(tmp_path, tapes):
     (whole, a), (cut, b) = trader(tmp_path/"whole", tapes["whole"]), trader(tmp_path/"cut", tapes["b"], warm=tapes["a"])
@@ -81,7 +86,7 @@ def test_nothing_is_ordered_before_the_seam(tmp_path, tapes):
     assert (q["ts_ns"] >= SEAM).all() and (before(r, "marks")["ts_ns"] >= SEAM).all() and q["ts_ns"][0] < SEAM + 2 * MINUTE
     assert int(t.session.world.k[0]["guard"]["day"]) == int(EV["ts"][-1]) // 86_400_000_000_000
     w = warm(r)
-    assert (w["used"], w["rows"], w["cut"], w["opens_ns"]) == (CUT, CUT, 0, SEAM) and w["candles"] == [int((EV["kind"][:CUT] == BAR).sum())]
+    assert (w["used"], w["rows"], w["cut"], w["opens_ns"]) == (CUT, CUT, 0, SEAM)
     assert w["span_s"] == (EV["ts"][CUT - 1] - EV["ts"][0]) / 1e9 and w["gap_s"] == (SEAM - EV["ts"][CUT - 1]) / 1e9
     log = [json.loads(x) for x in (r.dir/"log.jsonl").read_text().splitlines()]
     assert [x["used"] for x in log if x.get("message", x.get("what")) == "warmed" or "warmed" in x.values()] == [CUT]
@@ -108,6 +113,17 @@ def test_no_word_but_its_own_ends_the_warm_up():
     gates = lambda *s: play([command(0, CMD_WARM), trade(0, 100.), *s, trade(99, 100.)]).gates
     assert gates(buy(2, qty=1.)) == ["trading_state"] == gates(command(1, CMD_RESUME), buy(2, qty=1.))
     assert gates(command(1, CMD_OPEN), buy(2, qty=1.)) == [""]
+
+def test_the_day_of_the_loss_limit_begins_at_the_seam(tmp_path):
+    st = load_strategy("order_flow")
+    s = Session(st, st.check(), INS, settings(tmp_path))
+    w = WarmUp(Tape("a", INS, EV[:CUT], CLEAN), INS, first_ts=SEAM)
+    take = lambda ev: [None for _ in s.step(ev, None)]
+    take(w.hold()), take(w.events)
+    g = s.world.k[0]["guard"]
+    g["open"], g["tripped"], g["worst"] = 1, 1, .5  # as if the warm rows had cost something
+    take(w.open(EV[CUT]))
+    assert (int(g["open"]), int(g["tripped"]), float(g["worst"])) == (round(s.equity / s.cash_unit), 0, 0.) and int(g["day"]) == SEAM // (1_440 * MINUTE)
 
 # ---- killed and gone on with
 
@@ -219,7 +235,7 @@ def test_what_is_no_warm_up(tmp_path, tapes):
     with pytest.raises(ConfigError, match="the run trades"): go(file(tmp_path, "two", two, ins))
     with pytest.raises(DataError, match="lies before"): go(tapes["b"])
     with pytest.raises(DataError, match="lies before"): go(tapes["b"], tapes["a"])
-    with pytest.raises(DataError): go(str(tmp_path/"nowhere.npy"))
+    with pytest.raises(NotFound): go(str(tmp_path/"nowhere.npy"))
     assert not list((tmp_path/"runs").glob("*/manifest.json")), "it is refused before there is a run"
 
 def test_the_same_markets_in_another_order(tmp_path):
@@ -246,8 +262,26 @@ def test_the_command_line(tmp_path, tapes, monkeypatch, capsys):
     m = json.loads((Path(d["dir"])/"manifest.json").read_text())
     assert code == 0 and m["warm"]["used"] == CUT and m["spec"]["warm"] == tapes["a"] and m["data"][0]["first_ts"] == SEAM
     assert main(["replay", d["run"]]) == 0 and main(["report", d["run"]]) == 0
+    assert main(["backtest", "order_flow", "--tape", tapes["b"], "--warm", tapes["a"], "--fresh"]) == 0
+    assert f"warmed on {CUT:,} rows over " in capsys.readouterr().out
     cold = main(["backtest", "order_flow", "--tape", tapes["b"], "--json"])
     assert cold == 0 and m["warm"]["source"] in (Path(d["dir"])/"report.html").read_text()
+
+def test_days_of_the_lake(tmp_path, monkeypatch):
+    "The recorded day that ships with the kit: the eleventh of July, warmed on the tenth."
+    from algo_kit.data.lake import import_trades
+    monkeypatch.chdir(tmp_path)
+    import_trades("sample", root=tmp_path/"data")
+    go = lambda warm, **k: trader(tmp_path, "lake:bitfinex:BTC/USD:2019-07-11:2019-07-12", warm=warm, **k)[1]
+    a, b = go("lake:bitfinex:BTC/USD:2019-07-10:2019-07-11"), go("lake:bitfinex:BTC/USD", fresh=True)
+    same(a, b)
+    assert warm(a)["cut"] == 0 < warm(b)["cut"] and warm(a)["hash"] == warm(b)["hash"] and warm(a)["opens_ns"] == manifest(a)["data"][0]["first_ts"]
+    for r in (a, b): assert replay(r.dir)["differences"] == 0
+
+def test_a_job_takes_it():
+    from algo_kit.jobs.runner import jobs_ls, spec_fields
+    for j in jobs_ls(): assert "warm" in {p["name"] for p in j["parameters"]}
+    assert RunSpec(**spec_fields(dict(strategy="order_flow", tape="sample", warm="lake:bitfinex:BTC/USD"))).warm == "lake:bitfinex:BTC/USD"
 
 # ---- a feed
 
@@ -275,8 +309,8 @@ def test_a_feed_stopped_and_a_source_that_has_grown(tmp_path, tapes, served, n):
     t = stop_at(prepare(RunSpec(**socket(served, warm=a)), settings(tmp_path, **SMALL)), n)
     assert t.run()["status"] == "stopped"
     file(tmp_path, "a", EV[:CUT + 500])
-    _, b = trader(tmp_path, **socket(served, warm=a))
-    assert b.r["resumed"] and warm(b)["rows"] == CUT
+    _, b = trader(tmp_path, **socket(served, warm=a if n < CUT else tapes["late"]))
+    assert b.r["resumed"] and warm(b)["rows"] == CUT and warm(b)["source"] == a
     same(want, b)
     assert replay(b.dir)["differences"] == 0
 

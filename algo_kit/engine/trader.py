@@ -60,7 +60,7 @@ def _feed_of(spec):
                                                                  rule="socket:HOST:PORT", hint="e.g. socket:127.0.0.1:9000")
     return host or "127.0.0.1", int(port)
 
-# %% ../../nbs/engine/560_trader.ipynb #f57fdc19
+# %% ../../nbs/engine/560_trader.ipynb #193fedf0
 def prepare(
     spec: RunSpec,
     settings=None,  # `Settings`; loaded with the spec's overrides when None
@@ -83,12 +83,16 @@ def prepare(
     if warm is not None and tape is not None: warm = WarmUp(warm, tape.instruments, tape.kind, tape.first_ts, spec.repair)
     last = run_end(spec, tape) + (warm.used if warm is not None and tape is not None else 0)
     source = tape.hash if tape is not None else spec.feed or type(feed).__name__
-    on = [source, spec.for_ns] if warm is None else [source, spec.for_ns, warm.hash if tape is not None else warm.spec]  # a lake grows beside a feed
+    on = [source, spec.for_ns] if warm is None else [source, spec.for_ns, warm.hash if tape is not None else "warm"]
     key = run_key(dict(strategy=[strategy.name, strategy.digest], params=params, settings=digest(settings), tape=on, stage=spec.stage,
                        seed=settings.run.seed))
     kitdb = kitdb if kitdb is not None else KitDB(settings.paths.data)
     run = run or new_run(settings.paths.runs, spec.name or strategy.name, key, spec.fresh, spec.out, strategy=strategy.name, stage=spec.stage)
     try:
+        old = run.manifest if run.resumed else {}
+        if tape is None and warm is not None and old.get("warm") and old["warm"]["source"] != warm.spec:
+            run.log("the run goes on with the rows it was warmed on", "WARNING", was=old["warm"]["source"], now=warm.spec)
+            warm = run_tape(spec, settings, old["warm"]["source"])
         t = Trader(spec, settings, strategy, params, tape, feed, run, kitdb, last, warm)
         first = dict(strategy=strategy.name, strategy_source=spec.strategy, strategy_digest=strategy.digest, params=params, seed=settings.run.seed,
                      stage=spec.stage, settings=as_dict(settings), settings_digest=digest(settings), code_digest=CODE_DIGEST,
@@ -97,7 +101,6 @@ def prepare(
                              venue=t.session.instruments[0].venue, symbol=",".join(i.symbol for i in t.session.instruments))],
                      instruments=[i.as_dict() for i in t.session.instruments], snapshot_names=list(strategy.snapshot), market=t.market,
                      spec=asdict(spec))
-        old = run.manifest if run.resumed else {}
         if t.warm is not None: first["warm"] = old.get("warm") or t.warm.describe()
         if run.resumed:
             if old.get("warm"): t.warm.same_as(old["warm"])

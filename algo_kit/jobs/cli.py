@@ -160,7 +160,7 @@ Params = Annotated[list[str] | None, typer.Option("-p", "--param", help="key=val
 Sets = Annotated[list[str] | None, typer.Option("--set", help="section.key=value, any number of times")]
 Run = Annotated[str, typer.Argument(help="run name, its key, its folder, or last")]
 
-# %% ../../nbs/jobs/920_cli.ipynb #1e27c822
+# %% ../../nbs/jobs/920_cli.ipynb #87c2634e
 def _settings(overrides=None):
     "Settings, and the compile cache they ask for, before the first kernel."
     from algo_kit.core.settings import load_settings, use_cache
@@ -196,6 +196,10 @@ def _words(out):
         w = {k: fmt(k, v) for k, v in m.items()}
         lines += [f"  return {w['total_return']}, worst drawdown {w['max_drawdown']}, {w['trades']} trades, win rate {w['win_rate']}, fees {w['fees_paid']}"]
     if p: lines += [f"  data {p.get('verdict', '')}"]
+    if w := p.get("warm"):
+        from algo_kit.core.times import duration_text
+        gap = f", {duration_text(int(w['gap_s'] * 1e9))} before the first one traded" if "gap_s" in w else ""
+        lines += [f"  warmed on {w.get('used', w['rows']):,} rows over {duration_text(int(w['span_s'] * 1e9))}{gap}"]
     return "\n".join([*lines, f"  state {out['state_hash'][:16]}"])
 
 def _spec(strategy, stage, tape, venue, symbol, cash, seed, params, sets, for_, **kw):
