@@ -459,8 +459,8 @@ MINUTES = Path(__file__).resolve().parents[2]/"shared"/"data"/"candles"/"binance
 @pytest.mark.slow
 @pytest.mark.skipif(not MINUTES.is_file(), reason="the recorded markets of ../shared/data are not here")
 def test_zones_against_bands_put_anywhere():
-    """The table in the notebook. A visit that comes from outside is held when price gets 0.5 % away from the near edge before a minute closes beyond the far one,
-    within four hours. The bands have the heights, and the distances from the close, of the zones that were made, and are put at other times."""
+    """The table in the notebook. A visit that comes from outside is held when price gets 0.5 % away from the near edge before a minute closes beyond
+    the far one, within four hours. The bands have the heights, and the distances from the close, of the zones that were made, and are put at other times."""
     import pyarrow.parquet as pq
     from algo_kit.core.cache import njit
     zones_candle, zones_price, zones_add = Z.zones_candle, Z.zones_price, Z.zones_add
