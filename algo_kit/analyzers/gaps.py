@@ -13,7 +13,7 @@ from .contract import Analyzer, Output
 from ..core.cache import njit
 from ..core.params import Param
 
-# %% ../../nbs/analyzers/234_gaps.ipynb #047a1f87
+# %% ../../nbs/analyzers/234_gaps.ipynb #fc4757f7
 MAX_GAPS = 64
 LIFE = 24 * 3600 * 10**9
 MIN_SIZE = 0.002
@@ -46,12 +46,14 @@ def gaps_price(
             _drop(r, i)
             r.expired += 1
             continue
-        f = (r.hi[i] - low if r.side[i] > 0 else high - r.lo[i]) / (r.hi[i] - r.lo[i])
-        if f >= 1:
-            _drop(r, i)
-            r.filled += 1
-            continue
-        if f > r.fill[i]: r.fill[i] = f
+        reach = r.hi[i] - low if r.side[i] > 0 else high - r.lo[i]
+        if reach > 0:
+            f = reach / (r.hi[i] - r.lo[i])
+            if f >= 1:
+                _drop(r, i)
+                r.filled += 1
+                continue
+            if f > r.fill[i]: r.fill[i] = f
         i += 1
 
 @njit
