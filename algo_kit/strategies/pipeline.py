@@ -126,7 +126,7 @@ def weights(filters: tuple = FILTERS) -> tuple:
     "Their weights as parameters."
     return tuple(Param(f"w_{f.name}", float(f.weight), 0, 100, "points", f.doc) for f in filters)
 
-# %% ../../nbs/strategies/440_pipeline.ipynb #deeb750b
+# %% ../../nbs/strategies/440_pipeline.ipynb #a7ea304d
 _HOOK = "from .pipeline import confluence, primaries\n"
 
 def pipeline_source(
@@ -178,7 +178,8 @@ def _compose(home, src, kernels, functions):
     places = [(f.py_func.__module__, f.py_func.__name__) for f in functions]
     on_disk = all(m != "__main__" and getattr(sys.modules.get(m), n, None) is f for (m, n), f in zip(places, functions, strict=True))
     imports = "".join(f"from {m} import {n}\n" for m, n in places) if on_disk else ""
-    block = f"from algo_kit.core.cache import njit\nfrom algo_kit.strategies.pipeline import weigh\nfrom algo_kit.strategies.contract import gate\n{imports}\n{kernels}\n"
+    needs = "from algo_kit.core.cache import njit\nfrom algo_kit.strategies.contract import gate\nfrom algo_kit.strategies.pipeline import weigh\n"
+    block = f"{needs}{imports}\n{kernels}\n"
     src = src.replace(_HOOK, block).replace("from ..", "from algo_kit.")
     src = re.sub(r"^from \.(?=\w)", f"from {package}.", src, flags=re.M)
     if not on_disk:

@@ -22,7 +22,7 @@ from .contract import Param, Strategy, cancel, enter, gate, leave, place
 from .pipeline import confluence, primaries
 from .pipeline import weights
 
-# %% ../../nbs/strategies/450_scalper.ipynb #a33d6708
+# %% ../../nbs/strategies/450_scalper.ipynb #cd21e754
 state_dt = np.dtype([
     ("b", brain_dt), ("drops", drops_dt), ("cascade", cascade_dt),
     ("direction", "i8"),                                       # what level 1 allows: +1, -1, 0
@@ -34,7 +34,8 @@ GATES = ("trend", "zone", "cascade", "bounce",                  # the four level
          "adx", "persistence", "reversion", "structure", "atr_floor",  # level 1 in detail, at each closed 15m candle
          "trades", "strength", "volume", "leaving",             # levels 3 and 4 in detail
          "side", "session", "confluence", "position")
-TREND, ZONE, CASCADE, BOUNCE, ADX, PERSISTENCE, REVERSION, STRUCTURE, ATR_FLOOR, TRADES, STRENGTH, VOLUME, LEAVING, SIDE, SESSION, CONFLUENCE, POSITION = range(17)
+TREND, ZONE, CASCADE, BOUNCE, ADX, PERSISTENCE, REVERSION, STRUCTURE, ATR_FLOOR, TRADES, STRENGTH, VOLUME, LEAVING, SIDE, SESSION = range(15)
+CONFLUENCE, POSITION = 15, 16
 
 # %% ../../nbs/strategies/450_scalper.ipynb #ad2f4228
 @njit
