@@ -116,7 +116,7 @@ class Desk(Twin):
         hold = self.hold(row, w["side"], lots, ticks)
         if (hold > 0 or i.kind == LINEAR) and hold > self.books.available(i.settle) - self.reserved(i.settle): return "cash", 0
         if money < i.min_notional: return "min_notional", 0
-        gate = self.guarded(row, w, ticks, lots, hold, equity)
+        gate = self.guards_say(row, w, ticks, lots, hold, equity)
         return gate, 0 if gate else hold
 
     # guards
@@ -162,7 +162,7 @@ class Desk(Twin):
         "Lots long and lots short, should everything of one side be filled."
         p = self.books.pos[row].lots
         return p + self.on_way(row, BUY) + lots * (side == BUY), self.on_way(row, SELL) + lots * (side == SELL) - p
-    def guarded(self, row, w, ticks, lots, hold, equity):
+    def guards_say(self, row, w, ticks, lots, hold, equity):
         i, side, before = self.ins[row], w["side"], self.books.pos[row].lots + w["side"] * self.on_way(row, w["side"])
         money, last = i.notional(lots, ticks), lambda r: self.ins[r].near(self.last[r])
         if before * side >= 0 or lots > abs(before):
