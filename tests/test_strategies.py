@@ -106,7 +106,8 @@ def test_order_flow_decides_as_described(params, lo, n):
     "Every wish, order size and fill over the recorded day, from a version that keeps lists of trades and exact fractions."
     ev = TAPE.events[lo:lo + n]
     s, out = run("order_flow", ev, params)
-    t = Flow(s.params, TAPE.instruments, 100_000, 1, 1, feed=20 * 10**6, order=50 * 10**6, response=50 * 10**6, slip_ppm=100)
+    t = Flow(s.params, TAPE.instruments, 100_000, 1, 1, guards=load_settings().risk.model_dump(), feed=20 * 10**6, order=50 * 10**6, response=50 * 10**6,
+             slip_ppm=100)
     for e in ev: t.trade(0, int(e["ts"]), e["px"], e["qty"], int(e["side"]))
     t.timers.clear()
     t.end()
