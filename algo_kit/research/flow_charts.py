@@ -544,7 +544,7 @@ def plot_verdicts(
         f.add_scatter(x=[None], y=[None], mode="markers", marker=dict(symbol="square", size=10, color=colour), name=w, **at)
     return f.update_yaxes(type="category", autorange="reversed", showgrid=False, ticks="", ticklabelstandoff=6, **at)
 
-# %% ../../nbs/research/715_flow_charts.ipynb #d2235fb4
+# %% ../../nbs/research/715_flow_charts.ipynb #5bcde6a5
 def mark_trades(
     fig: "go.Figure",  # A figure with price over time
     trades: dict,  # Columns of trades.parquet, of one instrument
@@ -582,6 +582,12 @@ def mark_trades(
                                      marker=dict(symbol="circle", size=9 if n <= 40 else 5, color=colour,
                                                  line=dict(width=1.2 if n <= 40 else .5, color="white")), name=name,
                                      text=text[on], hovertemplate="%{text}<extra></extra>", **at)
+    levels = np.concatenate([c["entry_px"], c["exit_px"], [] if stops is None else s[np.isfinite(s)]])
+    for axis in fig.select_yaxes(**at):  # whoever fixed the range did not know of the stops
+        if axis.range and levels.size:
+            lo, hi = min(axis.range[0], levels.min()), max(axis.range[1], levels.max())
+            if hi - lo < 4 * (axis.range[1] - axis.range[0]): axis.range = [lo - .02 * (hi - lo) * (lo < axis.range[0]),
+                                                                            hi + .02 * (hi - lo) * (hi > axis.range[1])]
     if n <= names:
         for j, (x, y, w, r) in enumerate(zip(x1, c["exit_px"], why, c["ret"], strict=True)):
             fig.add_annotation(x=x, y=y, text=f"{w} {r:+.2%}", showarrow=True, arrowhead=0, arrowwidth=.8, arrowcolor=GREY, ax=0,
