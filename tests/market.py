@@ -19,6 +19,8 @@ LEAVE = 9  # `leave`, a wish of the script
 TYPES = dict(market=MARKET, limit=LIMIT, stop=STOP, trail=TRAIL, stop_limit=STOP_LIMIT, take=TAKE, take_limit=TAKE_LIMIT)
 QUIET = {"venue.feed_latency_ms": 0, "venue.order_latency_ms": 0, "venue.response_latency_ms": 0, "venue.slippage_bps": 0}
 WIDE = {"risk.max_order_frac": 100, "risk.max_position_frac": 100, "risk.max_open_orders": 96, "risk.max_orders_per_minute": 100_000, "risk.stale_after_s": 1e9}
+UNGUARDED = dict.fromkeys(("risk.guard_s", "risk.max_positions", "risk.max_exposure", "risk.max_risk_frac", "risk.max_stop_frac", "risk.max_leverage",
+                           "risk.margin_free", "risk.margin_reduce", "risk.collar", "risk.duplicate_s", "risk.reversal"), 0)  # test_guards.py turns them on
 
 def spot(**k): return Instrument(**(dict(venue="test", symbol="ABC/USD", tick="0.1", lot="0.01", cash_unit="0.000001", maker="0.001", taker="0.002") | k))
 def perp(**k): return spot(symbol="ABC/USD:USD", market="perp", short_ok=True, **k)
@@ -63,7 +65,7 @@ def amend(ms, order, row=0, **r): return Ask(ms, 0, "", row, AMEND, order=order,
 
 def session(instruments=None, cash=100_000, sim=True, offers="trades", **settings):
     "A session of the scripted strategy; settings as section__key."
-    s = load_settings(WIDE | QUIET | {"run.cash": cash} | {k.replace("__", "."): v for k, v in settings.items()}, home=None)
+    s = load_settings(WIDE | UNGUARDED | QUIET | {"run.cash": cash} | {k.replace("__", "."): v for k, v in settings.items()}, home=None)
     return Session(load_strategy(f"{Path(__file__).with_name('scripted.py')}:strategy"), {}, instruments or [spot()], s, sim=sim, offers=offers)
 
 class Played:

@@ -1,14 +1,89 @@
-"""Promises that every analyzer keeps. A new one joins with a line in ANALYZERS: its state, its whole-array function of event rows that
-goes on from a state, a slow obvious version, and how far back it remembers."""
+"""Promises that every analyzer keeps. A new one joins with its line in the registry. What takes event rows, as candles do, is in ROWS: its state, its
+whole-array function that goes on from a state, a slow obvious version, and how far back it remembers."""
+import importlib, pkgutil
+from types import ModuleType
+
 import numpy as np, pytest
 
+import algo_kit.analyzers
+from algo_kit.analyzers.contract import INPUTS, Analyzer, check_analyzer, sample_inputs
 from algo_kit.analyzers.flow import RATIO_CAP, flow, flow_dt
 from algo_kit.core.records import TIMEFRAMES
+from algo_kit.core.registry import lookup, places
 from algo_kit.data.candles import candle_dt, candle_state_dt, candles
 from algo_kit.data.tapes import trade_rows
 
 S = 10**9
 T0 = 1_562_716_801 * S
+
+def described(module): return {a.name: a for a in vars(module).values() if isinstance(a, Analyzer)}
+
+def found():
+    "Every analyzer that a module of the kit describes, registered or not."
+    mods = (importlib.import_module(m.name) for m in pkgutil.iter_modules(algo_kit.analyzers.__path__, "algo_kit.analyzers."))
+    return {n: a for m in mods for n, a in described(m).items()}
+
+def registered():
+    out = {}
+    for name in places("analyzers"):
+        o = lookup("analyzers", name)
+        out |= described(o) if isinstance(o, ModuleType) else {name: o}
+    return out
+
+ANALYZERS = registered() | found()
+analyzer = pytest.mark.parametrize("a", ANALYZERS.values(), ids=ANALYZERS)
+
+def rows_needed(a): return max(1500, (a.warmup(**a.values()) if a.warmup else 0) + 300)
+
+def run(a, cols, state=None): return np.asarray(a.run(*cols, **a.values(), st=state), "f8")
+
+def test_every_analyzer_is_registered_under_its_name():
+    "The command line, the docs and the benchmark see the registry alone."
+    known = {n: lookup("analyzers", n) for n in places("analyzers")}
+    missing = [n for n, a in found().items() if known.get(n) is not a]
+    assert not missing, f"add to TABLE of core.registry, as module:ATTRIBUTE: {missing}"
+    assert all(isinstance(a, Analyzer) and a.name == n for n, a in known.items())
+
+@analyzer
+@pytest.mark.parametrize("seed", [0, 7])
+def test_the_promises_of_an_analyzer(a, seed):
+    assert check_analyzer(a, rows_needed(a), seed)["values"] > 0
+
+@analyzer
+def test_it_says_what_it_takes_and_gives(a):
+    assert a.doc and not a.doc.endswith(".") and a.inputs and set(a.inputs) <= set(INPUTS)
+    names = [o.name for o in a.outputs]
+    assert names and len(set(names)) == len(names) and all(o.unit and o.lo < o.hi and o.shift in ("", "same", "moves") for o in a.outputs)
+    assert a.each or names[0] == "time", "rows that come at times say when"
+    assert all(p.unit or p.doc for p in a.table() and a.params) and len(a.table()) == len(a.params)
+    state = a.new(**a.values())
+    assert state.shape == (1,) and state.dtype.names and state.nbytes < 2**20
+
+@analyzer
+def test_pieces_of_any_size(a):
+    rng, cols, state = np.random.default_rng(1), sample_inputs(a.inputs, rows_needed(a), 3), a.new(**a.values())
+    cuts = np.cumsum(rng.integers(0, 60, 200))
+    cuts = cuts[cuts < len(cols[0])]
+    pieces = [run(a, p, state) for p in zip(*(np.split(c, cuts) for c in cols), strict=True)]
+    np.testing.assert_array_equal(np.concatenate(pieces), run(a, cols))
+
+@analyzer
+def test_what_it_is_given_stays_as_it_was(a):
+    "Inputs are not written to, and may be columns of a table: strided, read-only."
+    cols = sample_inputs(a.inputs, rows_needed(a), 4)
+    table = np.zeros(len(cols[0]), [(n, c.dtype) for n, c in zip(a.inputs, cols, strict=True)])
+    for n, c in zip(a.inputs, cols, strict=True): table[n] = c
+    table.flags.writeable = False
+    np.testing.assert_array_equal(run(a, [table[n] for n in a.inputs]), run(a, cols))
+    assert all((table[n] == c).all() for n, c in zip(a.inputs, cols, strict=True))
+
+@analyzer
+def test_two_instruments_do_not_meet(a):
+    one, two = (sample_inputs(a.inputs, rows_needed(a), s, px) for s, px in ((5, 64_000.), (6, .0012)))
+    states, out = [a.new(**a.values()) for _ in "ab"], [[], []]
+    for lo in range(0, len(one[0]), 100):
+        for k, cols in enumerate((one, two)): out[k].append(run(a, [c[lo:lo + 100] for c in cols], states[k]))
+    for k, cols in enumerate((one, two)): np.testing.assert_array_equal(np.concatenate(out[k]), run(a, cols))
 
 def naive_flow(window_s, every_s):
     def f(ev):
@@ -34,7 +109,7 @@ def naive_candles(tf):
         return np.array(out, candle_dt)
     return f
 
-ANALYZERS = {
+ROWS = {
     "flow 30 s": (flow_dt, lambda ev, st=None: flow(ev["ts"], ev["qty"], ev["side"], 30., 5., st), naive_flow(30, 5), 30 * S),
     "flow 4 s": (flow_dt, lambda ev, st=None: flow(ev["ts"], ev["qty"], ev["side"], 4., .5, st), naive_flow(4, .5), 4 * S),
     "candles 1m": (candle_state_dt, lambda ev, st=None: candles(ev, "1m", st=st), naive_candles("1m"), 60 * S),
@@ -59,7 +134,7 @@ def silences(n=1500):
     return ev
 
 TAPES = {"random": random_tape, "ties": ties, "silences": silences}
-each = pytest.mark.parametrize("dt, run, naive, memory", ANALYZERS.values(), ids=ANALYZERS)
+each = pytest.mark.parametrize("dt, run, naive, memory", ROWS.values(), ids=ROWS)
 each_tape = pytest.mark.parametrize("tape", TAPES.values(), ids=TAPES)
 
 def same(a, b, rtol=0.):

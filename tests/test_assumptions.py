@@ -42,6 +42,9 @@ SETTINGS = [  # a setting, its new value, the lines that follow it
     ("venue.leverage", "7", "margin and liquidation"), ("venue.margin_mode", "isolated", "margin and liquidation"),
     ("risk.max_order_frac", .3, "order limits"), ("risk.max_position_frac", .3, "order limits"), ("risk.max_open_orders", 3, "order limits"),
     ("risk.max_orders_per_minute", 9, "order limits"), ("risk.stale_after_s", 7., "order limits"),
+    *((f"risk.{k}", v, "order limits") for k, v in dict(max_positions=2, max_exposure=1., max_risk_frac=.01, max_stop_frac=.01, max_leverage=2.,
+      max_volatility_x=9., margin_free=.4, margin_reduce=.2, collar=.3, duplicate_s=3., reversal=False, max_daily_loss=.02, max_move=.1, max_spread_x=3.,
+      max_silence_s=30., calm_s=9., halt_after_s=9., guard_s=2.).items()),
     ("journal.sync", "always", "durability"), ("journal.sync_ms", 9., "durability"),
 ]
 

@@ -24,7 +24,7 @@ def both(inside, outside, gate, value, threshold, before=(), make=lambda: None, 
     assert last(p) == near(gate, value, threshold), "just outside refuses"
     d = p.dec[-1]
     assert d["qty"] == 0 and p.k["g"]["orders"] == sum(not g for g in p.gates) and p.k["g"]["decisions"] == len(p.dec)
-    led = p.s.world.own[0]["led"][p.s.strategy.all_gates.index(gate)]
+    led = p.s.world.own[d["row"]]["led"][p.s.strategy.all_gates.index(gate)]
     assert (led["verdict"], led["value"], led["threshold"]) == (-1, d["value"], d["threshold"]) and led["refused"] == 1
     return p
 

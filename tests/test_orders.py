@@ -1,6 +1,7 @@
 "Every wish sized, checked, held back for and booked as an obvious version does: random markets, random orders, gate by gate and unit by unit."
 import numpy as np, pytest
 
+from algo_kit.core.records import R
 from market import LEAVE, MS, T0, Ask, bar, books, perp, play, session, spot, stop_asking, trade
 from twin_desk import Desk
 
@@ -20,12 +21,12 @@ def random_wish(rng, t, row, px, ids):
 
 MOVES = dict(a=[0., 0., 1e-3, -1e-3, 3e-3, -3e-3, 2e-2, -2e-2], p=[.2, .1, .25, .25, .09, .09, .01, .01])
 
-def random_trades(seed, n=3000):
+def random_trades(seed, n=3000, slow=1):
     "Two instruments that wander on and off their grids, and orders of every kind; times tie, sizes are round and not."
     rng = np.random.default_rng(seed)
     px, t, ids, script = [100., 40.], 0., 0, []
     for _ in range(n):
-        t += rng.choice([0., 0., .3, 1., 7., 60.])
+        t += slow * rng.choice([0., 0., .3, 1., 7., 60.])
         row = int(rng.random() < .3)
         px[row] = round(max(px[row] * (1 + rng.choice(**MOVES)), 1.), 1)
         at = px[row] + (.03 if rng.random() < .1 else 0.)
@@ -65,12 +66,53 @@ def test_agrees_with_the_obvious_version(seed, venue, script):
     ins = [spot(maker=maker, min_notional="5"), perp(maker=maker, lot="0.1", multiplier="0.5", leverage="5" if seed == 3 else "1")]
     limits = dict(risk__max_order_frac=.6, risk__max_position_frac=1.8 if seed == 3 else .8)
     late = dict(venue__feed_latency_ms=feed, venue__order_latency_ms=order, venue__response_latency_ms=response)
-    s = session(ins, 100_000, venue__slippage_bps=bps, venue__market_fill=fill, **late, **limits)
     bars = script is random_bars
-    script = script(seed * 100 + len(venue))
-    p = play(script, s, chunk=701)
+    s = session(ins, 100_000, venue__slippage_bps=bps, venue__market_fill=fill, **late, **limits)
     t = Desk(ins, 100_000, ".6", "1.8" if seed == 3 else ".8", (0,) if bars else (), feed=feed * MS, order=order * MS, response=response * MS,
              slip_ppm=bps * 100, last_trade=fill == "last_trade", margin_call=.8)
+    compare(script(seed * 100 + len(venue)), s, t, 60)
+
+GUARDS = dict(guard_s=5, max_positions=1, max_exposure=1.5, max_risk_frac=.001, max_stop_frac=.01, max_leverage=1.5, margin_free=.55, margin_reduce=.35,
+              collar=.01, duplicate_s=40, reversal=True, max_daily_loss=.004)
+NOT_IN_THE_TWIN = dict(risk__max_move=0, risk__max_spread_x=0, risk__max_silence_s=0, risk__max_volatility_x=0)
+
+NO_LOSS, MANY = dict(max_daily_loss=0), dict(max_daily_loss=0, max_positions=0)
+GUARDED = [(11, "late", {}), (12, "very late", NO_LOSS), (13, "at once", MANY), (14, "late", MANY | dict(max_exposure=0)),
+           (15, "last trade, late", MANY | dict(max_exposure=0, max_leverage=0)), (16, "late", dict(max_daily_loss=.02, max_positions=0)),
+           (17, "late", MANY | dict(reversal=False, max_exposure=0, max_leverage=0, margin_reduce=.5)), (18, "answers first", dict(reversal=False))]
+
+@pytest.mark.parametrize("seed, venue, other", GUARDED)
+def test_guards_agree_with_the_obvious_version(seed, venue, other):
+    "The same with everything guarded, over most of a day and its midnight."
+    feed, order, response, bps, fill = VENUES[venue]
+    g = GUARDS | other
+    ins = [spot(min_notional="5"), perp(lot="0.1", multiplier="0.5", leverage="3")]
+    late = dict(venue__feed_latency_ms=feed, venue__order_latency_ms=order, venue__response_latency_ms=response)
+    s = session(ins, 100_000, venue__slippage_bps=bps, venue__market_fill=fill, **late, risk__max_order_frac=1.2, risk__max_position_frac=1.8,
+                **NOT_IN_THE_TWIN | {f"risk__{k}": v for k, v in g.items()})
+    t = Desk(ins, 100_000, "1.2", "1.8", guards=g, feed=feed * MS, order=order * MS, response=response * MS, slip_ppm=bps * 100,
+             last_trade=fill == "last_trade", margin_call=.8)
+    rng, script, last = np.random.default_rng(seed), [], {}
+    for x in random_trades(seed, slow=1200):
+        script.append(x)
+        if not isinstance(x, Ask): last[int(x["row"][0])] = float(x["px"][0])
+        elif x.r["wish"] == 1 and not x.r["reduce_only"] and x.r["type"] in (1, 2):
+            px = x.r["px"] or last.get(x.row, 40.)
+            if rng.random() < .5: x.r["stop"] = round(px * (1 - x.r["side"] * float(rng.choice([-.002, .003, .009, .011, .05]))), 1)
+            if rng.random() < .2: script.append(Ask(x.ms, row=x.row, **x.r))
+    p = compare(script, s, t, 5)
+    seen = NEW & set(p.gates)
+    assert len(seen) >= 4
+    GUARDS_SEEN.update(seen, {"breaker"} if (p.dec["reason"] == R["breaker"]).any() else set())
+
+NEW = {"daily_loss", "positions", "exposure", "risk", "leverage", "margin_buffer", "collar", "duplicate", "reversal"}
+GUARDS_SEEN = set()
+def test_every_guard_was_seen():
+    if len(GUARDS_SEEN) > 7: assert GUARDS_SEEN == NEW | {"breaker"}
+
+def compare(script, s, t, least):
+    "Both through the script; the engine's run."
+    p = play(script, s, chunk=701)
     for x in script:
         if isinstance(x, Ask):
             t.arrives(T0 + round(x.ms * MS), x.row, T0 + round(x.ms * MS))
@@ -83,7 +125,7 @@ def test_agrees_with_the_obvious_version(seed, venue, script):
     for k, (mine, theirs) in enumerate(zip(p.gates, t.gates, strict=False)): assert mine == theirs, f"wish {k + 1}"
     fields = "seq ts recv order trade_id row side qty px notional fee realised lots_after cash_after maker".split()
     for mine, theirs in zip(p.fil, t.fills, strict=False): assert tuple(int(mine[f]) for f in fields) == theirs
-    assert len(p.gates) == len(t.gates) and len(p.fil) == len(t.fills) > 60
+    assert len(p.gates) == len(t.gates) and len(p.fil) == len(t.fills) > least
     k = p.k
     assert int(k["wal"][0]["balance"]) == t.books.wallets[0] and int(k["vwal"][0]["balance"]) == t.venue_books.wallets[0]
     for row, (a, b) in enumerate(zip(s.world.rows["pos"], t.books.pos, strict=True)):
@@ -93,3 +135,4 @@ def test_agrees_with_the_obvious_version(seed, venue, script):
     assert sorted(int(o["id"]) for o in k["ords"] if o["state"]) == sorted(t.open) == sorted(o.id for v in t.venues for o in v.live)
     assert round(s.equity / s.cash_unit) == t.equity()
     assert books(p) and len(set(p.gates)) > 4
+    return p

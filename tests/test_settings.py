@@ -99,9 +99,12 @@ def test_settings_do_not_change():
     with pytest.raises(Exception, match="frozen"): s.run.cash = 1
     with pytest.raises(Exception, match="frozen"): s.run = None
 
+BELOW_1 = ("risk.max_risk_frac", "risk.max_stop_frac", "risk.max_daily_loss", "risk.margin_free", "risk.margin_reduce")
+
 @pytest.mark.parametrize("key", [k for k in FIELDS if describe(k)["type"] == "float"])
 def test_the_digest_covers_what_changes_results(key):
-    s, t = load_settings(), load_settings({key: {"venue.margin_call": .375, "venue.fee_factor": 3.75}.get(key, 37.5)})
+    other = {"venue.margin_call": .375, "venue.fee_factor": 3.75, "risk.max_leverage": 7.5} | dict.fromkeys(BELOW_1, .375)
+    s, t = load_settings(), load_settings({key: other.get(key, 37.5)})
     assert (digest(s) == digest(t)) == key.startswith(("paths.", "log.", "journal.")) and digest(s) == digest(load_settings())
 
 def test_the_shipped_file_is_the_model():

@@ -1,12 +1,14 @@
 """Our side of a run, slow and obvious: a wish is sized, asked about, held back for, and sent; what comes back is booked. Beside the twin's venue.
 
-Written from the gates' names and the rules, not from the code. For instruments that are paid in full or linear, and wallets of one currency."""
+Written from the gates' names and the rules, not from the code. For instruments that are paid in full or linear, and wallets of one currency.
+Of the guards it knows what is counted in money: positions, exposure, risk, leverage, margin, collar, duplicates, reversal, the day's loss, looked at
+every `guard_s`, whether anything has happened or not. A market that is none, and its volatility, are tested by hand in test_guards.py."""
 import math
 from fractions import Fraction as F
 
 from twin import Answer, Twin
 from twin_account import Mine
-from twin_money import BUY, E8, LINEAR, PAID, SELL, Ins, exact, near
+from twin_money import BUY, DAY, E8, LINEAR, PAID, SELL, Ins, exact, near
 from twin_venue import LIMIT, MARKET, STOP, TRAIL, Order
 
 from algo_kit.data.instruments import records
@@ -26,13 +28,14 @@ class Wish:
         self.row, self.side, self.type, self.reduce, self.qty, self.reserved, self.filled = row, side, type, reduce, qty, reserved, 0
 
 class Desk(Twin):
-    def __init__(self, instruments, cash, max_order, max_position, bar_rows=(), **venue):
+    def __init__(self, instruments, cash, max_order, max_position, bar_rows=(), guards=None, **venue):
         ins = [exactly(i) for i in instruments]
         venue = {k: [x] * 65 if k in ("feed", "order", "response") else x for k, x in venue.items()}
         super().__init__(ins, [near(F(cash) / F(instruments[0].cash_unit))], (venue,), bar_rows=bar_rows)
         for v in self.venues: v.passed = self.while_some_is_left(v.passed)
         self.max_order, self.max_position = F(max_order), F(max_position)
         self.last, self.ids = [None] * len(ins), 0
+        self.guards, self.looks, self.day, self.lately = guards or {}, None, None, {}
         self.open, self.fees, self.fills, self.gates, self.wishes, self.timers = {}, {}, [], [], [], []
     def while_some_is_left(self, passed):
         "A trade of no whole lot, or one of which nothing is left, is not news for a resting order."
@@ -43,7 +46,9 @@ class Desk(Twin):
     # time
     def advance(self, until, forever=False):
         while True:
-            due = min([v.next_due(forever) for v in self.venues] + [a[0] for a in self.queue] + [t[0] for t in self.timers])
+            due = min([v.next_due(forever) for v in self.venues] + [a[0] for a in self.queue])
+            if until == due == math.inf: return  # all is said; a timer has no end
+            due = min([due] + [t[0] for t in self.timers])
             if due > until or due == math.inf: return
             self.clock = max(self.clock, due)
             if ready := [t for t in self.timers if t[0] <= due]:  # a timer comes before the venue
@@ -75,6 +80,7 @@ class Desk(Twin):
                 o.reserved -= o.reserved if o.filled >= o.qty else near(F(o.reserved * qty, rest))
                 if o.filled >= o.qty: del self.open[id_]
             self.filled(row, px * self.ins[row].tick)
+            self.look_at_loss()
         elif kind in ENDS: self.open.pop(id_, None)
         elif kind == "MARGIN_CALL" and self.account.state == "ACTIVE": self.command("REDUCING")
     def filled(self, row, px): "A strategy hears of it here."
@@ -109,10 +115,101 @@ class Desk(Twin):
         if i.notional(max(abs(up), abs(down)), i.near(self.last[row])) > equity * self.max_position: return "position_size", 0
         hold = self.hold(row, w["side"], lots, ticks)
         if (hold > 0 or i.kind == LINEAR) and hold > self.books.available(i.settle) - self.reserved(i.settle): return "cash", 0
-        return ("min_notional", 0) if money < i.min_notional else ("", hold)
+        if money < i.min_notional: return "min_notional", 0
+        gate = self.guarded(row, w, ticks, lots, hold, equity)
+        return gate, 0 if gate else hold
+
+    # guards
+    def limit(self, name): return exact(self.guards.get(name, 0))
+    def arrives(self, ts, row=0, recv=0):
+        super().arrives(ts, row, recv)
+        if self.guards and self.looks is None:  # the first event of the run
+            every = int(self.limit("guard_s") * 10**9)
+            self.looks = [(self.clock // every + 1) * every, every, self.look]
+            self.timers.append(self.looks)
+            self.begins()
+    def begins(self): self.day, self.opened, self.worst_loss, self.tripped = self.clock // DAY, self.equity(), 0, False
+    def look_at_loss(self):
+        if not self.limit("max_daily_loss"): return
+        self.worst_loss = max(self.worst_loss, F(self.opened - self.equity(), self.opened))
+        if self.worst_loss >= self.limit("max_daily_loss"): self.tripped = True
+        if self.tripped:
+            for k, o in self.open.items():
+                if not o.reduce and not getattr(o, "leaving", False):
+                    o.leaving = True
+                    self.cancel(o.row, k)
+            for row in range(len(self.ins)): self.leave(row)
+    def look(self):
+        if self.clock // DAY != self.day: self.begins()
+        else: self.look_at_loss()
+        if not self.tripped and self.limit("margin_reduce"): self.reduce()
+    def reduce(self):
+        "Too little margin is free: all positions on margin become smaller by the same part."
+        for row, i in enumerate(self.ins):
+            p, mine = self.books.pos[row], [o for o in self.open.values() if o.row == row]
+            if i.kind == PAID or not p.lots or i.margin_e8 >= E8 or any(o.reduce and o.type == MARKET for o in mine): continue
+            money, locked = self.backing(i.settle), sum(map(self.books.im, self.books.on_margin(i.settle)))
+            if money > 0 and F(self.books.available(i.settle), money) >= self.limit("margin_reduce"): continue
+            stays = (1 - self.limit("margin_free")) * max(money, 0) / locked
+            lots = min(math.ceil(abs(p.lots) * (1 - stays) - F(1, 10**9)), abs(p.lots))
+            if lots > 0: self.ask(row, self.market(SELL if p.lots > 0 else BUY, float(lots * i.lot)))
+    @staticmethod
+    def market(side, qty=0.): return dict(side=side, type=MARKET, qty=qty, frac=0., px=0., stop=0., trail_ppm=0, reduce_only=1)
+    def backing(self, wallet):
+        rows = [r for r, i in enumerate(self.ins) if i.settle == wallet]
+        return self.books.wallets[wallet] + sum(self.books.upnl(r) if self.ins[r].kind != PAID else min(self.books.value(r), 0) for r in rows)
+    def worst(self, row, side=0, lots=0):
+        "Lots long and lots short, should everything of one side be filled."
+        p = self.books.pos[row].lots
+        return p + self.on_way(row, BUY) + lots * (side == BUY), self.on_way(row, SELL) + lots * (side == SELL) - p
+    def guarded(self, row, w, ticks, lots, hold, equity):
+        i, side, before = self.ins[row], w["side"], self.books.pos[row].lots + w["side"] * self.on_way(row, w["side"])
+        money, last = i.notional(lots, ticks), lambda r: self.ins[r].near(self.last[r])
+        if before * side >= 0 or lots > abs(before):
+            if self.limit("max_daily_loss") and max(self.worst_loss, F(self.opened - equity, self.opened)) >= self.limit("max_daily_loss"): return "daily_loss"
+            used = [r for r in range(len(self.ins)) if any(self.worst(r)) or r == row]
+            at = {r: self.worst(r, side if r == row else 0, lots) for r in used}
+            if self.limit("max_positions") and not any(self.worst(row)) and len(used) > self.limit("max_positions"): return "positions"
+            gross = sum(self.ins[r].notional(max(abs(x) for x in at[r]), last(r)) for r in used)
+            if self.limit("max_exposure") and gross > self.limit("max_exposure") * equity: return "exposure"
+            stated = exact(w["stop"]) if w["type"] in (MARKET, LIMIT) else 0
+            if stated > 0 and (self.limit("max_risk_frac") or self.limit("max_stop_frac")):
+                px = exact(w["px"]) if w["type"] == LIMIT else self.last[row]
+                far = (px - stated) * side / px
+                if far <= 0 or self.limit("max_stop_frac") and far > self.limit("max_stop_frac"): return "risk"
+                if self.limit("max_risk_frac") and money * far > self.limit("max_risk_frac") * equity: return "risk"
+            backing = self.backing(i.settle)
+            if self.limit("max_leverage") and (i.kind != PAID or i.short_ok):
+                lent = sum(self.ins[r].notional(max(abs(x) for x in at[r]) if self.ins[r].kind != PAID else max(at[r][1], 0), last(r))
+                           for r in used if self.ins[r].settle == i.settle)
+                if lent > self.limit("max_leverage") * max(backing, 0): return "leverage"
+            if self.limit("margin_free") and i.kind != PAID and i.margin_e8 < E8:
+                free = self.books.available(i.settle) - self.reserved(i.settle) - hold
+                p = self.books.pos[row]
+                if p.lots * side < 0 and lots > abs(p.lots) and not self.on_way(row, side): free += self.books.im(row)  # its margin comes free on the way
+                if backing <= 0 or free < self.limit("margin_free") * backing: return "margin_buffer"
+        if self.limit("collar") and w["type"] == LIMIT and abs(exact(w["px"]) / self.last[row] - 1) > self.limit("collar"): return "collar"
+        if self.limit("duplicate_s"):
+            trigger = i.near(exact(w["stop"])) if w["type"] == STOP else w["trail_ppm"] if w["type"] == TRAIL else 0
+            this, (before, at) = (lots, ticks if w["type"] == LIMIT else 0, trigger), self.lately.get((row, side), ((), 0))
+            if this == before and self.clock - at < self.limit("duplicate_s") * 10**9: return "duplicate"
+            self.lately[row, side] = this, self.clock
+        return ""
+    def closed_first(self, row, w, lots):
+        "A market order that would turn the position round."
+        p, mine = self.books.pos[row], [o for o in self.open.values() if o.row == row]
+        if not self.guards.get("reversal") or w["type"] != MARKET or w["reduce_only"] or p.lots * w["side"] >= 0: return False
+        if w["qty"] and lots <= abs(p.lots): return False
+        self.ids += 1
+        self.gates.append("reversal")
+        if not any(o.reduce and o.type == MARKET for o in mine):
+            self.take_back(row)
+            self.ask(row, self.market(w["side"]))
+        return True
 
     def ask(self, row, w):
         i, p = self.ins[row], self.books.pos[row]
+        if self.last[row] and self.closed_first(row, w, math.floor(exact(w["qty"]) / i.lot)): return
         self.ids += 1
         px = exact(w["px"]) if w["type"] == LIMIT else self.last[row]
         if px is None or px <= 0:
@@ -142,7 +239,7 @@ class Desk(Twin):
         p, mine = self.books.pos[row], [o for o in self.open.values() if o.row == row]
         if p.lots == 0 or any(o.reduce and o.type == MARKET for o in mine): return
         self.take_back(row)
-        self.ask(row, dict(side=SELL if p.lots > 0 else BUY, type=MARKET, qty=0., frac=0., px=0., stop=0., trail_ppm=0, reduce_only=1))
+        self.ask(row, self.market(SELL if p.lots > 0 else BUY))
 
     # the market
     def trade(self, row, ts, px, qty, side):

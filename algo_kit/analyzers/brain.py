@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TICK_S', 'K1', 'K5', 'K15', 'M1', 'M5', 'M15', 'VOLUMES', 'brain_dt', 'NOWHERE', 'AT_ZONE', 'AT_GAP', 'AT_VALUE',
-           'PLACES', 'brain_trade', 'brain_tick', 'brain_quote', 'brain_minute', 'brain_flow', 'brain_volume',
+           'PLACES', 'brain_trade', 'brain_tick', 'brain_quote', 'brain_candle', 'brain_flow', 'brain_volume',
            'brain_place']
 
 # %% ../../nbs/analyzers/290_brain.ipynb #718fb2be
@@ -24,7 +24,7 @@ from ..core.cache import njit
 from ..core.records import SECOND, candle_dt
 from ..data.candles import candle_bar, candle_state_dt, candle_step
 
-# %% ../../nbs/analyzers/290_brain.ipynb #4a5dbd4c
+# %% ../../nbs/analyzers/290_brain.ipynb #6affdb91
 TICK_S = 2.0
 K1, K5, K15 = 30, 150, 450  # ticks in one, five, fifteen minutes
 M1, M5, M15 = 60 * SECOND, 300 * SECOND, 900 * SECOND
@@ -33,13 +33,13 @@ brain_dt = np.dtype([
     ("flow", flow_dt), ("profile", profile_dt), ("zones", zones_dt), ("gaps", gaps_dt), ("regime", regime_dt),
     ("reversion", reversion_dt), ("autocorr", autocorr_dt), ("rsi", rsi_dt), ("atr", atr_dt),
     ("c", candle_state_dt, (3,)), ("done", candle_dt, (3,)),                               # candles under way and last closed: 1m, 5m, 15m
-    ("hi", "f8", (K1,)), ("lo", "f8", (K1,)), ("px", "f8", (K1,)), ("i", "i8"), ("ticks", "i8"),  # high, low, close of the last 30 ticks
+    ("hi", "f8", (K5,)), ("lo", "f8", (K5,)), ("px", "f8", (K5,)), ("i", "i8"), ("ticks", "i8"),  # high, low, close of the last 150 ticks
     ("cur_hi", "f8"), ("cur_lo", "f8"), ("last", "f8"), ("last_ts", "i8"),
     ("volumes", "f8", (VOLUMES,)), ("z", "f8"), ("r", "f8"), ("rsi14", "f8"), ("atr5", "f8"),  # volume of the last 1m candles; newest readings
     ("trades", "i8"), ("minutes", "i8"), ("fives", "i8"), ("quarters", "i8"),
 ], align=True)
 
-# %% ../../nbs/analyzers/290_brain.ipynb #b89b1a6c
+# %% ../../nbs/analyzers/290_brain.ipynb #2527b6ed
 @njit
 def _quarter(b, c):
     b.quarters += 1
@@ -90,7 +90,7 @@ def brain_tick(b):
     "End a bucket of two seconds: to be called by a timer, before anything is asked."
     flow_roll(b.flow)
     b.hi[b.i], b.lo[b.i], b.px[b.i] = b.cur_hi, b.cur_lo, b.last
-    b.i = b.i + 1 if b.i + 1 < K1 else 0
+    b.i = b.i + 1 if b.i + 1 < K5 else 0
     b.ticks += 1
     b.cur_hi, b.cur_lo = b.last, b.last
 
@@ -102,17 +102,23 @@ def brain_quote(b, ts, bid, ask):
     if b.trades > 0 and mid == b.last: return False
     return brain_trade(b, ts, mid, 1.0, 0 if b.trades == 0 else 1 if mid > b.last else -1)
 
-# %% ../../nbs/analyzers/290_brain.ipynb #4f3fcbdc
+# %% ../../nbs/analyzers/290_brain.ipynb #7ea8ce8b
 @njit
-def brain_minute(b):
-    "The last 30 ticks as a candle: open, high, low, close."
-    k = min(b.ticks, K1)
+def brain_candle(
+    b,
+    k,  # Ticks, 1 to 150
+):  # Open, high, low, close
+    "The last `k` ticks as a candle."
+    k = min(k, b.ticks, K5)
     if k == 0: return b.last, b.last, b.last, b.last
-    hi, lo = b.hi[0], b.lo[0]
-    for j in range(k):
+    j = b.i - k
+    if j < 0: j += K5
+    o, hi, lo = b.px[j], b.hi[j], b.lo[j]
+    for _ in range(k):
         if b.hi[j] > hi: hi = b.hi[j]
         if b.lo[j] < lo: lo = b.lo[j]
-    return b.px[b.i if k == K1 else 0], hi, lo, b.last
+        j = j + 1 if j + 1 < K5 else 0
+    return o, hi, lo, b.last
 
 @njit
 def brain_flow(b):
@@ -130,7 +136,7 @@ def brain_volume(b):
     for j in range(VOLUMES): v += b.volumes[j]
     return v / VOLUMES
 
-# %% ../../nbs/analyzers/290_brain.ipynb #29216c5e
+# %% ../../nbs/analyzers/290_brain.ipynb #2d383e85
 NOWHERE, AT_ZONE, AT_GAP, AT_VALUE = range(4)
 PLACES = ("nowhere", "zone", "gap", "value area")
 
@@ -138,7 +144,7 @@ PLACES = ("nowhere", "zone", "gap", "value area")
 def brain_place(
     b,
     side,  # +1: places that hold a fall; -1: that stop a rise
-    touch,  # Price that came nearest: the low of the last minute for +1, the high for -1
+    touch,  # Price that came nearest: the low of the last minutes for +1, the high for -1
     edge,  # How near counts as at the value area's edge, fraction of the price
 ):  # Kind of place, its near and its far boundary, index of the zone or gap
     "The place at `touch`."

@@ -6,7 +6,7 @@
 __all__ = ['BUCKETS', 'flow_dt', 'RATIO_CAP', 'DIVERGENCE_BARS', 'divergence_dt', 'WINDOWS_S', 'FLOW', 'WINDOWS', 'DIVERGENCE',
            'flow_step', 'flow_roll', 'flow_sum', 'flow_ratio', 'flow', 'imbalance', 'flow_x', 'cvd', 'flow_nested',
            'large_x', 'large', 'exhaustion', 'exhausted', 'cascade', 'cascade_all', 'divergence_step', 'divergence',
-           'windows']
+           'windows', 'plot_flow']
 
 # %% ../../nbs/analyzers/210_flow.ipynb #218ab947
 import numpy as np
@@ -220,7 +220,7 @@ def cascade_all(
     if c > 0: return 1 if x15 > up else 0
     return -1 if c < 0 and x15 < down else 0
 
-# %% ../../nbs/analyzers/210_flow.ipynb #64b0ebf0
+# %% ../../nbs/analyzers/210_flow.ipynb #b82e8021
 DIVERGENCE_BARS = 64  # longest window, in candles
 divergence_dt = np.dtype([("high", "f8", (DIVERGENCE_BARS,)), ("low", "f8", (DIVERGENCE_BARS,)), ("delta", "f8", (DIVERGENCE_BARS,)), ("i", "i8"), ("n", "i8")],
                          align=True)
@@ -244,8 +244,9 @@ def divergence_step(
         back -= r.delta[j]; size += abs(r.delta[j])  # the delta one candle earlier, as seen from now
         j = j - 1 if j > 0 else DIVERGENCE_BARS - 1
         hi, lo, chi, clo = max(hi, r.high[j]), min(lo, r.low[j]), max(chi, back), min(clo, back)
-    bear = high > hi and chi >= -1e-12 * size
-    bull = low < lo and clo <= 1e-12 * size
+    eps = 1e-10 * abs(high)
+    bear = high > hi + eps and chi >= -1e-12 * size
+    bull = low < lo - eps and clo <= 1e-12 * size
     return (1.0 if bull else 0.0) - (1.0 if bear else 0.0)
 
 @njit
@@ -313,22 +314,46 @@ def windows(
     out = np.empty((_first_boundary(st, ts, qty, every), 13))
     return out[:_windows_run(st, ts, qty, np.ascontiguousarray(side, np.int8), every, k, min_trades, large_x, out)]
 
-# %% ../../nbs/analyzers/210_flow.ipynb #7cc78b0b
+# %% ../../nbs/analyzers/210_flow.ipynb #234c8a94
 FLOW = Analyzer("flow", "aggressor volume: signed ratio, trades, volume over a window", ("ts", "qty", "side"),
-    (Output("time", "ns"), Output("ratio", "signed ratio of the busier side", -RATIO_CAP, RATIO_CAP), Output("trades", "trades", 0), Output("volume", "base units", 0)),
+    (Output("time", "ns"), Output("ratio", "signed ratio of the busier side", -RATIO_CAP, RATIO_CAP), Output("trades", "trades", 0),
+     Output("volume", "base units", 0)),
     flow, lambda **_: np.zeros(1, flow_dt),
-    (Param("window_s", 30., .001, 3600, "s", "window, a multiple of every_s", live=False), Param("every_s", 5., .001, 300, "s", "evaluation interval", live=False)),
+    (Param("window_s", 30., .001, 3600, "s", "window, a multiple of every_s", live=False),
+     Param("every_s", 5., .001, 300, "s", "evaluation interval", live=False)),
     each=False, source="Chordia, Roll, Subrahmanyam (2002), order imbalance")
 
 WINDOWS = Analyzer("windows", "imbalance over 30 s to 15 min, CVD, large trades, exhaustion, cascade", ("ts", "qty", "side"),
     (Output("time", "ns"), *(Output(f"imbalance_{w}", "-1..1", -1, 1) for w in ("30s", "1m", "5m", "15m")),
      *(Output(f"x_{w}", "ratio buy / sell", 1 / RATIO_CAP, RATIO_CAP) for w in ("1m", "5m", "15m")), Output("cvd_15m", "base units"),
-     Output("large", "+1 buy, -1 sale, 0 none or both", -1, 1), Output("exhaustion_buy", "share of the 5 min mean", 0), Output("exhaustion_sell", "share of the 5 min mean", 0),
-     Output("cascade", "+1, -1, 0", -1, 1)),
+     Output("large", "+1 buy, -1 sale, 0 none or both", -1, 1), Output("exhaustion_buy", "share of the 5 min mean", 0),
+     Output("exhaustion_sell", "share of the 5 min mean", 0), Output("cascade", "+1, -1, 0", -1, 1)),
     windows, lambda **_: np.zeros(1, flow_dt),
-    (Param("every_s", 2., 900 / BUCKETS, 30, "s", "evaluation interval, divides 30", live=False), Param("min_trades", 5, 1, 10_000, "trades", "fewest in a window"),
+    (Param("every_s", 2., 900 / BUCKETS, 30, "s", "evaluation interval, divides 30", live=False),
+     Param("min_trades", 5, 1, 10_000, "trades", "fewest in a window"),
      Param("large_x", 10., 1, 1000, "times the 5 min mean size", "a large trade")), each=False)
 
 DIVERGENCE = Analyzer("divergence", "price makes a new extreme, cumulative delta does not", ("high", "low", "volume", "buy_volume"),
     (Output("divergence", "+1 bullish, -1 bearish, 0 none", -1, 1, 0, "same"),), divergence, lambda window: np.zeros(1, divergence_dt),
     (Param("window", 15, 2, DIVERGENCE_BARS, "candles", "how far back an extreme must be new", live=False),), warmup=lambda window: window - 1)
+
+# %% ../../nbs/analyzers/210_flow.ipynb #9c189dc9
+def plot_flow(
+    w: np.ndarray,  # Rows of `windows`
+    px: np.ndarray,  # Price at each of them, shape (m,)
+    points: int = 700,  # Of each line, at most
+    fig=None,  # Plotly figure of two rows to draw on; a new one when None
+):  # The same figure
+    "Price, cascades, cumulative delta."
+    if fig is None:
+        from plotly.subplots import make_subplots
+        fig = make_subplots(rows=2, shared_xaxes=True, vertical_spacing=.04, row_heights=[.6, .4])
+        fig.update_yaxes(title_text="price", row=1, col=1).update_yaxes(title_text="CVD, 15 min", row=2, col=1)
+        fig.update_layout(height=420, template="plotly_white")
+    when, thin = w[:, 0].astype("i8").astype("M8[ns]"), slice(None, None, max(1, -(-len(w) // points)))
+    fig.add_scatter(x=when[thin], y=px[thin], line_width=1, name="price", row=1, col=1)
+    for c, name, color in ((1, "buyers in cascade", "green"), (-1, "sellers in cascade", "firebrick")):
+        at = np.flatnonzero(w[:, 12] == c)
+        at = at[::max(1, -(-len(at) // points))]
+        fig.add_scatter(x=when[at], y=px[at], mode="markers", marker=dict(size=5, color=color), name=name, row=1, col=1)
+    return fig.add_scatter(x=when[thin], y=w[thin, 8], fill="tozeroy", line_width=1, name="CVD, 15 min", row=2, col=1)

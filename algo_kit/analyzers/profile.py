@@ -4,16 +4,21 @@
 
 # %% auto #0
 __all__ = ['SHAPES', 'CELLS', 'SLICES', 'BINS', 'ROWS', 'MINUTE', 'WIDTH', 'profile_dt', 'EVERY', 'PROFILE', 'value_area',
-           'profile_shape', 'profile_step', 'profile_refresh', 'profile_value', 'profile']
+           'profile_shape', 'profile_step', 'profile_refresh', 'profile_value', 'new_profile', 'profile',
+           'plot_profile']
 
-# %% ../../nbs/analyzers/230_profile.ipynb #218ab947
+# %% ../../nbs/analyzers/230_profile.ipynb #aee817d5
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from .contract import Analyzer, Output
 from ..core.cache import njit
 from ..core.params import Param
 
-# %% ../../nbs/analyzers/230_profile.ipynb #16816922
+if TYPE_CHECKING: import plotly.graph_objects as go
+
+# %% ../../nbs/analyzers/230_profile.ipynb #b43083cc
 @njit
 def value_area(
     v,  # Volume of each row, lowest price first, shape (at least n,)
@@ -39,7 +44,7 @@ def value_area(
         if lo > a:
             down = 0.0
             for j in range(lo - 1, max(lo - rows, a) - 1, -1): down += v[j]
-        if up > down or (up == down and abs(2 * (hi + 1) - mid) <= abs(2 * (lo - 1) - mid)):
+        if up > down or (up == down and hi - poc <= poc - lo):
             hi = min(hi + rows, b)
             got += up
         else:
@@ -47,7 +52,7 @@ def value_area(
             got += down
     return poc, lo, hi
 
-# %% ../../nbs/analyzers/230_profile.ipynb #15cf90a6
+# %% ../../nbs/analyzers/230_profile.ipynb #cde7cfb1
 SHAPES = ("none", "D", "P", "b", "B", "trend")
 CELLS = 12
 
@@ -65,22 +70,21 @@ def profile_shape(
     if m < 5: return 0
     s = np.zeros(CELLS)
     for j in range(m):
-        x, end, per = j * CELLS, (j + 1) * CELLS, v[a + j] / CELLS  # the row covers x..end of m * CELLS equal parts; a cell has m of them
+        x, end = j * CELLS, (j + 1) * CELLS  # the row covers x..end of m * CELLS equal parts, a cell has m of them
         while x < end:
             y = min(end, (x // m + 1) * m)
-            s[x // m] += per * (y - x)
+            s[x // m] += v[a + j] * (y - x)
             x = y
     p = np.argmax(s)
     for q in range(CELLS):
-        if abs(q - p) < 4 or s[q] < 0.5 * s[p]: continue
-        least = s[q]
-        for j in range(min(p, q) + 1, max(p, q)): least = min(least, s[j])
-        if least <= 0.5 * s[q]: return 4
-    if hi - lo + 1 >= 0.55 * m: return 5
-    c = (0.5 * (lo + hi + 1) - a) / m
-    return 2 if c > 0.6 else 3 if c < 0.4 else 1
+        if abs(q - p) < 4 or 2 * s[q] < s[p]: continue
+        k = min(p, q) + 1 + np.argmin(s[min(p, q) + 1:max(p, q)])
+        if 3 * s[k] <= s[q] and 10 * min(s[:k].sum(), s[k+1:].sum()) >= 3 * s.sum(): return 4
+    if 5 * (hi - lo + 1) >= 3 * m: return 5
+    c = 5 * (lo + hi + 1 - 2 * a)  # ten times the middle of the value area, in rows
+    return 2 if c > 6 * m else 3 if c < 4 * m else 1
 
-# %% ../../nbs/analyzers/230_profile.ipynb #9d408750
+# %% ../../nbs/analyzers/230_profile.ipynb #0b43b7e6
 SLICES, BINS, ROWS = 15, 256, 512
 MINUTE = 60 * 10**9
 WIDTH = 2e-4  # of a bin, as a fraction of price
@@ -90,11 +94,11 @@ profile_dt = np.dtype([
     ("next", "i8"),  # End of the slice under way, ns; 0: cold
     ("inv", "f8"), ("off", "f8"),  # Bin of a price in it: px * inv + off
     ("at", "i8"),  # Where its bins begin in `h`
-    ("px0", "f8"), ("width", "f8"),  # Middle of bin 0 and width of a bin of level 0, price
+    ("tick", "f8"), ("px0", "f8"), ("width", "f8"),  # Tick, 0 when not known; Middle of bin 0 and width of a bin of level 0, price
     ("computed", "i8"),  # Time of the last refresh, ns
     ("poc", "f8"), ("val", "f8"), ("vah", "f8"), ("shape", "i8"), ("volume", "f8"),  # What it found
     ("rows", "i8"), ("lo", "f8"), ("height", "f8"),  # Rows of `total`, middle of the lowest, height of a row, price
-    ("level", "i8", (SLICES,)), ("k0", "i8", (SLICES,)),  # A slice's bins are width * 2**level wide; number of its first
+    ("used", "i8", (SLICES,)), ("level", "i8", (SLICES,)), ("k0", "i8", (SLICES,)),  # Anything there? Bins are width * 2**level wide; number of the first
     ("h", "f8", (SLICES * BINS,)), ("total", "f8", (ROWS,)),
 ], align=True)
 
@@ -105,6 +109,7 @@ def _number(r, px, level): return np.floor(((px - r.px0) / r.width + _EDGE) * 2.
 def _used(r, s):
     "First and last bin of slice `s` that hold volume; 0, -1 when none does."
     a, b = s * BINS, s * BINS + BINS - 1
+    if r.used[s] == 0: return 0, -1
     while a <= b and not r.h[a] > 0: a += 1
     if a > b: return 0, -1
     while not r.h[b] > 0: b -= 1
@@ -114,11 +119,12 @@ def _used(r, s):
 def _place(r, px):
     "Move or widen the bins of the slice under way until `px` is inside; False when it cannot be."
     s = r.at // BINS
-    if np.isnan(r.inv): r.level[s] = np.int64(np.floor(np.log2(px / r.px0) + 0.5))
-    a, b = _used(r, s)
+    if r.used[s] == 0: r.level[s] = np.int64(np.floor(np.log2(px / r.px0) + 0.5))
     x = _number(r, px, r.level[s])
     if abs(x) > 2.0**60: return False
+    a, b = _used(r, s)
     k, d = np.int64(x), 0
+    r.used[s] = 1
     if a > b: r.k0[s] = k - BINS // 2
     else:
         old = r.k0[s]
@@ -140,9 +146,8 @@ def _profile_roll(r, ts):
     s = r.at // BINS
     for _ in range(min(m - r.next // MINUTE + 1, SLICES)):
         s = s + 1 if s + 1 < SLICES else 0
-        for j in range(s * BINS, (s + 1) * BINS): r.h[j] = 0.0
-        r.level[s] = 0
-        r.k0[s] = 0
+        if r.used[s]: r.h[s * BINS:(s + 1) * BINS] = 0.0
+        r.used[s] = 0
     r.at, r.next, r.inv = s * BINS, (m + 1) * MINUTE, np.nan
 
 @njit
@@ -150,6 +155,7 @@ def _profile_slow(r, ts, px, qty):
     if not (px > 0 and px < np.inf and qty >= 0): return
     if r.next == 0:
         r.px0, r.width, r.computed, r.inv, r.next = px, px * WIDTH, ts, np.nan, (ts // MINUTE + 1) * MINUTE
+        if r.tick > 0: r.width = max(1.0, np.floor(r.width / r.tick + 0.5)) * r.tick
         r.poc, r.val, r.vah = np.nan, np.nan, np.nan
     elif ts >= r.next: _profile_roll(r, ts)
     x = px * r.inv + r.off
@@ -170,7 +176,7 @@ def profile_step(
     if ts < r.next and x >= 0.0 and x < BINS and qty >= 0.0: r.h[r.at + np.int64(x)] += qty
     else: _profile_slow(r, ts, px, qty)
 
-# %% ../../nbs/analyzers/230_profile.ipynb #6afc2ee6
+# %% ../../nbs/analyzers/230_profile.ipynb #ff22b2b6
 @njit
 def profile_refresh(
     r,  # Record of `profile_dt`
@@ -236,6 +242,12 @@ def _profile_run(st, ts, px, qty, every, share, rows, out):
         out[k, 0], out[k, 1], out[k, 2] = profile_value(r, ts[k], every, share, rows)
         out[k, 3] = r.shape if r.shape > 0 else np.nan
 
+def new_profile(tick=0.):
+    "A cold state table of one row."
+    st = np.zeros(1, profile_dt)
+    st["tick"] = tick
+    return st
+
 def profile(
     ts: np.ndarray,  # Times, ns, sorted, shape (n,)
     px: np.ndarray,  # Prices, > 0, shape (n,)
@@ -243,18 +255,37 @@ def profile(
     every_s: float = 300.,  # Seconds between refreshes
     share: float = 0.7,  # Of the volume, inside the value area
     rows: int = 2,  # 2: CBOT rule, 1: single-row rule
+    tick: float = 0.,  # Smallest step of the price; 0: not known
     st: np.ndarray | None = None,  # One-row state table to continue from, updated in place
 ) -> np.ndarray:  # shape (n, 4): POC, VAL, VAH, shape (index into SHAPES, NaN when none) after each trade
     "Market profile of the last 15 minutes after each trade, refreshed every `every_s`."
     ts, px, qty = np.ascontiguousarray(ts, np.int64), np.ascontiguousarray(px, np.float64), np.ascontiguousarray(qty, np.float64)
-    st, out = np.zeros(1, profile_dt) if st is None else st, np.empty((ts.size, 4))
+    st, out = new_profile(tick) if st is None else st, np.empty((ts.size, 4))
     _profile_run(st, ts, px, qty, round(every_s * 1e9), share, rows, out)
     return out
 
 PROFILE = Analyzer("profile", "point of control, value area and shape of the last 15 minutes", ("ts", "px", "qty"),
                    (Output("poc", "price", degree=1), Output("val", "price", degree=1), Output("vah", "price", degree=1),
                     Output("shape", "index into SHAPES", 1, 5, degree=0)),
-                   profile, lambda every_s, share, rows: np.zeros(1, profile_dt),
+                   profile, lambda every_s, share, rows, tick: new_profile(tick),
                    (Param("every_s", 300., 1, 900, "s", "between refreshes"), Param("share", 0.7, 0.01, 1, "of the volume", "inside the value area"),
-                    Param("rows", 2, 1, 2, "rows", "added at a time: 2 is the CBOT rule, 1 the single-row rule")),
+                    Param("rows", 2, 1, 2, "rows", "added at a time: 2 is the CBOT rule, 1 the single-row rule"),
+                    Param("tick", 0., 0, 1e9, "price", "smallest step of the price; 0: not known", live=False)),
                    source="Steidlmayer, CBOT Market Profile handbook (1991); Dalton, Jones, Dalton, Mind over Markets (1993)")
+
+# %% ../../nbs/analyzers/230_profile.ipynb #2af80f2b
+def plot_profile(
+    r: np.ndarray,  # State table of one row, refreshed
+    fig: "go.Figure | None" = None,  # Figure to draw on; a new one when None
+    **where,  # row and col of a figure with subplots
+) -> "go.Figure":  # The same figure
+    "Volume at each price as horizontal bars, the value area dark, POC and value area as lines."
+    import plotly.graph_objects as go
+    r, fig = r[0], go.Figure() if fig is None else fig
+    v, px = r["total"][:r["rows"]], r["lo"] + np.arange(r["rows"]) * r["height"]
+    inside = (px > r["val"] - r["height"] / 2) & (px < r["vah"] + r["height"] / 2)
+    color = np.where(inside, "#2F6DA3", "#CBD3DB").tolist()
+    fig.add_bar(x=v, y=px, width=float(r["height"]), orientation="h", marker_color=color, marker_line_width=0, name="volume", showlegend=False, **where)
+    for name, dash in (("poc", "solid"), ("val", "dot"), ("vah", "dot")):
+        fig.add_hline(y=float(r[name]), line_width=1, line_dash=dash, line_color="#D1711B", **where)
+    return fig

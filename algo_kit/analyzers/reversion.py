@@ -4,21 +4,22 @@
 
 # %% auto #0
 __all__ = ['WINDOW', 'EXCURSIONS', 'reversion_dt', 'REVERSION', 'reversion_table_dt', 'reversion_step', 'reversion_bands',
-           'reversion']
+           'reversion', 'excursions', 'plot_reversion']
 
-# %% ../../nbs/analyzers/240_reversion.ipynb #218ab947
+# %% ../../nbs/analyzers/240_reversion.ipynb #3576d142
 import numpy as np
 
 from .contract import Analyzer, Output
+from .windows import columns
 from ..core.cache import njit
 from ..core.params import Param
 
-# %% ../../nbs/analyzers/240_reversion.ipynb #9a52106d
+# %% ../../nbs/analyzers/240_reversion.ipynb #c4420d71
 WINDOW = 15  # closes
 EXCURSIONS = 8  # that the strength remembers
 _EPS = 1e-6  # of a deviation: a close that stands on a band is beyond it, whatever the last bit says
 
-_core_dt = np.dtype([("n", "i8"), ("i", "i8"), ("mean", "f8"), ("sd", "f8"), ("z", "f8"), ("strength", "f8"), ("count", "i8"),
+_core_dt = np.dtype([("n", "i8"), ("i", "i8"), ("mean", "f8"), ("sd", "f8"), ("z", "f8"), ("strength", "f8"), ("count", "i8"), ("score", "f8"),
                      ("side", "i8"), ("age", "i8"), ("from_mean", "f8"), ("from_sd", "f8")], align=True)
 
 def reversion_table_dt(n=WINDOW):
@@ -37,9 +38,11 @@ def _reversion(r, buf, close):
     r.n += 1
     if r.n < w: return np.nan
     m, q = 0.0, 0.0
-    for v in buf: m += v - close
+    for k in range(r.i, r.i + w): m += buf[k if k < w else k - w] - close
     m /= w
-    for v in buf: q += (v - close - m) * (v - close - m)
+    for k in range(r.i, r.i + w):
+        d = buf[k if k < w else k - w] - close - m
+        q += d * d
     r.mean, r.sd = close + m, np.sqrt(q / w)
     r.z = -m / r.sd if r.sd > 0 else np.nan
     if r.side != 0:
@@ -47,7 +50,7 @@ def _reversion(r, buf, close):
         back = r.side * (close - r.from_mean) <= r.from_sd * (1 + _EPS)
         if back or r.age >= w:
             score = 1 - (r.age - 1) / w if back else 0.0
-            r.count += 1
+            r.count, r.score = r.count + 1, score
             r.strength = score if r.count == 1 else r.strength + (score - r.strength) / min(r.count, EXCURSIONS)
             r.side = 0
     if r.side == 0 and abs(r.z) >= 2 - _EPS:
@@ -56,7 +59,7 @@ def _reversion(r, buf, close):
 
 @njit
 def reversion_step(
-    s,  # Record of `reversion_dt`; `s.r` then has mean, sd, z, strength, count, and side (+1, -1 in an excursion, 0 in none)
+    s,  # Record of `reversion_dt`; `s.r` then has mean, sd, z, strength, count and score of excursions, and side (+1, -1 in one, 0 in none)
     close,  # Close of a candle, price; NaN when there is none
 ):  # z, deviations; NaN until the window is full and when it is flat
     "Fold in one close."
@@ -83,12 +86,45 @@ def reversion(
     st: np.ndarray | None = None,  # One-row table of `reversion_table_dt(window)` to go on from
 ) -> np.ndarray:  # shape (n, 4): z, mean, sd, strength
     "Place and worth of a close against its mean, from the step that trades."
-    close, st = np.ascontiguousarray(close, "f8"), np.zeros(1, reversion_table_dt(window)) if st is None else st
+    (close,), st = columns(close, window=window), np.zeros(1, reversion_table_dt(window)) if st is None else st
     out = np.empty((close.size, 4))
     _reversion_run(st["r"][0], st["buf"][0], close, out)
     return out
 
 REVERSION = Analyzer("reversion", "z-score of the close to its 15-minute mean, and how fast excursions beyond two deviations came back", ("close",),
-    (Output("z", "deviations", -30, 30, 0, "same"), Output("mean", "price", degree=1, shift="moves"), Output("sd", "price", 0, degree=1, shift="same"), Output("strength", "0..1", 0, 1, 0, "same")),
+    (Output("z", "deviations", -30, 30, 0, "same"), Output("mean", "price", degree=1, shift="moves"), Output("sd", "price", 0, degree=1, shift="same"),
+     Output("strength", "0..1", 0, 1, 0, "same")),
     reversion, lambda window: np.zeros(1, reversion_table_dt(window)), (Param("window", WINDOW, 3, 900, "closes", "length of the mean", live=False),),
     warmup=lambda window: window - 1, source="Bollinger (2001), population deviation; strength defined in this notebook")
+
+# %% ../../nbs/analyzers/240_reversion.ipynb #5dd42e3e
+def excursions(
+    close: np.ndarray,  # Closes, price, shape (n,)
+    window: int = WINDOW,
+) -> np.ndarray:  # shape (m, 4): row of its first close, row of its end, side, score; the one under way is left out
+    "Every excursion that has ended, as the step sees them."
+    st, out, start = np.zeros(1, reversion_table_dt(window)), [], 0
+    s = st[0]
+    for k, c in enumerate(columns(close, window=window)[0]):
+        side, count = int(s["r"]["side"]), int(s["r"]["count"])
+        _reversion(st["r"][0], st["buf"][0], c)
+        ended = s["r"]["count"] > count
+        if ended: out.append((start, k, side, float(s["r"]["score"])))
+        if s["r"]["side"] and (ended or not side): start = k
+    return np.array(out, "f8").reshape(-1, 4)
+
+def plot_reversion(close, window=WINDOW, x=None, fig=None):
+    "Price, mean, bands of 1 and 2 deviations, and the excursions."
+    import plotly.graph_objects as go
+    fig, o, x = fig or go.Figure(), reversion(close, window), np.arange(len(close)) if x is None else x
+    for k, shade in ((2, "rgba(120,120,160,.15)"), (1, "rgba(120,120,160,.25)")):
+        fig.add_scatter(x=x, y=o[:, 1] + k * o[:, 2], line_width=0, showlegend=False, hoverinfo="skip")
+        fig.add_scatter(x=x, y=o[:, 1] - k * o[:, 2], line_width=0, fill="tonexty", fillcolor=shade, name=f"{k} sd")
+    fig.add_scatter(x=x, y=o[:, 1], line=dict(width=1, dash="dot", color="gray"), name="mean")
+    fig.add_scatter(x=x, y=close, line=dict(width=1, color="black"), name="close")
+    runs = excursions(close, window)
+    for name, color, mine in (("came back", "royalblue", runs[runs[:, 3] > 0]), ("did not", "crimson", runs[runs[:, 3] == 0])):
+        rows = [k for a, b, _, _ in mine for k in (*range(int(a), int(b) + 1), None)]
+        xs, ys = ([None if k is None else v[k] for k in rows] for v in (x, close))
+        fig.add_scatter(x=xs, y=ys, mode="lines", line=dict(width=3, color=color), name=name)
+    return fig.update_layout(template="plotly_white", height=380, yaxis_title="price", margin=dict(t=40, b=30))

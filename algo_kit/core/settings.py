@@ -18,7 +18,7 @@ from pydantic_settings import BaseSettings, InitSettingsSource, SettingsConfigDi
 
 from .errors import ConfigError, nearest
 
-# %% ../../nbs/core/050_settings.ipynb #f8939220
+# %% ../../nbs/core/050_settings.ipynb #1d7ce6ac
 def _f(default, unit, description, **rule): return Field(default, description=description, json_schema_extra=dict(unit=unit), **rule)
 
 class _Section(BaseModel):
@@ -76,6 +76,24 @@ class RiskSettings(_Section):
     max_open_orders: int = _f(16, "orders", "Open orders per instrument", ge=1, le=1_000)
     max_orders_per_minute: int = _f(120, "orders", "Orders placed in any minute, all instruments together", ge=1, le=100_000)
     stale_after_s: float = _f(300., "s", "No entry when the last event of the instrument is older", gt=0)
+    max_positions: int = _f(5, "instruments", "Instruments with a position or an entry under way, all together; 0: any number", ge=0, le=10_000)
+    max_exposure: float = _f(3., "of equity", "Notional of all positions and entries under way, whatever their sign; 0: no limit", ge=0, le=1_000)
+    max_risk_frac: float = _f(0.02, "of equity", "What an entry may lose at the stop it states: notional times distance; 0: no limit", ge=0, le=1)
+    max_stop_frac: float = _f(0.005, "of the price", "Farthest stop that an entry may state; 0: any distance", ge=0, lt=1)
+    max_leverage: float = _f(5., "times", "Notional on margin over the money of the wallet behind it; 0: no limit but the venue's", ge=0, le=10)
+    max_volatility_x: float = _f(4., "times its usual", "Volatility of a minute at which the leverage of an instrument must be 1; 0: never", ge=0, le=1_000)
+    margin_free: float = _f(0.5, "of the wallet", "Margin that must stay free after an entry on margin; 0: any", ge=0, lt=1)
+    margin_reduce: float = _f(0.3, "of the wallet", "Free margin below which positions are reduced until margin_free is free again; 0: never", ge=0, lt=1)
+    collar: float = _f(0.1, "of the price", "Farthest limit price of an entry from the last price, against typing errors; 0: any", ge=0, le=100)
+    duplicate_s: float = _f(1., "s", "No second entry with the same side, price and size within this time; 0: allowed", ge=0, le=86_400)
+    reversal: bool = _f(True, "", "A market entry against the own position closes it and is refused; the next one may enter")
+    max_daily_loss: float = _f(0.05, "of equity at 00:00 UTC", "Loss at which everything is closed until the next day; 0: none", ge=0, lt=1)
+    max_move: float = _f(0.05, "of the price", "Move within a minute or two that stops entries; 0: any", ge=0, le=100)
+    max_spread_x: float = _f(10., "times its usual", "Spread that stops entries, from 0.1 % on; 0: any", ge=0, le=1_000_000)
+    max_silence_s: float = _f(300., "s", "Silence that stops entries, or ten times the usual one where that is longer; 0: any", ge=0, le=10**7)
+    calm_s: float = _f(60., "s", "How long a market must be normal again before entries go on", ge=0, le=86_400)
+    halt_after_s: float = _f(300., "s", "How long an abnormal market of something held lasts before trading is halted; 0: never", ge=0, le=86_400)
+    guard_s: float = _f(5., "s", "Time between two looks of the guards at loss, market and margin; 0: none, and none of their limits holds", ge=0, le=3_600)
 
 class JournalSettings(_Section):
     "How durable an event is before anything acts on it."
@@ -117,12 +135,12 @@ FIELDS = {f"{s}.{k}": f for s, m in Settings.model_fields.items() for k, f in m.
 ENV = "ALGO_KIT_"
 NOT_SETTINGS = ("ALGO_KIT_HOME", "ALGO_KIT_CACHE")  # variables of ours that are no settings; ALGO_KIT_TEST_* belongs to the tests
 
-# %% ../../nbs/core/050_settings.ipynb #0fc55f20
+# %% ../../nbs/core/050_settings.ipynb #5e445c92
 def _known(key, where, shown=None, show=lambda k: k):
     "`key` when it is a setting; else the error that names the nearest one."
     if key in FIELDS: return key
     sec, _, k = key.partition(".")
-    near = nearest(key, FIELDS) or next((f for f in FIELDS if k and f.endswith(f".{k}")), "")
+    near = next((f for f in FIELDS if k and f.endswith(f".{k}")), "") or nearest(key, FIELDS)
     hint = f"did you mean {show(near)!r}?" if near else "`algo config show` lists them all"
     raise ConfigError(f"unknown setting {shown or key!r} in {where}", key=shown or key, value=shown or key, rule="only settings that exist", hint=hint)
 

@@ -41,7 +41,7 @@ def _waiting(offer, c):
     touch = f"at its price after {c['queue_trades']:g} mean trades have passed" if c["queue_trades"] else "a touch fills nothing; no queue position"
     return f"fills when traded through, at most the size of that trade, shared among our orders by price and time; {touch}"
 
-# %% ../../nbs/engine/557_assumptions.ipynb #5900e51a
+# %% ../../nbs/engine/557_assumptions.ipynb #e6c60b6f
 def assumptions(
     s,  # `Settings` of the run
     session,  # `Session`: the arrays that the venue reads
@@ -122,7 +122,24 @@ def _carry(ins, each):
 
 def _limits(r):
     return (f"one order at most {r.max_order_frac:g} of equity, a position {r.max_position_frac:g}, {r.max_open_orders} open orders, "
-            f"{r.max_orders_per_minute} orders a minute, no entry on data older than {r.stale_after_s:g} s")
+            f"{r.max_orders_per_minute} orders a minute, no entry on data older than {r.stale_after_s:g} s; "
+            + "; ".join(words.format(*x) for words, *x in _guards(r) if x[0]))
+
+def _guards(r):
+    "A limit of the guards in words, the limit first; 0 is off and says nothing."
+    looks = r.guard_s > 0
+    return [
+        ("positions or entries in {} instruments", r.max_positions), ("exposure {:g} of equity", r.max_exposure),
+        ("an entry that states its stop risks {:g} of equity", r.max_risk_frac), ("and states none farther than {:g} of the price", r.max_stop_frac),
+        ("leverage {:g}", r.max_leverage), ("1 at {:g} times the usual volatility", looks * r.max_volatility_x),
+        ("{:g} of the margin free after an entry", r.margin_free), ("positions reduced below {:g}", looks * r.margin_reduce),
+        ("limit prices at most {:g} from the last", r.collar), ("no second equal entry within {:g} s", r.duplicate_s),
+        ("a market entry against the position closes it", r.reversal),
+        ("all closed for the day at a loss of {:g}, looked at every {:g} s", looks * r.max_daily_loss, r.guard_s),
+        ("no entry at a move of {:g} in a minute or two", looks * r.max_move), ("at {:g} times the usual spread", looks * r.max_spread_x),
+        ("after {:g} s of silence", looks * r.max_silence_s), ("until calm for {:g} s", looks * r.calm_s),
+        ("halted after {:g} s of it", looks * r.halt_after_s),
+    ]
 
 def _memory(session, book):
     words = f"at most {2 * MAX_ORDERS} orders at the venues, {vorder_dt.itemsize} bytes each, and {MAX_QUEUE} answers of {answer_dt.itemsize} bytes"

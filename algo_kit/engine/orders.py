@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['KEPT', 'OWN_GROUP', 'protective', 'take_requests']
 
-# %% ../../nbs/engine/514_orders.ipynb #be09671d
+# %% ../../nbs/engine/514_orders.ipynb #b350b429
 import numpy as np
 from ..core.cache import njit
 from ..core.money import OVERFLOW, to_lots, to_ticks
@@ -13,13 +13,15 @@ from ..core.records import (ACTIVE, AMEND, BUY, CANCEL, GTD, HALTED, LIMIT, LINK
                                    SUBMITTED,
                                    TAKE_LIMIT, TRAIL, TRANSFER)
 from .account import count_order, find_mine, to_hold_back
+from .guards import guards_refused, turns_round
 from .ledger import available, equity_units, limited, reported, usable
 from .venue import venue_amend, venue_cancel, venue_submit, venue_transfer
 from ..risk.margin import notional_units
-from ..strategies.contract import record_gate
+from ..strategies.contract import ENGINE_GATES, record_gate
 
-# %% ../../nbs/engine/514_orders.ipynb #2c82b7a2
-_PROTECT = (R["trailing_stop"], R["stop_loss"], R["force_exit"], R["protect"], R["liquidation"])
+# %% ../../nbs/engine/514_orders.ipynb #8d5e7607
+_PROTECT = (R["trailing_stop"], R["stop_loss"], R["force_exit"], R["protect"], R["liquidation"], R["breaker"])
+_REVERSAL, _EXIT = ENGINE_GATES.index("reversal"), R["exit_signal"]
 KEPT = 32  # places in the table of orders that entries leave to exits
 OWN_GROUP = np.iinfo(np.int64).min  # a group named after the order itself
 
@@ -82,7 +84,7 @@ def _placed_lately(acct, now):
     for k in range(RATE_S): n += acct.rate[k]
     return n
 
-# %% ../../nbs/engine/514_orders.ipynb #f6b76a35
+# %% ../../nbs/engine/514_orders.ipynb #916ea38a
 @njit
 def _reduction_refused(w, out, r, px, parent):
     "Gates of a reduce-only order: gate number + 1, value, threshold; 0 when it may go. A child of an entry on its way reduces what is not there yet."
@@ -101,7 +103,7 @@ def _reduction_refused(w, out, r, px, parent):
     return 0, 0.0, 0.0
 
 @njit
-def _entry_refused(w, out, r, px, equity, lots, notional, hold):
+def _entry_refused(w, out, r, px, equity, lots, notional, hold, stated):
     "Gates of an order that may add exposure, in order: gate number + 1, value, threshold; 0 when it may go."
     c, acct, a, ins, io, row = w.k.cfg, w.k.acct, w.rows[r.row].pos, w.rows[r.row].ins, w.k.io, r.row
     x, y = float(acct.trading), 0.0
@@ -136,12 +138,12 @@ def _entry_refused(w, out, r, px, equity, lots, notional, hold):
         if not record_gate(out, row, 10, x, y, hold != OVERFLOW and hold <= free): return 11, x, y
     x, y = float(notional) * unit, float(ins.min_notional) * unit
     if not record_gate(out, row, 11, x, y, notional >= ins.min_notional): return 12, x, y
-    return 0, 0.0, 0.0
+    return guards_refused(w, out, r, px, equity, lots, notional, hold, stated)
 
-# %% ../../nbs/engine/514_orders.ipynb #8ade8d20
+# %% ../../nbs/engine/514_orders.ipynb #d5873aa1
 @njit
-def _place(w, out, r, group, parent, parent_lots):
-    "Size, check, and send or refuse one request; the id of the order, 0 when refused."
+def _place(w, out, r, group, parent, parent_lots, stated):
+    "Size, check, and send or refuse one request; the id of the order, 0 when refused. `stated`: price of the stop that will protect it, 0: not said."
     acct, a, ins, io = w.k.acct, w.rows[r.row].pos, w.rows[r.row].ins, w.k.io
     px = r.px if limited(r.type) else a.last
     ticks = to_ticks(px, ins.ticks_per_px, 0) if np.isfinite(px) else np.int64(0)
@@ -153,7 +155,7 @@ def _place(w, out, r, group, parent, parent_lots):
     else:
         notional = notional_units(ins, lots, ticks)
         hold = to_hold_back(w, r.row, r.side, lots, ticks, a.lots + (a.buying if r.side == BUY else -a.selling))
-        gate, value, want = _entry_refused(w, out, r, px, equity, lots, notional, hold)
+        gate, value, want = _entry_refused(w, out, r, px, equity, lots, notional, hold, stated)
         if gate == 0: acct.rate[acct.rate_at % RATE_S] += 1
     acct.next_id += 1
     if gate:
@@ -166,6 +168,7 @@ def _place(w, out, r, group, parent, parent_lots):
         return np.int64(0)
     o = w.k.ords[j]
     o.id, o.seq, o.ts, o.qty, o.filled, o.px, o.stop, o.trail_ppm = acct.next_id, io.seq, io.now, lots, 0, at, stop, r.trail_ppm
+    if r.type < STOP and stated > 0.0: o.stop = to_ticks(stated, ins.ticks_per_px, 0)  # kept for when it is amended
     o.row, o.reason, o.side, o.type, o.state, o.cancelling = r.row, r.reason, r.side, r.type, SUBMITTED, 0
     o.tif, o.post_only, o.good_till, o.fee, o.extra, o.amending = r.tif, r.post_only, r.good_till, 0, 0, 0
     o.group, o.parent = acct.next_id if group == OWN_GROUP else group, max(parent, np.int64(0))
@@ -190,7 +193,7 @@ def _cancel(w, j, r):
     _decide(w, r, CANCEL, o.id, o.qty - o.filled, o.px, o.stop, 0, 0.0, 0.0)
     if w.k.cfg.sim: venue_cancel(w, o.id, w.k.io.now, o.row, o.side)
 
-# %% ../../nbs/engine/514_orders.ipynb #db78e1d2
+# %% ../../nbs/engine/514_orders.ipynb #6d9826ce
 @njit
 def _amend(w, out, r):
     j = find_mine(w, r.order)
@@ -214,9 +217,10 @@ def _amend(w, out, r):
         count_order(a, o, -(o.qty - o.filled), -1)
         hold = to_hold_back(w, r.row, o.side, rest, at, a.lots + (a.buying if o.side == BUY else -a.selling))
         if rest > o.qty - o.filled or hold > old:
-            stop, good, px = r.stop, r.good_till, r.px
+            stop, good, px, stated = r.stop, r.good_till, r.px, o.stop / ins.ticks_per_px if o.type < STOP else 0.0
             r.stop, r.good_till, r.px = max(float(o.stop), 1.0), o.good_till, 0.0
-            gate, value, want = _entry_refused(w, out, r, at / ins.ticks_per_px, equity_units(w), rest, notional_units(ins, rest, at), hold)
+            gate, value, want = _entry_refused(w, out, r, at / ins.ticks_per_px, equity_units(w), rest, notional_units(ins, rest, at), hold,
+                                               stated)
             r.stop, r.good_till, r.px = stop, good, px
         count_order(a, o, o.qty - o.filled, 1)
         w.k.wal[ins.w_settle].reserved += old
@@ -251,7 +255,35 @@ def _transfer(w, out, r):
     _decide(w, r, TRANSFER, to, amount, 0, 0, 0, x, y)
     if w.k.cfg.sim and not venue_transfer(w, r.row, to, amount, base, w.k.io.now): w.k.g.error = 6
 
-# %% ../../nbs/engine/514_orders.ipynb #0903f614
+# %% ../../nbs/engine/514_orders.ipynb #87acf9c2
+@njit
+def _stated(w, k):
+    "Price of the stop that will protect entry `k` of the requests: its own word, or that of a stop which it brings along; 0: not said."
+    r = w.o.req[k]
+    if r.type < STOP and r.stop > 0.0: return r.stop
+    for n in range(k + 1, w.o.n.req):
+        x = w.o.req[n]
+        if x.wish != PLACE or x.link != LINK_CHILD: break
+        if x.type == STOP and x.stop > 0.0: return x.stop
+    return 0.0
+
+@njit
+def _closed_first(w, out, r):
+    "An entry that would turn the position round: refused, and the position closed in its place. False: it is none."
+    if not w.k.cfg.reversal or r.reduce_only or w.rows[r.row].pos.lots * r.side >= 0: return False
+    acct, a, ins = w.k.acct, w.rows[r.row].pos, w.rows[r.row].ins
+    lots = to_lots(r.qty, ins.lots_per_qty) if np.isfinite(r.qty) else np.int64(0)
+    if not turns_round(w, out, r, lots): return False
+    acct.next_id += 1
+    _decide(w, r, PLACE, acct.next_id, 0, 0, 0, _REVERSAL + 1, float(abs(a.lots)), 0.0 if r.qty == 0.0 else float(lots))
+    if a.n_exit > 0: return True  # it is being closed already
+    r.qty, r.frac, r.stop, r.reduce_only, r.reason, r.link = 0.0, 0.0, 0.0, 1, _EXIT, 0
+    r.tif, r.good_till, r.post_only = 0, 0, 0
+    for j in range(w.k.ords.size):
+        if w.k.ords[j].state > 0 and w.k.ords[j].row == r.row: _cancel(w, j, r)
+    _place(w, out, r, np.int64(0), np.int64(0), np.int64(0), 0.0)
+    return True
+
 @njit
 def take_requests(w, out):
     "Turn what was asked for into decisions."
@@ -264,8 +296,9 @@ def take_requests(w, out):
             if child: group = -1 - max(entry, np.int64(0))  # the children of an entry are a group, never that of the entry
             elif r.link == LINK_OCO: group = before
             elif k + 1 < n and w.o.req[k + 1].wish == PLACE and w.o.req[k + 1].link == LINK_OCO: group = np.int64(OWN_GROUP)
-            if child and entry > 0: got = _place(w, out, r, group, entry, entry_lots)
-            else: got = _place(w, out, r, group, np.int64(-1) if child else np.int64(0), np.int64(0))
+            if child and entry > 0: got = _place(w, out, r, group, entry, entry_lots, 0.0)
+            elif not child and _closed_first(w, out, r): got = np.int64(0)
+            else: got = _place(w, out, r, group, np.int64(-1) if child else np.int64(0), np.int64(0), _stated(w, k))
             if not child:
                 entry = got if got > 0 else np.int64(-1)
                 entry_lots = w.k.ords[find_mine(w, got)].qty if got > 0 else np.int64(0)

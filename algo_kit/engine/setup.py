@@ -21,7 +21,7 @@ from .queue import QUEUE_WORDS
 from .state import FOREVER, LAST_TRADE, NEXT_TRADE, venue_dt
 from ..risk.fees import fee_table
 
-# %% ../../nbs/engine/545_setup.ipynb #bf699eef
+# %% ../../nbs/engine/545_setup.ipynb #6a9e5f5b
 def queue_model(
     text,  # none, risk_averse, power, power:N, log
 ) -> tuple[int, float]:  # Number of the model, its parameter
@@ -45,7 +45,11 @@ def engine_config(s) -> dict:
                 equity_ns=round(s.run.equity_every_s * 1e9),
                 max_order_frac=r.max_order_frac, max_position_frac=r.max_position_frac, max_open=r.max_open_orders, max_rate=r.max_orders_per_minute,
                 stale_ns=round(r.stale_after_s * 1e9), queue=model, queue_power=power, queue_trades=v.queue_trades, margin_call=v.margin_call,
-                transfer_ns=round(v.transfer_s * 1e9), seed=s.run.seed)
+                transfer_ns=round(v.transfer_s * 1e9), seed=s.run.seed,
+                guard_ns=round(r.guard_s * 1e9), max_loss=r.max_daily_loss, max_move=r.max_move, spread_x=r.max_spread_x, silence_s=r.max_silence_s,
+                calm_ns=round(r.calm_s * 1e9), halt_ns=round(r.halt_after_s * 1e9), max_positions=r.max_positions, max_exposure=r.max_exposure,
+                max_risk=r.max_risk_frac, max_stop=r.max_stop_frac, max_leverage=r.max_leverage, volatility_x=r.max_volatility_x,
+                margin_free=r.margin_free, margin_reduce=r.margin_reduce, collar=r.collar, duplicate_ns=round(r.duplicate_s * 1e9), reversal=int(r.reversal))
 
 # %% ../../nbs/engine/545_setup.ipynb #bf25bbf6
 def venue_names(instruments: list) -> list:

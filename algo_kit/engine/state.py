@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['FOREVER', 'NEXT_TRADE', 'LAST_TRADE', 'TRADES', 'BBO', 'BOOK', 'MAX_ORDERS', 'MAX_QUEUE', 'MAX_WALLETS', 'MAX_VENUES',
            'MAX_TRANSIT', 'LATENCY_POINTS', 'config_dt', 'clock_dt', 'ON_ITS_WAY', 'LIVE', 'DORMANT', 'GONE',
-           'vorder_dt', 'vstate_dt', 'vposition_dt', 'vwallet_dt', 'venue_dt', 'transit_dt', 'answer_dt', 'tally_dt',
-           'run_dt', 'box_dt', 'World', 'Desk', 'OUTPUTS', 'desk', 'row_dtype', 'own_dtype', 'new_world', 'take',
-           'state_hash', 'pack', 'unpack']
+           'vorder_dt', 'vstate_dt', 'vposition_dt', 'vwallet_dt', 'venue_dt', 'transit_dt', 'guard_dt', 'guard_row_dt',
+           'answer_dt', 'tally_dt', 'run_dt', 'box_dt', 'World', 'Desk', 'OUTPUTS', 'desk', 'row_dtype', 'own_dtype',
+           'new_world', 'take', 'state_hash', 'pack', 'unpack']
 
 # %% ../../nbs/engine/500_state.ipynb #34969823
 import hashlib
@@ -23,7 +23,7 @@ from ..risk.fees import fee_tier_dt, volume_dt
 from ..data.candles import candle_state_dt
 from ..strategies.contract import MAX_REQUESTS, Strategy, io_dt, signal_state_dt
 
-# %% ../../nbs/engine/500_state.ipynb #1cdbc665
+# %% ../../nbs/engine/500_state.ipynb #8a498cd3
 FOREVER = np.iinfo(np.int64).max
 NEXT_TRADE, LAST_TRADE = 0, 1
 TRADES, BBO, BOOK = 0, 1, 2  # what an instrument's tape offers to match against
@@ -36,13 +36,17 @@ config_dt = np.dtype([
     ("max_order_frac", "f8"), ("max_position_frac", "f8"), ("max_open", "i8"), ("max_rate", "i8"), ("stale_ns", "i8"),
     ("queue", "i8"), ("queue_power", "f8"), ("queue_trades", "f8"), ("margin_call", "f8"), ("transfer_ns", "i8"),
     ("n_wallets", "i8"), ("n_venues", "i8"), ("seed", "i8"),
+    ("guard_ns", "i8"), ("max_loss", "f8"), ("max_move", "f8"), ("spread_x", "f8"), ("silence_s", "f8"), ("calm_ns", "i8"), ("halt_ns", "i8"),
+    ("max_positions", "i8"), ("max_exposure", "f8"), ("max_risk", "f8"), ("max_stop", "f8"), ("max_leverage", "f8"), ("volatility_x", "f8"),
+    ("margin_free", "f8"), ("margin_reduce", "f8"), ("collar", "f8"), ("duplicate_ns", "i8"), ("reversal", "i8"),  # of all these 0 is off
 ], align=True)
 clock_dt = np.dtype([
     ("now", "i8"), ("seq", "i8"), ("events", "i8"), ("due", "i8"), ("timers", "i8", (4,)), ("next_candle", "i8"), ("next_equity", "i8"),
     ("decisions", "i8"), ("orders", "i8"), ("fills", "i8"), ("started", "i8"), ("error", "i8"), ("asked", "i8"), ("sampled", "i8"),
+    ("next_guard", "i8"), ("guarded", "i8"),
 ], align=True)
 
-# %% ../../nbs/engine/500_state.ipynb #78be902c
+# %% ../../nbs/engine/500_state.ipynb #c605f86b
 ON_ITS_WAY, LIVE, DORMANT, GONE = 0, 1, 2, 3
 vorder_dt = np.dtype([
     ("id", "i8"), ("n", "i8"), ("seen", "i8"), ("woke", "i8"), ("arrive", "i8"), ("cancel_at", "i8"), ("amend_at", "i8"), ("expire_at", "i8"),
@@ -70,6 +74,17 @@ venue_dt = np.dtype([
 ], align=True)
 transit_dt = np.dtype([("at", "i8"), ("n", "i8"), ("arrive", "i8"), ("amount", "i8"), ("fee", "i8"), ("cost", "i8"),
                        ("frm", "i4"), ("to", "i4"), ("base", "i4"), ("left", "i4")], align=True)
+guard_dt = np.dtype([                                                     # what the guards know of the account
+    ("day", "i8"), ("open", "i8"), ("worst", "f8"), ("resumed", "i8"),    # days since 1970; equity when it began; its greatest loss so far, fraction
+    ("tripped", "i4"), ("halted", "i4"), ("before", "i4"), ("bad", "i4"), # loss breaker; halted by us, and from which state; rows in an abnormal market
+], align=True)
+guard_row_dt = np.dtype([                                                 # and of an instrument
+    ("seen", "i8"), ("at", "i8"), ("n", "i8"), ("px", "f8"), ("gap", "f8"),  # last event heard, when, how often; its price; usual time between two, s
+    ("slot", "i8"), ("cur", "f8"), ("ref", "f8"),                         # this minute; the price at its start, and at the start of the one before
+    ("spread", "f8"), ("spreads", "i8"), ("fast", "f8"), ("slow", "f8"),  # usual spread, fraction; variance a second of late, and as a rule
+    ("bad", "i8"), ("until", "i8"), ("x", "f8"), ("y", "f8"), ("hot", "i8"),  # abnormal since, and until; what was seen and wanted; volatile
+    ("ts", "i8", (2,)), ("lots", "i8", (2,)), ("ticks", "i8", (2,)), ("trigger", "i8", (2,)),  # last entry of each side
+], align=True)
 answer_dt = np.dtype([("due", "i8"), ("n", "i8"), ("ts", "i8"), ("qty", "i8"), ("px", "i8"), ("ref", "i8"), ("order", "i8"),
                       ("row", "i4"), ("kind", "i2"), ("side", "i1"), ("maker", "i1")], align=True)
 tally_dt = np.dtype([(n, "i8") for n in ("req", "dec", "fil", "ven", "eqs", "mks", "chg", "overflow")], align=True)
@@ -78,7 +93,7 @@ run_dt = np.dtype([
     ("cfg", config_dt), ("g", clock_dt), ("acct", account_dt), ("io", io_dt), ("ords", order_dt, (MAX_ORDERS,)), ("wal", wallet_dt, (MAX_WALLETS,)),  # ours
     ("vst", vstate_dt), ("vord", vorder_dt, (2 * MAX_ORDERS,)), ("vq", answer_dt, (MAX_QUEUE,)), ("vwal", vwallet_dt, (MAX_WALLETS,)),  # the venues'
     ("vens", venue_dt, (MAX_VENUES,)), ("way", transit_dt, (MAX_TRANSIT,)),
-    ("scratch", event_dt), ("candle", candle_dt),
+    ("scratch", event_dt), ("candle", candle_dt), ("guard", guard_dt),
 ], align=True)
 box_dt = np.dtype([
     ("n", tally_dt), ("req", request_dt, (MAX_REQUESTS,)), ("dec", decision_dt, (1 << 14,)), ("fil", fill_dt, (1 << 14,)), ("ven", event_dt, (1 << 14,)),
@@ -95,7 +110,8 @@ def row_dtype(
     levels: int = 1,  # Price levels a side that the book keeps
 ) -> np.dtype:
     "One instrument's row in a run: what is held, what the venue thinks of it, its candle under way, its book."
-    return np.dtype([("pos", position_dt), ("ins", instrument_dt), ("venue", vposition_dt), ("candle", candle_state_dt), ("book", book_dt(levels))], align=True)
+    return np.dtype([("pos", position_dt), ("ins", instrument_dt), ("venue", vposition_dt), ("candle", candle_state_dt), ("guard", guard_row_dt),
+                     ("book", book_dt(levels))], align=True)
 
 def own_dtype(s: Strategy) -> np.dtype:
     "What a strategy keeps for an instrument: its state, its ledger of gates, the last closed candles."
@@ -153,7 +169,7 @@ def take(w: World) -> dict:  # name -> copy of the rows written
         n[f] = 0
     return out
 
-# %% ../../nbs/engine/500_state.ipynb #36090db2
+# %% ../../nbs/engine/500_state.ipynb #a2f9b7b7
 def _bytes(a: np.ndarray, field: str) -> bytes:
     "The memory of a field in every row, padding included: NumPy copies structured rows field by field and leaves rubbish between them."
     dt, at = a.dtype.fields[field][:2]
@@ -165,8 +181,8 @@ def state_hash(w: World) -> str:  # 64 hex digits
     ords = k[0]["ords"]
     raw = np.frombuffer(_bytes(k, "ords"), np.uint8).reshape(len(ords), -1)
     live = np.flatnonzero(ords["state"] > 0)
-    h.update(_bytes(k, "acct") + _bytes(k, "wal") + raw[live[np.argsort(ords["id"][live])]].tobytes())
-    for a, f in ((r, "pos"), (r, "candle"), (w.own, "win"), (w.own, "st")): h.update(_bytes(a, f))
+    h.update(_bytes(k, "acct") + _bytes(k, "wal") + _bytes(k, "guard") + raw[live[np.argsort(ords["id"][live])]].tobytes())
+    for a, f in ((r, "pos"), (r, "candle"), (r, "guard"), (w.own, "win"), (w.own, "st")): h.update(_bytes(a, f))
     return h.hexdigest()
 
 # %% ../../nbs/engine/500_state.ipynb #a5088353

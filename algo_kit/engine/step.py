@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Mine', 'run', 'drain', 'equity', 'cash', 'sample']
 
-# %% ../../nbs/engine/520_step.ipynb #3e8d7a17
+# %% ../../nbs/engine/520_step.ipynb #d94d2f5f
 from collections import namedtuple
 
 import numpy as np
@@ -13,11 +13,11 @@ import numpy as np
 from ..core.cache import njit
 from ..core.money import to_px, to_ticks
 from ..core.records import (ACK, ACTIVE, BAR, BAR_OHL, CANDLE, CMD_CANCEL_ALL, CMD_FLATTEN, CMD_GAP, CMD_HALT, CMD_REDUCE, CMD_RESUME, COMMAND, DEPTH, F_MORE,
-
-                                   FUNDING, HALTED, MARGIN_CALL, MARK, MOVED, QUOTE, R, REDUCING, TIMER, TRADE, BUY, SELL)
+                                   FILL, FUNDING, HALTED, MARGIN_CALL, MARK, MARKET, MOVED, QUOTE, R, REDUCING, TIMER, TRADE, BUY, SELL)
 from ..data.books import book_best, book_event
 from ..data.candles import candle_bar, candle_step
 from .account import book_answer
+from .guards import CLOSE as CLOSE_ALL, HALT, LIFT, REDUCE, guard_check, guard_cut, guard_idle, guard_loss, guard_next, guard_start, guard_told
 from .latency import FEED, latency_draw
 from .ledger import cash_units, equity_units, reported
 from .matching import CLOSE, OPEN, lots_of
@@ -27,11 +27,11 @@ from .state import FOREVER, TRADES, Desk
 from .upkeep import start_upkeep
 from .venue import (venue_bar, venue_book, venue_busy, venue_due, venue_funding, venue_mark, venue_part, venue_pop, venue_settle, venue_trade)
 from ..risk.margin import notional_units
-from ..strategies.contract import Out, cancel, leave
+from ..strategies.contract import Out, cancel, leave, place
 from ..strategies.contract import hold as on_event
 
-# %% ../../nbs/engine/520_step.ipynb #efd211a6
-_FORCED, _COMMAND = R["force_exit"], R["command"]
+# %% ../../nbs/engine/520_step.ipynb #54b511dc
+_FORCED, _COMMAND, _BREAKER = R["force_exit"], R["command"], R["breaker"]
 Mine = namedtuple("Mine", "st win p")  # the strategy's state, its closed candles, its parameters
 
 @njit
@@ -47,18 +47,45 @@ def _answered(w, me, out, e):
     if book_answer(w, e):
         if e.kind == MARGIN_CALL and w.k.acct.trading == ACTIVE:
             w.k.acct.trading = REDUCING
-            _shed(w, out, False)
+            _shed(w, out, False, _COMMAND)
         on_event(me.st, e.row, e, w.rows.pos, me.p, out)
         if w.o.n.req: take_requests(w, out)
+        if e.kind == FILL and w.k.cfg.guard_ns > 0 and w.k.cfg.max_loss > 0.0 and guard_loss(w, out, equity_units(w)): _close_all(w, out)
 
 @njit
-def _shed(w, out, halted):
+def _shed(w, out, halted, reason):
     "Take back what must not rest any more: orders that could add exposure; when halted everything but what limits a loss."
     for j in range(w.k.ords.size):
         o = w.k.ords[j]
         if o.state > 0 and not o.cancelling and not (o.reduce_only and (not halted or protective(o.reason))):
-            cancel(out, o.row, o.id, _COMMAND)
+            cancel(out, o.row, o.id, reason)
             take_requests(w, out)
+
+@njit
+def _close_all(w, out):
+    "The breaker: take back what could add, close what is held; an exit on its way is left alone."
+    _shed(w, out, False, _BREAKER)
+    for i in range(w.rows.size):
+        leave(out, i, w.rows.pos, _BREAKER)
+        if w.o.n.req: take_requests(w, out)
+
+@njit
+def _guard(w, out, ts):
+    "One look of the guards, and what follows from it."
+    act, acct, n = guard_check(w, out, ts), w.k.acct, w.k.guard
+    if act & CLOSE_ALL: _close_all(w, out)
+    if act & HALT:
+        n.halted, n.before, acct.trading = 1, acct.trading, HALTED
+        _shed(w, out, True, _BREAKER)
+    if act & LIFT:
+        n.halted = 0
+        if acct.trading == HALTED: acct.trading = n.before
+    if act & REDUCE and not act & CLOSE_ALL:
+        for i in range(w.rows.size):
+            lots, a = guard_cut(w, out, i), w.rows[i].pos
+            if lots > 0:
+                place(out, i, SELL if a.lots > 0 else BUY, MARKET, lots / w.rows[i].ins.lots_per_qty, reduce_only=True, reason=_BREAKER)
+                take_requests(w, out)
 
 @njit
 def _sample(w, ts):
@@ -86,17 +113,18 @@ def _full(w):
 
 @njit
 def _next_due(w):
+    "The next thing that falls due, and the next beside the guards."
     g, c = w.k.g, w.k.cfg
     d = min(venue_due(w) if c.sim else FOREVER, g.next_equity)
     for k in range(c.n_timers): d = min(d, g.timers[k])
-    return d
+    return min(d, g.next_guard), d
 
 @njit
 def _advance(w, me, out, now, e, stop_seq):
-    "Do everything that is due by `now`, in order of time; ties: equity, timers, the venue. Nothing more once event `stop_seq` has been taken. `e` is scratch."
+    "Do everything that is due by `now`, in order of time; ties: equity, guards, timers, the venue. Nothing more once `stop_seq` has been taken. `e`: scratch."
     g, c, io = w.k.g, w.k.cfg, w.k.io
     while True:
-        d = _next_due(w)
+        d, other = _next_due(w)
         if d > now or g.error:
             g.due = d
             return
@@ -110,6 +138,13 @@ def _advance(w, me, out, now, e, stop_seq):
                 _sample(w, g.next_equity)
                 g.next_equity += c.equity_ns
             else: g.next_equity = max(g.next_equity + c.equity_ns, now // c.equity_ns * c.equity_ns)  # nothing has happened: no sample
+            continue
+        if g.next_guard <= d:
+            ts, new = g.next_guard, g.guarded != g.events + g.fills
+            if new or not guard_idle(w, ts):
+                g.guarded, new = g.events + g.fills, True
+                _guard(w, out, ts)
+            g.next_guard = guard_next(w, ts, ts if new else min(other, now))
             continue
         fired = False
         for k in range(c.n_timers):
@@ -129,7 +164,7 @@ def _advance(w, me, out, now, e, stop_seq):
             g.due = 0
             return
 
-# %% ../../nbs/engine/520_step.ipynb #889100f2
+# %% ../../nbs/engine/520_step.ipynb #20a39814
 @njit
 def _closed(w, me, out, i, c, e):
     "Candle `c` of row `i` has closed."
@@ -205,12 +240,13 @@ def _other(w, me, out, e, now, scratch):
                 _closed(w, me, out, e.row, w.k.candle, scratch)
     elif kind == COMMAND:
         acct = w.k.acct
+        if e.ref == CMD_HALT or e.ref == CMD_REDUCE or e.ref == CMD_RESUME: guard_told(w, w.k.io.now)
         if e.ref == CMD_HALT:
             acct.trading = HALTED
-            _shed(w, out, True)
+            _shed(w, out, True, _COMMAND)
         elif e.ref == CMD_REDUCE:
             acct.trading = REDUCING
-            _shed(w, out, False)
+            _shed(w, out, False, _COMMAND)
         elif e.ref == CMD_RESUME: acct.trading = ACTIVE
         elif e.ref == CMD_CANCEL_ALL: _all_rows(w, out, _COMMAND, False)
         elif e.ref == CMD_FLATTEN: _all_rows(w, out, _FORCED, True)
@@ -224,7 +260,7 @@ def _other(w, me, out, e, now, scratch):
         on_event(me.st, e.row, e, w.rows.pos, me.p, out)
         if w.o.n.req: take_requests(w, out)
 
-# %% ../../nbs/engine/520_step.ipynb #33ceb7af
+# %% ../../nbs/engine/520_step.ipynb #96371b02
 @njit
 def _feed(w, row):
     "How long the next event of this row's venue takes to us."
@@ -344,4 +380,5 @@ def _start(w, ts, now):
     w.k.io.now = now
     for j in range(c.n_timers): g.timers[j] = (now // c.timer_ns[j] + 1) * c.timer_ns[j]
     g.next_equity = (now // c.equity_ns + 1) * c.equity_ns
+    g.next_guard = guard_start(w, now)
     if c.tf_ns > 0: g.next_candle = (ts // c.tf_ns + 1) * c.tf_ns

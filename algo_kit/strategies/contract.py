@@ -26,11 +26,12 @@ from ..core.params import Param, check_params, param_table
 from ..core.records import AMEND, BUY, CANCEL, LIMIT, LINK_CHILD, LINK_OCO, MARKET, PLACE, SELL, SIGNAL, STOP, TAKE, TIMEFRAMES, TRANSFER
 from ..core.registry import lookup
 
-# %% ../../nbs/strategies/400_contract.ipynb #03b5d286
+# %% ../../nbs/strategies/400_contract.ipynb #a0fd8d79
 Out = namedtuple("Out", "io box led")  # clock of the step, outbox, ledger table
 io_dt = np.dtype([("now", "i8"), ("seq", "i8"), ("ledger", "i8")], align=True)
 ENGINE_GATES = ("trading_state", "finite", "stale", "open_orders", "order_rate", "min_lots", "reducible", "no_short", "order_size", "position_size", "cash",
-                "min_notional", "amendable", "transfer")
+                "min_notional", "amendable", "transfer",
+                "daily_loss", "market", "positions", "exposure", "risk", "leverage", "margin_buffer", "collar", "duplicate", "reversal")
 N_ENGINE_GATES = len(ENGINE_GATES)
 MAX_REQUESTS = 32
 
