@@ -7,13 +7,12 @@ __all__ = ['TICK_S', 'K1', 'K5', 'K15', 'M1', 'M5', 'M15', 'VOLUMES', 'brain_dt'
            'PLACES', 'brain_trade', 'brain_tick', 'brain_quote', 'brain_candle', 'brain_flow', 'brain_volume',
            'brain_place']
 
-# %% ../../nbs/analyzers/290_brain.ipynb #718fb2be
+# %% ../../nbs/analyzers/290_brain.ipynb #e6df8dad
 import numpy as np
 
 from .autocorr import autocorr_dt, autocorr_step
-from .flow import flow_dt, flow_roll, flow_step, flow_sum, imbalance
+from .flow import flow_dt, flow_nested, flow_roll, flow_step, imbalance
 from .gaps import gaps_at, gaps_candle, gaps_dt, gaps_price
-from .microstructure import bounce_strength
 from .oscillators import rsi_dt, rsi_step
 from .profile import profile_dt, profile_step, profile_value
 from .regime import regime_dt, regime_step
@@ -39,7 +38,7 @@ brain_dt = np.dtype([
     ("trades", "i8"), ("minutes", "i8"), ("fives", "i8"), ("quarters", "i8"),
 ], align=True)
 
-# %% ../../nbs/analyzers/290_brain.ipynb #2527b6ed
+# %% ../../nbs/analyzers/290_brain.ipynb #20ce0dd3
 @njit
 def _quarter(b, c):
     b.quarters += 1
@@ -96,13 +95,13 @@ def brain_tick(b):
 
 @njit
 def brain_quote(b, ts, bid, ask):
-    "A market that shows quotes and no trades (forex): a move of the mid is taken for a trade of size one, its direction for the aggressor (tick rule). Has a 15m candle closed?"
+    "As `brain_trade` where there are quotes and no trades (forex): a move of the mid is a trade of size one, its direction the aggressor (tick rule)."
     if not (bid > 0.0 and ask > 0.0): return False
     mid = 0.5 * (bid + ask)
     if b.trades > 0 and mid == b.last: return False
     return brain_trade(b, ts, mid, 1.0, 0 if b.trades == 0 else 1 if mid > b.last else -1)
 
-# %% ../../nbs/analyzers/290_brain.ipynb #7ea8ce8b
+# %% ../../nbs/analyzers/290_brain.ipynb #30c3975e
 @njit
 def brain_candle(
     b,
@@ -123,9 +122,7 @@ def brain_candle(
 @njit
 def brain_flow(b):
     "Normalised imbalance of one, five and fifteen minutes, trades and volume of the last minute."
-    buy, sell, n, _, _ = flow_sum(b.flow, K1)
-    b5, s5, _, _, _ = flow_sum(b.flow, K5)
-    b15, s15, _, _, _ = flow_sum(b.flow, K15)
+    buy, sell, n, b5, s5, _, b15, s15, _ = flow_nested(b.flow, K1, K5, K15)
     return imbalance(buy, sell), imbalance(b5, s5), imbalance(b15, s15), n, buy + sell
 
 @njit

@@ -7,7 +7,7 @@ __all__ = ['FILTERS', 'GRADES', 'Filter', 'Primary', 'profile_points', 'reversio
            'target_points', 'gap_points', 'grade', 'weigh', 'confluence', 'primaries', 'weights', 'pipeline_source',
            'with_filters']
 
-# %% ../../nbs/strategies/440_pipeline.ipynb #3f784ccb
+# %% ../../nbs/strategies/440_pipeline.ipynb #5b596ab9
 import hashlib
 import importlib
 import re
@@ -23,7 +23,7 @@ from ..analyzers.zones import zones_at, zones_next
 from ..core.cache import CODE_DIGEST, cache_base, cache_folder, njit
 from ..core.errors import ConfigError
 from ..core.params import Param
-from .contract import Strategy, _write_once, gate
+from .contract import Strategy, _write_once
 
 # %% ../../nbs/strategies/440_pipeline.ipynb #fb0bda72
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def weights(filters: tuple = FILTERS) -> tuple:
     "Their weights as parameters."
     return tuple(Param(f"w_{f.name}", float(f.weight), 0, 100, "points", f.doc) for f in filters)
 
-# %% ../../nbs/strategies/440_pipeline.ipynb #1af2d8bd
+# %% ../../nbs/strategies/440_pipeline.ipynb #a7ea304d
 _HOOK = "from .pipeline import confluence, primaries\n"
 
 def pipeline_source(
@@ -136,10 +136,12 @@ def pipeline_source(
 ) -> str:
     "The two kernels, written out."
     lines = ["@njit", "def confluence(b, side, touch, p):", '    "Score of the filters, and the most that was reachable."', "    score, reach = 0.0, 0.0"]
-    lines += [f"    score, reach = weigh({f.points.py_func.__name__}(b, side, touch, p), p.w_{f.name}, score, reach)" for f in filters]
+    called = [(f.points.py_func.__name__, f.name) for f in filters]
+    lines += [f"    score, reach = weigh({function}(b, side, touch, p), p.w_{name}, score, reach)" for function, name in called]
     lines += ["    return score, reach", "", "@njit", "def primaries(b, side, touch, p, out, row):", '    "Do all further primaries pass?"']
     for k, f in enumerate(primary):
-        lines += [f"    ok, value, threshold = {f.passes.py_func.__name__}(b, side, touch, p)", f"    if not gate(out, row, {first + k}, value, threshold, ok): return False"]
+        lines += [f"    ok, value, threshold = {f.passes.py_func.__name__}(b, side, touch, p)",
+                  f"    if not gate(out, row, {first + k}, value, threshold, ok): return False"]
     return "\n".join(lines + ["    return True", ""])
 
 def with_filters(
@@ -163,7 +165,8 @@ def with_filters(
     home = sys.modules[base.on_event.py_func.__module__]
     src = Path(home.__file__).read_text(encoding="utf-8")
     if src.count(_HOOK) != 1:
-        raise ConfigError(f"strategy {base.name} is not composed", key="base", value=base.name, rule=f"its module has the line: {_HOOK.strip()}", hint="take scalper")
+        raise ConfigError(f"strategy {base.name} is not composed", key="base", value=base.name, rule=f"its module has the line: {_HOOK.strip()}",
+                          hint="take scalper")
     mod = _compose(home, src, pipeline_source(filters, primary, len(base.gates)), functions)
     params = tuple(q for q in base.params if q.name not in {f"w_{d}" for d in drop}) + weights(add)
     return replace(mod.strategy, name=name, doc=f"{base.doc} With filters {', '.join(f.name for f in filters)}.", params=params,
@@ -173,16 +176,18 @@ def _compose(home, src, kernels, functions):
     "The module of a composed strategy, on disk when every function can be imported from there."
     package = home.__name__.rpartition(".")[0]
     places = [(f.py_func.__module__, f.py_func.__name__) for f in functions]
-    on_disk = all(m != "__main__" and getattr(getattr(sys.modules.get(m), n, None), "py_func", None) is f.py_func for (m, n), f in zip(places, functions, strict=True))
+    on_disk = all(m != "__main__" and getattr(sys.modules.get(m), n, None) is f for (m, n), f in zip(places, functions, strict=True))
     imports = "".join(f"from {m} import {n}\n" for m, n in places) if on_disk else ""
-    block = f"from algo_kit.core.cache import njit\nfrom algo_kit.strategies.pipeline import weigh\nfrom algo_kit.strategies.contract import gate\n{imports}\n{kernels}\n"
+    needs = "from algo_kit.core.cache import njit\nfrom algo_kit.strategies.contract import gate\nfrom algo_kit.strategies.pipeline import weigh\n"
+    block = f"{needs}{imports}\n{kernels}\n"
     src = src.replace(_HOOK, block).replace("from ..", "from algo_kit.")
     src = re.sub(r"^from \.(?=\w)", f"from {package}.", src, flags=re.M)
     if not on_disk:
         import types
         mod = types.ModuleType(f"piped_cell_{hashlib.sha256(src.encode()).hexdigest()[:8]}_{id(functions[-1])}")
         for (_, n), f in zip(places, functions, strict=True): setattr(mod, n, f)
-        src = src.replace("from algo_kit.core.cache import njit", "from functools import partial\nimport numba\nnjit = partial(numba.njit, nogil=True, error_model='numpy')")
+        src = src.replace("from algo_kit.core.cache import njit",
+                          "from functools import partial\nimport numba\nnjit = partial(numba.njit, nogil=True, error_model='numpy')")
         exec(compile(src, mod.__name__, "exec"), mod.__dict__)
         return mod
     own = [sys.modules[m] for m, _ in places if m.startswith("own_")]

@@ -8,13 +8,13 @@ __all__ = ['state_dt', 'GATES', 'TREND', 'ZONE', 'CASCADE', 'BOUNCE', 'ADX', 'PE
            'PRICE_DROPS', 'TRAILING', 'STOP_LOSS', 'EXIT_SIGNAL', 'SESSION_CLOSE', 'TIME_LIMIT', 'SMOOTH_S', 'CHECKS',
            'strategy', 'on_event', 'rule']
 
-# %% ../../nbs/strategies/450_scalper.ipynb #722142d2
+# %% ../../nbs/strategies/450_scalper.ipynb #566fd78f
 import numpy as np
 
 from ..analyzers.brain import NOWHERE, TICK_S, brain_candle, brain_dt, brain_flow, brain_place, brain_quote, brain_tick, brain_trade, brain_volume
 from ..analyzers.microstructure import bounce_strength
 from ..core.cache import njit
-from ..core.records import ACK, BUY, DEPTH, FILL, QUOTE, R, REJECT, SELL, STOP, TIMER, TRADE, TRAIL
+from ..core.records import ACK, BUY, DEPTH, FILL, QUOTE, R, REJECT, STOP, TIMER, TRADE, TRAIL
 from ..risk.cascade import cascade_dt, cascade_reset, cascade_step, cascading, ratio_of
 from ..risk.exits import drops_dt, drops_needed, drops_reset, drops_since, drops_step
 from ..risk.sizing import risk_fraction
@@ -22,20 +22,22 @@ from .contract import Param, Strategy, cancel, enter, gate, leave, place
 from .pipeline import confluence, primaries
 from .pipeline import weights
 
-# %% ../../nbs/strategies/450_scalper.ipynb #3ff70387
+# %% ../../nbs/strategies/450_scalper.ipynb #cd21e754
 state_dt = np.dtype([
     ("b", brain_dt), ("drops", drops_dt), ("cascade", cascade_dt),
     ("direction", "i8"),                                       # what level 1 allows: +1, -1, 0
-    ("stop_px", "f8"), ("stop_for", "i8"), ("stop_order", "i8"), ("stop_asked", "i8"),  # initial stop; position it protects; its order; is its answer awaited
+    ("stop_px", "f8"), ("stop_for", "i8"),                     # initial stop, and the position it protects
+    ("stop_order", "i8"), ("stop_asked", "i8"),                # its order; is its answer awaited
     ("quoted", "i8"), ("evaluations", "i8"),                   # quotes taken for trades
 ], align=True)
 GATES = ("trend", "zone", "cascade", "bounce",                  # the four levels
          "adx", "persistence", "reversion", "structure", "atr_floor",  # level 1 in detail, at each closed 15m candle
          "trades", "strength", "volume", "leaving",             # levels 3 and 4 in detail
          "side", "session", "confluence", "position")
-TREND, ZONE, CASCADE, BOUNCE, ADX, PERSISTENCE, REVERSION, STRUCTURE, ATR_FLOOR, TRADES, STRENGTH, VOLUME, LEAVING, SIDE, SESSION, CONFLUENCE, POSITION = range(17)
+TREND, ZONE, CASCADE, BOUNCE, ADX, PERSISTENCE, REVERSION, STRUCTURE, ATR_FLOOR, TRADES, STRENGTH, VOLUME, LEAVING, SIDE, SESSION = range(15)
+CONFLUENCE, POSITION = 15, 16
 
-# %% ../../nbs/strategies/450_scalper.ipynb #ab8fa048
+# %% ../../nbs/strategies/450_scalper.ipynb #ad2f4228
 @njit
 def _regime(s, row, p, out):
     "Level 1, at a closed 15m candle."
@@ -44,12 +46,14 @@ def _regime(s, row, p, out):
     if not gate(out, row, ADX, g.adx, p.adx, g.adx > p.adx): return
     if not gate(out, row, PERSISTENCE, g.persistence, p.persistence, g.persistence > p.persistence): return
     if not gate(out, row, REVERSION, g.reversion, p.reversion, not g.reversion >= p.reversion): return  # undefined: it never went far enough to come back
-    if not gate(out, row, STRUCTURE, float(g.direction), 0.0, g.direction != 0): return
+    d = g.direction
+    if d == 0 and p.sticky and g.bias * (g.plus_di - g.minus_di) > 0: d = g.bias
+    if not gate(out, row, STRUCTURE, float(d), 0.0, d != 0): return
     size = g.atr / s.b.last
     if not gate(out, row, ATR_FLOOR, size, p.atr_floor, size >= p.atr_floor): return
-    s.direction = g.direction
+    s.direction = d
 
-# %% ../../nbs/strategies/450_scalper.ipynb #c515dd04
+# %% ../../nbs/strategies/450_scalper.ipynb #4e2529ae
 @njit
 def _in_session(now, p):
     h = now % 86_400_000_000_000 / 3.6e12
@@ -74,7 +78,7 @@ def _evaluate(s, row, acct, p, out):
     strength, usual = bounce_strength(o, h, low, c, side), brain_volume(b)
     ok = gate(out, row, STRENGTH, strength, p.bounce, strength > p.bounce)
     ok = ok and gate(out, row, VOLUME, volume / usual, p.volume_x, volume > p.volume_x * usual)
-    ok = ok and gate(out, row, LEAVING, gone, p.leave, gone >= p.leave and side * (c - o) > 0)
+    ok = ok and gate(out, row, LEAVING, gone, p.leave, gone >= p.leave)
     if not gate(out, row, BOUNCE, strength * ours, p.bounce * p.cascade, ok): return
     if not gate(out, row, SIDE, float(side), 1.0, side == BUY or p.short != 0): return
     if not gate(out, row, SESSION, out.io.now % 86_400_000_000_000 / 3.6e12, p.close_h, _in_session(out.io.now, p)): return
@@ -147,7 +151,7 @@ def on_event(st, row, e, acct, p, out):
         if brain_quote(s.b, e.ts, acct[row].bid, acct[row].ask): _regime(s, row, p, out)
         s.quoted = s.b.trades
 
-# %% ../../nbs/strategies/450_scalper.ipynb #62f73807
+# %% ../../nbs/strategies/450_scalper.ipynb #1e31d0e7
 def rule(v):
     "What no single range can say."
     if v["min_stop"] > v["max_stop"]: return f"min_stop {v['min_stop']:g} is above max_stop {v['max_stop']:g}"
@@ -158,6 +162,7 @@ strategy = Strategy("scalper", "Four levels on trade ticks: 15m trend, a place t
     Param("adx", 25., 0, 100, "", "level 1: ADX(14) of 15m candles that is a trend"),
     Param("persistence", 0.55, 0, 1, "", "level 1: Hurst exponent to exceed"),
     Param("reversion", 0.6, 0, 1.01, "0..1", "level 1: reversion strength to stay below"),
+    Param("sticky", True, 0, 1, "", "level 1: a direction stands until the opposite structure appears or +DI and -DI cross"),
     Param("atr_floor", 0.001, 0, 1, "fraction of the price", "level 1: smallest ATR(14) of 15m candles"),
     Param("edge", 0.001, 0, 0.05, "fraction of the price", "level 2: how near is at the edge of the value area"),
     Param("watch_s", 300., 2, 300, "s", "levels 2 and 4: how long ago the price may have touched the place; the candle of the bounce"),
