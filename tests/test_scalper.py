@@ -1,4 +1,5 @@
-"""The scalper's decisions, computed again from the raw trades, and the promises of its exits. The thresholds are relaxed, so that a day holds enough of everything."""
+"""The scalper's decisions, computed again from the raw trades, and the promises of its exits.
+The thresholds are relaxed, so that a day holds enough of everything."""
 import numpy as np, pytest
 
 from algo_kit.core.records import CANCEL, MARKET, PLACE, R, REASONS, STOP, TRAIL
@@ -44,6 +45,10 @@ def ratio(w):
     buy, sell = volumes(w)
     n = (buy - sell) / (buy + sell) if buy + sell else 0.
     return max(1 + n, 1e-6) / max(1 - n, 1e-6)
+
+def norm(w):
+    buy, sell = volumes(w)
+    return (buy - sell) / (buy + sell) if buy + sell else 0.
 
 def entries(o): return o["dec"][(o["dec"]["wish"] == PLACE) & (o["dec"]["reason"] == R["entry_signal"])]
 
@@ -96,7 +101,6 @@ def test_each_exit_had_its_reason(day):
         seen.add(reason)
         beats = [b for b in range(t - 12 * S, t + 1, 2 * S) if b > e["recv"]]
         if reason == "cascade_reversal":
-            norm = lambda w: (lambda b, s: (b - s) / (b + s) if b + s else 0.)(*volumes(w))
             n = np.mean([[norm(known(ev, b, m)) for m in (60, 300, 900)] for b in beats], axis=0)
             r = ((1 + n) / (1 - n)) ** -side
             assert r[0] > r[1] > r[2] and r[0] > 1.5
