@@ -82,7 +82,7 @@ def main(argv):
     if "--json" in argv: print(json.dumps(d)); return
     for k, v in out.items(): print(f"{k:36s} {v:8.2f} M trades/s")
     print(f"{'100 symbols, refused at level 1':36s} {t / n * 1e9:8.0f} ns an event, beats included")
-    print(f"a symbol takes {w.own.dtype.itemsize / 1024:.0f} KB (brain {brain_dt.itemsize / 1024:.0f}) and {w.rows.dtype.itemsize / 1024:.1f} KB of the engine's, "
-          f"whatever the tape; the run itself {w.k.nbytes / 1024:.0f} KB")
+    own, brain, rows, k = (x / 1024 for x in (w.own.dtype.itemsize, brain_dt.itemsize, w.rows.dtype.itemsize, w.k.nbytes))
+    print(f"a symbol takes {own:.0f} KB (brain {brain:.0f}) and {rows:.1f} KB of the engine's, whatever the tape; the run itself {k:.0f} KB")
 
 if __name__ == "__main__": main(sys.argv[1:])
