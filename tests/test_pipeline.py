@@ -78,8 +78,8 @@ MADE = {
 }
 EXPECTED = {"nothing known": (0., 4.), "at the edge": (1.5, 5.5), "inside the area": (.75, 5.5), "outside the area": (0., 5.5),
             "at the far edge": (.75, 5.5),
-            "one deviation": (.75, 5.5), "two": (1.5, 5.5), "less than one": (0., 5.5), "on the near side": (0., 5.5), "independent": (1., 5.), "weak": (.5, 5.),
-            "at 0.6": (.5, 5.),
+            "one deviation": (.75, 5.5), "two": (1.5, 5.5), "less than one": (0., 5.5), "on the near side": (0., 5.5), "independent": (1., 5.),
+            "weak": (.5, 5.), "at 0.6": (.5, 5.),
             "goes on": (1., 5.), "fresh": (2., 4.), "first test": (2., 4.), "tested once": (1., 4.), "second test": (1., 4.),
             "tested twice": (1., 4.), "worn out": (0., 4.), "within 0.05 %": (2., 4.), "beyond it": (0., 4.), "the stronger of two": (1., 4.),
             "of equals the newest": (2., 4.), "room": (.5, 4.), "no room": (0., 4.), "a nearer one": (0., 4.), "in a gap": (1.5, 4.), "everything": (8., 8.)}
