@@ -8,14 +8,14 @@ __all__ = ['event_dt', 'TRADE', 'QUOTE', 'DEPTH', 'BAR_OHL', 'BAR', 'MARK', 'FUN
            'MOVED', 'TIMER', 'CANDLE', 'SIGNAL', 'COMMAND', 'KIND_NAMES', 'BUY', 'SELL', 'MARKET', 'LIMIT', 'STOP',
            'TRAIL', 'STOP_LIMIT', 'TAKE', 'TAKE_LIMIT', 'TYPE_NAMES', 'GTC', 'IOC', 'FOK', 'GTD', 'TIF_NAMES',
            'LINK_OCO', 'LINK_CHILD', 'INITIALIZED', 'SUBMITTED', 'ACCEPTED', 'PARTIALLY_FILLED', 'FILLED', 'CANCELED_',
-           'REJECTED', 'EXPIRED_', 'UNKNOWN', 'STATE_NAMES', 'ACTIVE', 'REDUCING', 'HALTED', 'TRADING_STATES',
-           'CMD_CANCEL_ALL', 'CMD_REDUCE', 'CMD_HALT', 'CMD_RESUME', 'CMD_FLATTEN', 'CMD_GAP', 'COMMAND_NAMES',
-           'REASONS', 'R', 'VENUE_REASONS', 'V', 'CASH_NAMES', 'FEE', 'PAID_FUNDING', 'INTEREST', 'SWAP',
-           'LIQUIDATION_FEE', 'INSURANCE', 'TRANSFER_OUT', 'TRANSFER_IN', 'TRANSFER_FEE', 'PLACE', 'AMEND', 'CANCEL',
-           'TRANSFER', 'WISH_NAMES', 'order_dt', 'decision_dt', 'fill_dt', 'SPOT', 'PERP', 'FUTURE', 'FX', 'CFD',
-           'MARKETS', 'PAID', 'LINEAR', 'INVERSE', 'INS_KINDS', 'N_TIERS', 'instrument_dt', 'position_dt', 'RATE_S',
-           'account_dt', 'wallet_dt', 'request_dt', 'verdict_dt', 'change_dt', 'equity_dt', 'mark_dt', 'candle_dt',
-           'SECOND', 'TIMEFRAMES', 'columns']
+           'REJECTED', 'EXPIRED_', 'UNKNOWN', 'STATE_NAMES', 'ACTIVE', 'REDUCING', 'HALTED', 'WARMING',
+           'TRADING_STATES', 'CMD_CANCEL_ALL', 'CMD_REDUCE', 'CMD_HALT', 'CMD_RESUME', 'CMD_FLATTEN', 'CMD_GAP',
+           'CMD_WARM', 'CMD_OPEN', 'COMMAND_NAMES', 'REASONS', 'R', 'VENUE_REASONS', 'V', 'CASH_NAMES', 'FEE',
+           'PAID_FUNDING', 'INTEREST', 'SWAP', 'LIQUIDATION_FEE', 'INSURANCE', 'TRANSFER_OUT', 'TRANSFER_IN',
+           'TRANSFER_FEE', 'PLACE', 'AMEND', 'CANCEL', 'TRANSFER', 'WISH_NAMES', 'order_dt', 'decision_dt', 'fill_dt',
+           'SPOT', 'PERP', 'FUTURE', 'FX', 'CFD', 'MARKETS', 'PAID', 'LINEAR', 'INVERSE', 'INS_KINDS', 'N_TIERS',
+           'instrument_dt', 'position_dt', 'RATE_S', 'account_dt', 'wallet_dt', 'request_dt', 'verdict_dt', 'change_dt',
+           'equity_dt', 'mark_dt', 'candle_dt', 'SECOND', 'TIMEFRAMES', 'columns']
 
 # %% ../../nbs/core/020_records.ipynb #b8ef46be
 import numpy as np
@@ -48,7 +48,7 @@ KIND_NAMES = {TRADE: "trade", QUOTE: "quote", DEPTH: "depth", BAR_OHL: "bar_ohl"
               CASH: "cash", MARGIN_CALL: "margin_call", MOVED: "moved", TIMER: "timer", CANDLE: "candle", SIGNAL: "signal", COMMAND: "command"}
 BUY, SELL = 1, -1
 
-# %% ../../nbs/core/020_records.ipynb #7e8d86ca
+# %% ../../nbs/core/020_records.ipynb #4452fc41
 MARKET, LIMIT, STOP, TRAIL, STOP_LIMIT, TAKE, TAKE_LIMIT = range(1, 8)
 TYPE_NAMES = {MARKET: "market", LIMIT: "limit", STOP: "stop", TRAIL: "trailing_stop", STOP_LIMIT: "stop_limit", TAKE: "take_profit",
               TAKE_LIMIT: "take_profit_limit"}
@@ -57,10 +57,12 @@ TIF_NAMES = {GTC: "GTC", IOC: "IOC", FOK: "FOK", GTD: "GTD"}
 LINK_OCO, LINK_CHILD = 1, 2  # with the order asked for just before: one cancels the other; protects it once it is filled
 INITIALIZED, SUBMITTED, ACCEPTED, PARTIALLY_FILLED, FILLED, CANCELED_, REJECTED, EXPIRED_, UNKNOWN = range(1, 10)
 STATE_NAMES = dict(enumerate("INITIALIZED SUBMITTED ACCEPTED PARTIALLY_FILLED FILLED CANCELED REJECTED EXPIRED UNKNOWN".split(), 1))
-ACTIVE, REDUCING, HALTED = 0, 1, 2
-TRADING_STATES = {ACTIVE: "ACTIVE", REDUCING: "REDUCING", HALTED: "HALTED"}
+ACTIVE, REDUCING, HALTED, WARMING = 0, 1, 2, 3
+TRADING_STATES = {ACTIVE: "ACTIVE", REDUCING: "REDUCING", HALTED: "HALTED", WARMING: "WARMING"}
 CMD_CANCEL_ALL, CMD_REDUCE, CMD_HALT, CMD_RESUME, CMD_FLATTEN, CMD_GAP = 1, 2, 3, 4, 5, 6
-COMMAND_NAMES = {CMD_CANCEL_ALL: "cancel_all", CMD_REDUCE: "reduce", CMD_HALT: "halt", CMD_RESUME: "resume", CMD_FLATTEN: "flatten", CMD_GAP: "gap"}
+CMD_WARM, CMD_OPEN = 7, 8  # rows that only warm the strategy follow; from here on it trades
+COMMAND_NAMES = {CMD_CANCEL_ALL: "cancel_all", CMD_REDUCE: "reduce", CMD_HALT: "halt", CMD_RESUME: "resume", CMD_FLATTEN: "flatten", CMD_GAP: "gap",
+                 CMD_WARM: "warm", CMD_OPEN: "open"}
 REASONS = ["", "entry_signal", "exit_signal", "cascade_reversal", "price_drops", "trailing_stop", "stop_loss", "time_limit", "dump", "correlation", "breaker",
            "session_close", "liquidity", "liquidation", "force_exit", "take_profit", "protect", "command"]
 R = {name: i for i, name in enumerate(REASONS)}
@@ -127,7 +129,7 @@ instrument_dt = np.dtype([
     ("max_orders", "i4"), ("quote_stop", "i4"), ("inv", "i4"),            # 0: none; 1: stops trigger on quotes; spare
 ], align=True)
 
-# %% ../../nbs/core/020_records.ipynb #015ebf1c
+# %% ../../nbs/core/020_records.ipynb #5b613d03
 position_dt = np.dtype([
     ("lots", "i8"), ("cost", "i8"), ("realised", "i8"), ("fees", "i8"),   # signed lots; cash units paid for them; P&L of what was closed; fees
     ("buying", "i8"), ("selling", "i8"),                                  # lots in open orders, each side
@@ -145,7 +147,7 @@ RATE_S = 61  # any minute lies in so many whole seconds
 account_dt = np.dtype([
     ("realised", "i8"), ("fees", "i8"), ("funding", "i8"), ("start", "i8"), ("told", "i8"), ("next_id", "i8"),  # money in units of the reporting currency
     ("rate_at", "i8"), ("rate", "i4", (RATE_S,)),       # orders placed in each of the last seconds, up to `rate_at`
-    ("n_open", "i4"), ("trading", "i4"), ("pad", "i4"),
+    ("n_open", "i4"), ("trading", "i4"), ("warm", "i4"),  # warm: 1 while only warmed, whatever `trading` says
 ], align=True)
 
 wallet_dt = np.dtype([                                  # one asset at one venue, in whole units of its own

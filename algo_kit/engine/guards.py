@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['DAY', 'MINUTE', 'FRESH', 'WARM', 'CLOSE', 'HALT', 'LIFT', 'REDUCE', 'stakes', 'backing', 'day_loss', 'guard_loss',
            'market_now', 'margin_free', 'guard_cut', 'guard_check', 'guard_idle', 'guard_next', 'guard_start',
-           'guard_told', 'guards_refused', 'turns_round']
+           'guard_told', 'guard_opened', 'guards_refused', 'turns_round']
 
 # %% ../../nbs/engine/513_guards.ipynb #89a8d35c
 import numpy as np
@@ -234,7 +234,7 @@ def _held(w, j):
             if w.rows[i].guard.hot: hot += x
     return q, hot
 
-# %% ../../nbs/engine/513_guards.ipynb #1b8df4d8
+# %% ../../nbs/engine/513_guards.ipynb #a8fb2083
 CLOSE, HALT, LIFT, REDUCE = 1, 2, 4, 8
 
 @njit
@@ -314,6 +314,11 @@ def guard_start(w, now):  # When to look first
 def guard_told(w, now):
     "A person has spoken: what the guard had halted is theirs now, and bad times begin anew."
     w.k.guard.halted, w.k.guard.resumed = 0, now
+
+@njit
+def guard_opened(w, out, now):
+    "Trading opens after a warm-up: the loss of the day counts from here."
+    if w.k.cfg.guard_ns > 0: _day(w, out, now, equity_units(w))
 
 # %% ../../nbs/engine/513_guards.ipynb #28a17670
 @njit

@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['KEPT', 'OWN_GROUP', 'protective', 'take_requests']
 
-# %% ../../nbs/engine/514_orders.ipynb #b350b429
+# %% ../../nbs/engine/514_orders.ipynb #3ddef5ce
 import numpy as np
 from ..core.cache import njit
 from ..core.money import OVERFLOW, to_lots, to_ticks
 from ..core.records import (ACTIVE, AMEND, BUY, CANCEL, GTD, HALTED, LIMIT, LINK_CHILD, LINK_OCO, MARKET, PLACE, R, RATE_S, SECOND, SELL, STOP,
                                    SUBMITTED,
-                                   TAKE_LIMIT, TRAIL, TRANSFER)
+                                   TAKE_LIMIT, TRAIL, TRANSFER, WARMING)
 from .account import count_order, find_mine, to_hold_back
 from .guards import guards_refused, turns_round
 from .ledger import available, equity_units, limited, reported, usable
@@ -84,12 +84,17 @@ def _placed_lately(acct, now):
     for k in range(RATE_S): n += acct.rate[k]
     return n
 
-# %% ../../nbs/engine/514_orders.ipynb #916ea38a
+# %% ../../nbs/engine/514_orders.ipynb #edbebe1d
+@njit
+def _standing(acct):
+    "What gate `trading_state` sees."
+    return float(WARMING if acct.warm else acct.trading)
+
 @njit
 def _reduction_refused(w, out, r, px, parent):
     "Gates of a reduce-only order: gate number + 1, value, threshold; 0 when it may go. A child of an entry on its way reduces what is not there yet."
     acct, a = w.k.acct, w.rows[r.row].pos
-    x, y, ok = float(acct.trading), 0.0, acct.trading != HALTED or protective(r.reason)
+    x, y, ok = _standing(acct), 0.0, acct.warm == 0 and (acct.trading != HALTED or protective(r.reason))
     if not record_gate(out, r.row, 0, x, y, ok): return 1, x, y
     x, ok = _fit(r, px)
     if not record_gate(out, r.row, 1, x, 0.0, ok): return 2, x, 0.0
@@ -106,8 +111,8 @@ def _reduction_refused(w, out, r, px, parent):
 def _entry_refused(w, out, r, px, equity, lots, notional, hold, stated):
     "Gates of an order that may add exposure, in order: gate number + 1, value, threshold; 0 when it may go."
     c, acct, a, ins, io, row = w.k.cfg, w.k.acct, w.rows[r.row].pos, w.rows[r.row].ins, w.k.io, r.row
-    x, y = float(acct.trading), 0.0
-    if not record_gate(out, row, 0, x, y, acct.trading == ACTIVE): return 1, x, y
+    x, y = _standing(acct), 0.0
+    if not record_gate(out, row, 0, x, y, x == ACTIVE): return 1, x, y
     x, ok = _fit(r, px)
     if not record_gate(out, row, 1, x, 0.0, ok): return 2, x, 0.0
     x, y = (io.now - a.last_ts) * 1e-9, c.stale_ns * 1e-9
@@ -193,7 +198,7 @@ def _cancel(w, j, r):
     _decide(w, r, CANCEL, o.id, o.qty - o.filled, o.px, o.stop, 0, 0.0, 0.0)
     if w.k.cfg.sim: venue_cancel(w, o.id, w.k.io.now, o.row, o.side)
 
-# %% ../../nbs/engine/514_orders.ipynb #6d9826ce
+# %% ../../nbs/engine/514_orders.ipynb #23a6f4e6
 @njit
 def _amend(w, out, r):
     j = find_mine(w, r.order)
@@ -247,7 +252,7 @@ def _transfer(w, out, r):
         else:
             free, amount = available(w, a.w_settle, True), np.int64(np.floor(r.qty / a.cash_unit + 1e-9))
             ok = a.w_settle != b.w_settle and a.cash_unit == b.cash_unit
-    ok = ok and 0 < amount <= free
+    ok = ok and 0 < amount <= free and w.k.acct.warm == 0
     x, y = float(amount), float(free)
     if not record_gate(out, r.row, 13, x, y, ok):
         _decide(w, r, TRANSFER, to, 0, 0, 0, 14, x, y)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['open_session', 'replay', 'why']
 
-# %% ../../nbs/engine/570_replay.ipynb #27f2c477
+# %% ../../nbs/engine/570_replay.ipynb #f2a9b314
 from pathlib import Path
 
 from ..core.errors import ConfigError, DataError, NotFound, unknown
@@ -16,9 +16,10 @@ from ..data.instruments import instrument_from
 from ..data.tapes import open_tape, read_rows
 from .journal import END, scan
 from .session import NEVER, Session, Walk, restore
+from .warmup import WarmUp
 from ..strategies.contract import load_strategy
 
-# %% ../../nbs/engine/570_replay.ipynb #6072f90f
+# %% ../../nbs/engine/570_replay.ipynb #eafb693a
 def _settings_of(m):
     from algo_kit.core.settings import load_settings
     return load_settings({k: v for k, v in m["settings"].items() if not k.startswith(("paths.", "log."))})
@@ -45,7 +46,16 @@ def open_session(
 class _Rows:
     "Rows of a run's tape, checked against the hash in the manifest when opened whole."
     def __init__(self, m): self.d, self.spec, self.tape = (m.get("data") or [{}])[0], m.get("spec") or {}, None
+    warm, at = None, 0  # what the manifest says of a warm-up, and how many rows of it come before those of the tape
+    def before(self):
+        "The rows of a warm-up."
+        if self.warmed is None:
+            w = self.warm
+            t = open_tape(w["source"], repair=bool(w.get("repair")), **self.more(w["source"]))
+            self.warmed = WarmUp(t, self.instruments, None).same_as(w).events
+        return self.warmed
     def whole(self, data=None):
+        if self.warm: self.before()
         if self.d.get("kind") == "feed": return self
         src = self.d["source"]
         more = self.more(src)
@@ -55,6 +65,8 @@ class _Rows:
         return self
     block, ahead = None, 1 << 18  # pieces of a live run are small: read on, and keep
     def __call__(self, lo, hi):
+        if self.warm and (self.d.get("kind") == "feed" or hi <= self.at): return self.before()[lo:hi]
+        lo, hi = lo - self.at, hi - self.at
         if self.tape is not None: return self.tape.slice(lo, hi)
         if self.block is None or not (self.block[0] <= lo and hi <= self.block[0] + len(self.block[1])):
             self.block = lo, self._read(lo, min(max(hi, lo + self.ahead), self.d["rows"]))
@@ -73,6 +85,8 @@ class _Rows:
 def _rows(m, s):
     r = _Rows(m)
     r.sim, r.root = dict(n_events=s.sim.events, symbols=s.sim.symbols), m.get("data_folder") or s.paths.data
+    r.warm, r.warmed, r.instruments = m.get("warm"), None, [instrument_from(i) for i in m["instruments"]]
+    if r.warm and r.d.get("kind") != "feed": r.at = r.warm["used"]
     return r
 
 # %% ../../nbs/engine/570_replay.ipynb #6827cb09

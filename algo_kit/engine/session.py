@@ -202,7 +202,7 @@ class Recorder:
         self.j.write(SNAP, dict(file=name, sha=hashlib.sha256(data).hexdigest(), taken=s.taken, seq=s.seq, now=int(s.clock["now"]), state_hash=s.hash), s.seq)
         self.next_snap = (s.taken // self.every + 1) * self.every
 
-# %% ../../nbs/engine/550_session.ipynb #44d2fc16
+# %% ../../nbs/engine/550_session.ipynb #70c08d07
 class Walk:
     "Walk a scanned journal through a session."
     def __init__(self, session: Session, scan, rows, start: int = 0):
@@ -284,7 +284,7 @@ class Walk:
                 self.snaps.append((self.scan.json(i), self.s.hash))
                 continue
             if kind == INSERT:
-                if until_ns is not None and int(self.s.clock["now"]) > until_ns: return
+                if until_ns is not None and (int(self.s.clock["now"]) > until_ns or data and np.frombuffer(data, event_dt)["ts"][0] > until_ns): return
                 if not data:
                     self._settle()
                     continue

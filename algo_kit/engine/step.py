@@ -5,19 +5,20 @@
 # %% auto #0
 __all__ = ['Mine', 'run', 'drain', 'equity', 'cash', 'sample']
 
-# %% ../../nbs/engine/520_step.ipynb #d94d2f5f
+# %% ../../nbs/engine/520_step.ipynb #d8d358c6
 from collections import namedtuple
 
 import numpy as np
 
 from ..core.cache import njit
 from ..core.money import to_px, to_ticks
-from ..core.records import (ACK, ACTIVE, BAR, BAR_OHL, CANDLE, CMD_CANCEL_ALL, CMD_FLATTEN, CMD_GAP, CMD_HALT, CMD_REDUCE, CMD_RESUME, COMMAND, DEPTH, F_MORE,
-                                   FILL, FUNDING, HALTED, MARGIN_CALL, MARK, MARKET, MOVED, QUOTE, R, REDUCING, TIMER, TRADE, BUY, SELL)
+from ..core.records import (ACK, ACTIVE, BAR, BAR_OHL, CANDLE, CMD_CANCEL_ALL, CMD_FLATTEN, CMD_GAP, CMD_HALT, CMD_OPEN, CMD_REDUCE, CMD_RESUME, CMD_WARM,
+                                   COMMAND, DEPTH, F_MORE, FILL, FUNDING, HALTED, MARGIN_CALL, MARK, MARKET, MOVED, QUOTE, R, REDUCING, TIMER, TRADE, BUY, SELL)
 from ..data.books import book_best, book_event
 from ..data.candles import candle_bar, candle_step
 from .account import book_answer
-from .guards import CLOSE as CLOSE_ALL, HALT, LIFT, REDUCE, guard_check, guard_cut, guard_idle, guard_loss, guard_next, guard_start, guard_told
+from .guards import (CLOSE as CLOSE_ALL, HALT, LIFT, REDUCE, guard_check, guard_cut, guard_idle, guard_loss, guard_next, guard_opened, guard_start,
+                                    guard_told)
 from .latency import FEED, latency_draw
 from .ledger import cash_units, equity_units, reported
 from .matching import CLOSE, OPEN, lots_of
@@ -164,7 +165,7 @@ def _advance(w, me, out, now, e, stop_seq):
             g.due = 0
             return
 
-# %% ../../nbs/engine/520_step.ipynb #20a39814
+# %% ../../nbs/engine/520_step.ipynb #813d0267
 @njit
 def _closed(w, me, out, i, c, e):
     "Candle `c` of row `i` has closed."
@@ -250,6 +251,10 @@ def _other(w, me, out, e, now, scratch):
         elif e.ref == CMD_RESUME: acct.trading = ACTIVE
         elif e.ref == CMD_CANCEL_ALL: _all_rows(w, out, _COMMAND, False)
         elif e.ref == CMD_FLATTEN: _all_rows(w, out, _FORCED, True)
+        elif e.ref == CMD_WARM: acct.warm = 1
+        elif e.ref == CMD_OPEN:
+            acct.warm = 0
+            guard_opened(w, out, w.k.io.now)
         elif e.ref == CMD_GAP:
             for i in range(w.rows.size): w.rows[i].pos.last_ts = 0  # stale until the next trade
     else:

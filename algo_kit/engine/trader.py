@@ -6,7 +6,7 @@
 __all__ = ['STAGES', 'TARGET_S', 'IDLE_S', 'WIND_S', 'RunSpec', 'prepare', 'run_tape', 'run_end', 'versions', 'Trader',
            'write_tables']
 
-# %% ../../nbs/engine/560_trader.ipynb #9c4483f1
+# %% ../../nbs/engine/560_trader.ipynb #66cca1a8
 import threading
 import time
 from contextlib import suppress
@@ -28,9 +28,10 @@ from .assumptions import assumptions
 from .journal import END, EVENTS, META, NOTE, OUT, OUT_DTYPES, Journal, pack_out, scan, unpack_out
 from .session import Recorder, Session, Walk, command, restore
 from .setup import session_market
+from .warmup import WarmUp, opened, warm_line
 from ..strategies.contract import Strategy, load_strategy
 
-# %% ../../nbs/engine/560_trader.ipynb #81e2b888
+# %% ../../nbs/engine/560_trader.ipynb #f9e67730
 STAGES = ("backtest", "simulating", "paper")
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class RunSpec:
     fresh: bool = False  # Start another run even if one could be continued
     name: str = ""  # Name of the run; the strategy's when empty
     feed: str = ""  # socket:HOST:PORT, an unrecorded feed
+    warm: str = ""  # As of `tape`: rows before those traded, that only warm the strategy
     overrides: dict = field(default_factory=dict)  # section.key: value
 
 def _feed_of(spec):
@@ -58,12 +60,12 @@ def _feed_of(spec):
                                                                  rule="socket:HOST:PORT", hint="e.g. socket:127.0.0.1:9000")
     return host or "127.0.0.1", int(port)
 
-# %% ../../nbs/engine/560_trader.ipynb #6a54f36d
+# %% ../../nbs/engine/560_trader.ipynb #193fedf0
 def prepare(
     spec: RunSpec,
     settings=None,  # `Settings`; loaded with the spec's overrides when None
     strategy: Strategy | None = None,  # Any of these replaces what the spec names
-    tape=None, feed=None, run=None, kitdb=None,
+    tape=None, feed=None, run=None, kitdb=None, warm=None,
 ) -> "Trader":
     "Check everything, then wire it."
     from algo_kit.core.settings import as_dict, digest, load_settings
@@ -77,14 +79,21 @@ def prepare(
                           rule="--tape PATH|sample|lake:…|sim:SEED or --feed socket:HOST:PORT", hint="try --tape sample")
     if spec.feed: _feed_of(spec)
     if tape is None and spec.tape: tape = run_tape(spec, settings)
-    last = run_end(spec, tape)
+    if warm is None and spec.warm: warm = run_tape(spec, settings, spec.warm)
+    if warm is not None and tape is not None: warm = WarmUp(warm, tape.instruments, tape.kind, tape.first_ts, spec.repair)
+    last = run_end(spec, tape) + (warm.used if warm is not None and tape is not None else 0)
     source = tape.hash if tape is not None else spec.feed or type(feed).__name__
-    key = run_key(dict(strategy=[strategy.name, strategy.digest], params=params, settings=digest(settings), tape=[source, spec.for_ns], stage=spec.stage,
+    on = [source, spec.for_ns] if warm is None else [source, spec.for_ns, warm.hash if tape is not None else "warm"]
+    key = run_key(dict(strategy=[strategy.name, strategy.digest], params=params, settings=digest(settings), tape=on, stage=spec.stage,
                        seed=settings.run.seed))
     kitdb = kitdb if kitdb is not None else KitDB(settings.paths.data)
     run = run or new_run(settings.paths.runs, spec.name or strategy.name, key, spec.fresh, spec.out, strategy=strategy.name, stage=spec.stage)
     try:
-        t = Trader(spec, settings, strategy, params, tape, feed, run, kitdb, last)
+        old = run.manifest if run.resumed else {}
+        if tape is None and warm is not None and old.get("warm") and old["warm"]["source"] != warm.spec:
+            run.log("the run goes on with the rows it was warmed on", "WARNING", was=old["warm"]["source"], now=warm.spec)
+            warm = run_tape(spec, settings, old["warm"]["source"])
+        t = Trader(spec, settings, strategy, params, tape, feed, run, kitdb, last, warm)
         first = dict(strategy=strategy.name, strategy_source=spec.strategy, strategy_digest=strategy.digest, params=params, seed=settings.run.seed,
                      stage=spec.stage, settings=as_dict(settings), settings_digest=digest(settings), code_digest=CODE_DIGEST,
                      versions=versions(), durability=settings.journal.sync, data_folder=str(Path(settings.paths.data).resolve()),
@@ -92,13 +101,13 @@ def prepare(
                              venue=t.session.instruments[0].venue, symbol=",".join(i.symbol for i in t.session.instruments))],
                      instruments=[i.as_dict() for i in t.session.instruments], snapshot_names=list(strategy.snapshot), market=t.market,
                      spec=asdict(spec))
+        if t.warm is not None: first["warm"] = old.get("warm") or t.warm.describe()
         if run.resumed:
-            old = run.manifest
+            if old.get("warm"): t.warm.same_as(old["warm"])
             if old.get("code_digest") not in (None, CODE_DIGEST): run.log("the kit's code changed since this run was started", "WARNING",
                                                                           was=old.get("code_digest"), now=CODE_DIGEST)
         run.update(**first)
-        run.write_json("passport.json", tape.passport if tape is not None else dict(verdict="live feed", rows=0))
-        run.write_json("assumptions.json", assumptions(settings, t.session, tape, t.notes))
+        t.write_pages(first.get("warm"))
         t.recover()
         return t
     except BaseException as e:
@@ -108,11 +117,12 @@ def prepare(
         run.release()
         raise
 
-def run_tape(spec: RunSpec, settings):
-    "The tape that a run is asked to trade."
-    more = dict(n_events=settings.sim.events, symbols=settings.sim.symbols) if spec.tape.startswith("sim:") else {}
-    if "lake:" in spec.tape: more["root"] = settings.paths.data
-    return open_tape(spec.tape, spec.venue or None, spec.symbol or None, spec.repair, **more)
+def run_tape(spec: RunSpec, settings, what: str = ""):
+    "The tape that a run is asked to trade, or another (`what`) named in the same way."
+    what = what or spec.tape
+    more = dict(n_events=settings.sim.events, symbols=settings.sim.symbols) if what.startswith("sim:") else {}
+    if "lake:" in what: more["root"] = settings.paths.data
+    return open_tape(what, spec.venue or None, spec.symbol or None, spec.repair, **more)
 
 def run_end(spec: RunSpec, tape) -> int:  # One past the last row that is traded
     "Where a run on this tape stops by itself."
@@ -125,12 +135,12 @@ def versions() -> dict:
     from importlib.metadata import version
     return dict(python=platform.python_version()) | {p: version(p) for p in ("algo_kit", "numpy", "numba", "pyarrow", "duckdb")}
 
-# %% ../../nbs/engine/560_trader.ipynb #33f87aa4
+# %% ../../nbs/engine/560_trader.ipynb #7d047e51
 TARGET_S, IDLE_S, WIND_S = 0.02, 0.2, 5.
 
 class Trader:
     "A run under way. Made by `prepare`."
-    def __init__(self, spec, settings, strategy, params, tape, feed, run, kitdb, last):
+    def __init__(self, spec, settings, strategy, params, tape, feed, run, kitdb, last, warm=None):
         self.spec, self.settings, self.strategy, self.params, self.tape, self.feed = spec, settings, strategy, params, tape, feed
         self.run_dir, self.kitdb, self.last = run, kitdb, last
         self.dir, self.error, self._thread, self._stop, self._result = run.path, None, None, "", None
@@ -140,6 +150,12 @@ class Trader:
             start, epoch = self._where()
             self.feed = SocketFeed(host, port, start_seq=start, epoch=epoch)
         self.instruments = tape.instruments if tape is not None else self.feed.instruments
+        self.warm, self._seam = warm, warm.used if warm is not None and tape is not None else 0  # rows of the tape are numbered from `_seam` on
+        if warm is not None and tape is None:
+            try: self.warm = WarmUp(warm, self.instruments, repair=spec.repair)
+            except KitError:
+                self.feed.close()
+                raise
         self.market, self.notes = session_market(tape.events, self.instruments, settings) if tape is not None else ({}, None)
         self.session = Session(strategy, params, self.instruments, settings, **self.market)
         self._status, self.piece, self._looked, self._winding, self._reduced = "prepared", min(4096, settings.run.chunk_events), 0., 0., False
@@ -172,7 +188,11 @@ class Trader:
         if (who := s.json(0).get("run")) != self.run_dir.run:
             raise JournalError(f"journal of run {self.run_dir.run} is that of {who}: it was replaced", key="journal", value=who, rule="its own journal",
                                hint="restore the file")
-        walk = Walk(self.session, s, self.tape.slice if self.tape is not None else None, restore(self.session, s, folder)).load()
+        rows = self.tape.slice if self.tape is not None else None
+        if self.warm is not None:
+            rows, at = self.warm.rows(rows), opened(s)
+            if at is not None and self.tape is None: self.warm.begin(int(at["ts"][0]), int(at["qty"][0]))
+        walk = Walk(self.session, s, rows, restore(self.session, s, folder)).load()
         walk.recorder = self.recorder
         walk.run()
         made, noted = walk.outputs(walk.made), walk.outputs(walk.noted)
@@ -194,6 +214,15 @@ class Trader:
         if notes and notes[-1].get("reduced"):  # killed while it was winding down
             self._command(CMD_RESUME)
             self.note("winding", reduced=False)
+        if self.warm is not None and at is not None and not any(s.json(i).get("what") == "warmed" for i in s.of(NOTE)): self._warmed()
+
+    def write_pages(self, warm=None):
+        "Passport and assumptions; `warm`: what `WarmUp.describe` says."
+        passport = self.tape.passport if self.tape is not None else dict(verdict="live feed", rows=0)
+        page = assumptions(self.settings, self.session, self.tape, self.notes)
+        if warm: passport, page = passport | dict(warm=warm), [*page, warm_line(warm)]
+        self.run_dir.write_json("passport.json", passport)
+        self.run_dir.write_json("assumptions.json", page)
 
     def note(self, what, level="INFO", **fields):
         "A line in the log and, with its cause and time, in the journal."
@@ -230,7 +259,7 @@ class Trader:
         return dict(status=self._status, run=self.run_dir.run, stage=self.spec.stage, events=s.taken, n=self.last or None, decisions=int(g["decisions"]),
                     orders=int(g["orders"]), fills=int(g["fills"]), equity=round(s.equity, 2), ts_ns=int(g["now"]), rate=(s.taken - self._n0) / dt,
                     position=by_symbol(lambda i, p: round(float(p["lots"]) * float(i.lot), 10)), price=by_symbol(lambda i, p: float(p["last"])),
-                    lag_s=max(self.feed.now_ns() - int(g["now"]), 0) / 1e9 if self.tape is None and g["now"] else None)
+                    lag_s=max(self.feed.now_ns() - int(g["now"]), 0) / 1e9 if self.tape is None and g["now"] and not k["acct"]["warm"] else None)
 
     def run(self) -> dict:
         "Trade to the end, or to a stop; the result."
@@ -287,24 +316,49 @@ class Trader:
             if self._asked() and k < len(ev): return False
         return True
 
+    def _warm_up(self, first) -> bool:
+        "Take the warm rows with trading held, and open it with `first`, the first event that is traded. False at a stop."
+        s, w = self.session, self.warm
+        if not s.clock["started"]: self.recorder.insert(w.hold())
+        if not s.world.k[0]["acct"]["warm"]: return True
+        if w.opens_ns is None: w.begin(int(first["ts"]), s.taken)
+        if not self._rows(lambda lo, hi: w.events[lo:hi], 0, w.used): return False
+        self.recorder.insert(w.open(first))
+        self._warmed()
+        return True
+
+    def _warmed(self):
+        "Say how warm the strategy is."
+        d = self.warm.describe() | dict(candles=[int(n) for n in self.session.world.rows["pos"]["bars"]])
+        self.run_dir.update(warm=d)
+        self.write_pages(d)
+        self.note("warmed", **{k: d[k] for k in ("source", "used", "cut", "span_s", "gap_s", "candles")})
+
+    def _rows(self, rows, at, last):
+        "Take the rows from the one that comes next to `last`; the first of `rows` has the number `at`. False at a stop."
+        s = self.session
+        while s.taken < last:
+            if self._asked(): return False
+            hi = min(s.taken + self.settings.run.chunk_events, last)
+            if not self._take(rows(s.taken - at, hi - at), s.taken): return False
+        return True
+
     def _pieces(self):
         "True at the end of the market, False at a stop."
-        s, tape = self.session, self.tape
-        if tape is not None and self.spec.stage == "backtest" and self.spec.speed == "max":
-            while s.taken < self.last:
-                if self._asked(): return False
-                hi = min(s.taken + self.settings.run.chunk_events, self.last)
-                if not self._take(tape.slice(s.taken, hi), s.taken): return False
-            return True
-        if self.feed is None: self.feed = TapeFeed(tape, self.spec.speed, start=s.taken, seed=self.settings.run.seed, stop=self.last)
+        s, tape, at = self.session, self.tape, self._seam
+        if tape is not None and self.warm is not None and not self._warm_up(tape.slice(0, 1)[0]): return False
+        if tape is not None and self.spec.stage == "backtest" and self.spec.speed == "max": return self._rows(tape.slice, at, self.last)
+        if self.feed is None: self.feed = TapeFeed(tape, self.spec.speed, start=s.taken - at, seed=self.settings.run.seed, stop=self.last - at)
         until = time.monotonic() + self.spec.for_ns / 1e9 if tape is None and self.spec.for_ns else None
         while not self._asked():
             try: ev = self.feed.next(IDLE_S)
             except EndOfFeed: return True
             if ev is None or not len(ev):
-                now = self.feed.now_ns() if tape is None and s.clock["started"] else 0
+                now = self.feed.now_ns() if tape is None and s.clock["started"] and not s.world.k[0]["acct"]["warm"] else 0
                 if now > s.clock["now"]: self.recorder.insert(command(0, now))  # the market's clock goes on when nothing trades
-            else: self._take(ev, s.taken if tape is not None else None)
+            else:
+                if tape is None and self.warm is not None and not self._warm_up(ev[0]): return False
+                self._take(ev, s.taken if tape is not None else None)
             if until and time.monotonic() > until: return True
         return False
 
@@ -331,7 +385,7 @@ class Trader:
         "Everything a report reads, from the journal."
         write_tables(self.session, scan(self.journal.path, verify=False), self.run_dir)
 
-# %% ../../nbs/engine/560_trader.ipynb #4719b915
+# %% ../../nbs/engine/560_trader.ipynb #d97c6245
 def write_tables(s: Session, sc, run):
     "Write a run's tables from its journal `sc` and the state of session `s`."
     out = {}
@@ -344,10 +398,11 @@ def write_tables(s: Session, sc, run):
             EXPIRED, REJECT)}
     live = s.world.k[0]["ords"]
     q = out["eqs"]
-    q = q[np.r_[q["ts"][1:] != q["ts"][:-1], True]] if len(q) else q
+    q, mks, seam = q[np.r_[q["ts"][1:] != q["ts"][:-1], True]] if len(q) else q, out["mks"], opened(sc)
+    if seam is not None: q, mks = (x[x["ts"] >= seam["ts"][0]] for x in (q, mks))  # returns and days begin where trading does
     fil, dec, chg = out["fil"], out["dec"], out["chg"]
     tables = dict(fills=fills_table(t, fil), decisions=decisions_table(t, dec, gates), orders=orders_table(t, dec, fil, live[live["state"] > 0], ended),
-                  trades=trades_table(t, fil, dec, s.strategy.name), equity=equity_table(t, q), marks=marks_table(out["mks"]), cash=cash_table(t, out["ven"]),
+                  trades=trades_table(t, fil, dec, s.strategy.name), equity=equity_table(t, q), marks=marks_table(mks), cash=cash_table(t, out["ven"]),
                   verdicts=dict(seq=chg["seq"], ts=chg["ts"], symbol=t.symbol(chg["row"]), gate=np.array(gates, object)[chg["gate"]],
                                 verdict=chg["verdict"], value=chg["value"], threshold=chg["threshold"]))
     for name, cols in tables.items(): run.write_table(name, cols)

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['app', 'sub', 'Json', 'Params', 'Sets', 'Run', 'StrategyArg', 'Tape', 'Venue', 'Symbol', 'Cash', 'Seed', 'For', 'Out',
-           'Fresh', 'Repair', 'Name', 'SHOWN', 'NewName', 'Dir', 'AsNotebook', 'err_console', 'table', 'say', 'answer',
-           'pairs', 'as_error', 'main', 'backtest', 'paper', 'demo', 'jobs_run', 'jobs_list', 'replay', 'why', 'report',
-           'sensitivity', 'status', 'stop', 'list_', 'data_import', 'data_ls', 'data_check', 'config_show',
+           'Fresh', 'Repair', 'Name', 'Warm', 'SHOWN', 'NewName', 'Dir', 'AsNotebook', 'err_console', 'table', 'say',
+           'answer', 'pairs', 'as_error', 'main', 'backtest', 'paper', 'demo', 'jobs_run', 'jobs_list', 'replay', 'why',
+           'report', 'sensitivity', 'status', 'stop', 'list_', 'data_import', 'data_ls', 'data_check', 'config_show',
            'config_explain', 'config_set', 'ini_with', 'checks', 'doctor', 'new_strategy', 'json_notebook',
            'new_analyzer']
 
@@ -161,7 +161,7 @@ Params = Annotated[list[str] | None, typer.Option("-p", "--param", help="key=val
 Sets = Annotated[list[str] | None, typer.Option("--set", help="section.key=value, any number of times")]
 Run = Annotated[str, typer.Argument(help="run name, its key, its folder, or last")]
 
-# %% ../../nbs/jobs/920_cli.ipynb #03a3a9dd
+# %% ../../nbs/jobs/920_cli.ipynb #87c2634e
 def _settings(overrides=None):
     "Settings, and the compile cache they ask for, before the first kernel."
     from algo_kit.core.settings import load_settings, use_cache
@@ -197,6 +197,10 @@ def _words(out):
         w = {k: fmt(k, v) for k, v in m.items()}
         lines += [f"  return {w['total_return']}, worst drawdown {w['max_drawdown']}, {w['trades']} trades, win rate {w['win_rate']}, fees {w['fees_paid']}"]
     if p: lines += [f"  data {p.get('verdict', '')}"]
+    if w := p.get("warm"):
+        from algo_kit.core.times import duration_text
+        gap = f", {duration_text(int(w['gap_s'] * 1e9))} before the first one traded" if "gap_s" in w else ""
+        lines += [f"  warmed on {w.get('used', w['rows']):,} rows over {duration_text(int(w['span_s'] * 1e9))}{gap}"]
     return "\n".join([*lines, f"  state {out['state_hash'][:16]}"])
 
 def _spec(strategy, stage, tape, venue, symbol, cash, seed, params, sets, for_, **kw):
@@ -236,25 +240,27 @@ Out = Annotated[Path | None, typer.Option(help="the run folder itself")]
 Fresh = Annotated[bool, typer.Option(help="start another run even if an unfinished one could be continued")]
 Repair = Annotated[bool, typer.Option(help="drop identical copies and sort a defective tape")]
 Name = Annotated[str | None, typer.Option(help="name of the run")]
+Warm = Annotated[str | None, typer.Option(help="as --tape: rows before those traded, which only warm the strategy")]
 
 @app.command()
 def backtest(strategy: StrategyArg, tape: Tape = None, venue: Venue = None, symbol: Symbol = None, cash: Cash = None, seed: Seed = None, param: Params = None,
        set_: Sets = None,
-             for_: For = None, out: Out = None, name: Name = None, fresh: Fresh = False, repair: Repair = False, json: Json = False):
+             for_: For = None, warm: Warm = None, out: Out = None, name: Name = None, fresh: Fresh = False, repair: Repair = False, json: Json = False):
     "A strategy over a recorded tape, as fast as the machine goes."
     _trade(*_spec(strategy, "backtest", tape, venue, symbol, cash, seed, param, set_, for_, out=out and str(out), name=name or "", fresh=fresh,
-           repair=repair), report=False)
+           repair=repair, warm=warm or ""), report=False)
 
 @app.command()
 def paper(strategy: StrategyArg, tape: Tape = None, venue: Venue = None, symbol: Symbol = None, cash: Cash = None, seed: Seed = None, param: Params = None,
        set_: Sets = None,
           for_: For = None, speed: Annotated[str, typer.Option(help="of a tape: max, 1x, 10x")] = "max",
           feed: Annotated[str | None, typer.Option(help="an unrecorded feed, socket:HOST:PORT")] = None,
+          warm: Warm = None,
           simulating: Annotated[bool, typer.Option("--simulating", help="stage simulating: shadow capital")] = False,
           out: Out = None, name: Name = None, fresh: Fresh = False, repair: Repair = False, json: Json = False):
     "A strategy on paper: events arrive through the feed's queue, orders go to the simulated venue."
     _trade(*_spec(strategy, "simulating" if simulating else "paper", tape, venue, symbol, cash, seed, param, set_, for_, out=out and str(out), name=name or "",
-                  fresh=fresh, repair=repair, speed=speed, feed=feed or ""), report=True)
+                  fresh=fresh, repair=repair, speed=speed, feed=feed or "", warm=warm or ""), report=True)
 
 def _job(name, parameters):
     from algo_kit.jobs.runner import run_job

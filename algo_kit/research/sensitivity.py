@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['CASES', 'quick_run', 'worse', 'sensitivity', 'run_sensitivity']
 
-# %% ../../nbs/research/730_sensitivity.ipynb #97ee9e03
+# %% ../../nbs/research/730_sensitivity.ipynb #52857b23
 import json
 import time
 from pathlib import Path
@@ -20,20 +20,25 @@ from ..data.tapes import open_tape
 from ..engine.session import Session, ask_signals
 from ..engine.setup import session_market
 from ..engine.trader import RunSpec, run_end, run_tape
+from ..engine.warmup import WarmUp
 from ..strategies.contract import load_strategy
 
-# %% ../../nbs/research/730_sensitivity.ipynb #0c399d01
+# %% ../../nbs/research/730_sensitivity.ipynb #1e839534
 def quick_run(
     strategy,  # `Strategy`
     tape,  # `Tape`
     settings,  # `Settings`
     params: dict | None = None,
     lo: int = 0, hi: int | None = None,  # Rows of the tape
+    warm=None,  # `WarmUp`: rows that come before
 ) -> dict:  # total_return, max_drawdown, trades (closing fills), fills, orders, fees, funding, refused; the equity curve in `curve`
     "Backtest in memory."
     events = tape.slice(lo, tape.n if hi is None else hi)
     market, _ = session_market(events, tape.instruments, settings)
     s = Session(strategy, strategy.check(params or {}), tape.instruments, settings, ledger=False, **market)
+    if warm is not None:
+        for ev in (warm.hold(), warm.events[:warm.used], warm.open(events[0])):
+            for _ in s.step(ev, lambda rows: ask_signals(s, rows)): pass
     start, q, refused, closed = s.equity, [], 0, 0
     def keep(out):
         nonlocal refused, closed
@@ -51,7 +56,7 @@ def quick_run(
                 fees=float(acct["fees"]) * s.cash_unit / start, funding=float(acct["funding"]) * s.cash_unit / start, rejected=refused, curve=dict(ts=q["ts"],
                         equity=curve))
 
-# %% ../../nbs/research/730_sensitivity.ipynb #08e90ec3
+# %% ../../nbs/research/730_sensitivity.ipynb #42da91a7
 CASES = {
     "as assumed": {},
     "latency x 2": {"venue.latency_factor": 2.},
@@ -83,6 +88,7 @@ def sensitivity(
     settings=None,  # `Settings`; loaded when None
     cases=None,  # Names from `CASES` and `all of them`; None: all
     last: int | None = None,  # One past the last row of the tape
+    warm=None,  # As of `quick_run`
     **how,  # For `open_tape`
 ) -> list[dict]:  # One row per case: case, changed, total_return, max_drawdown, trades, fills, fees, left
     "Run the cases and say what is left."
@@ -97,7 +103,7 @@ def sensitivity(
             continue
         t, old, new = time.perf_counter(), as_dict(settings), as_dict(s)
         changed = ", ".join(f"{k} = {v}" for k, v in new.items() if old[k] != v)
-        try: r = quick_run(strategy, tape, s, params, 0, last)
+        try: r = quick_run(strategy, tape, s, params, 0, last, warm)
         except KitError as e:
             rows.append(dict(case=case, changed=changed, note=str(e)))
             continue
@@ -106,7 +112,7 @@ def sensitivity(
                          seconds=time.perf_counter() - t))
     return rows
 
-# %% ../../nbs/research/730_sensitivity.ipynb #6f04fb85
+# %% ../../nbs/research/730_sensitivity.ipynb #6a5d0bbb
 def run_sensitivity(
     run_dir,  # Folder of a run on a tape
     cases=None,  # As of `sensitivity`
@@ -121,6 +127,8 @@ def run_sensitivity(
     if tape.hash != m["data"][0]["hash"]:
         raise DataError(f"the tape of run {m['run']} is not the one it traded", key="tape", value=spec.tape, rule=f"hash {m['data'][0]['hash'][:16]}",
                         hint="restore the file")
-    rows = sensitivity(load_strategy(m["strategy_source"]), tape, m["params"], settings, cases, run_end(spec, tape))
+    warm = None
+    if m.get("warm"): warm = WarmUp(run_tape(spec, settings, m["warm"]["source"]), tape.instruments, tape.kind, tape.first_ts).same_as(m["warm"])
+    rows = sensitivity(load_strategy(m["strategy_source"]), tape, m["params"], settings, cases, run_end(spec, tape), warm)
     with whole_file(d/"sensitivity.json") as tmp: tmp.write_text(json.dumps(rows, indent=1))
     return rows
