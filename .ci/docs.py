@@ -24,6 +24,7 @@ for p in sorted(src.rglob("*.ipynb")):
         if c["cell_type"] == "markdown":
             c["source"] = as_pages("".join(c["source"]), up).splitlines(keepends=True)
             continue
+        if any(s.startswith("#| echo: false") for s in c["source"]): c["metadata"]["tags"] = ["hide_input"]  # as mkdocs.yml names them
         c["source"] = [s for s in c["source"] if not s.startswith("#|")]
         c["metadata"].pop("execution", None)  # nbdev-test --save writes numbers there, nbformat wants text
         for o in c["outputs"]:

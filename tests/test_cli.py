@@ -136,6 +136,37 @@ def test_new_strategy_overwrites_nothing(algo, tmp_path):
     import nbformat
     nbformat.validate(nbformat.read(tmp_path/"yours.ipynb", 4))
 
+def test_new_analyzer_overwrites_nothing(algo, tmp_path):
+    for more in (["mine"], ["yours", "--notebook"]):
+        code, d = algo("new", "analyzer", *more, "--dir", str(tmp_path))
+        assert code == 0 and all(Path(f).exists() for f in d["files"]) and d["analyzer"] == d["files"][0]
+    before = {p: p.read_bytes() for p in tmp_path.iterdir()}
+    assert algo("new", "analyzer", "mine", "--dir", str(tmp_path))[0] == 4
+    (tmp_path/"mine.py").unlink()
+    assert algo("new", "analyzer", "mine", "--dir", str(tmp_path))[0] == 4 and not (tmp_path/"mine.py").exists()  # the test is there
+    code, d = algo("new", "analyzer", "rsi", "--dir", str(tmp_path))
+    assert code == 4 and d["error"]["hint"] == "e.g. my_rsi"
+    assert all(p.read_bytes() == before[p] for p in tmp_path.iterdir())
+    import nbformat
+    nbformat.validate(nbformat.read(tmp_path/"yours.ipynb", 4))
+
+def test_a_new_analyzer_passes_its_own_test(tmp_path):
+    "The file's, the notebook's, and the cells of the notebook run to the end."
+    for more in (["mine"], ["yours", "--notebook"]): subprocess.run([*ALGO, "new", "analyzer", *more], cwd=tmp_path, check=True, stdout=subprocess.DEVNULL)
+    cells = json.loads((tmp_path/"yours.ipynb").read_text())["cells"]
+    (tmp_path/"cells.py").write_text("\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "code"))
+    for argv in (["-m", "pytest", "-q", "-p", "no:cacheprovider"], ["cells.py"]):
+        p = subprocess.run([sys.executable, *argv], cwd=tmp_path, capture_output=True, text=True)
+        assert p.returncode == 0, p.stdout + p.stderr
+    broken = (tmp_path/"mine.py").read_text().replace("if np.isnan(x): return np.nan", "if np.isnan(x): return r.mean")
+    (tmp_path/"mine.py").write_text(broken)
+    p = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_mine.py"], cwd=tmp_path, capture_output=True, text=True)
+    assert p.returncode == 1 and "a NaN in close is answered with" in p.stdout
+
+def test_help_names_both_templates(tmp_path):
+    p = subprocess.run([*ALGO, "new", "--help"], capture_output=True, text=True, cwd=tmp_path)
+    assert p.returncode == 0 and "strategy" in p.stdout and "analyzer" in p.stdout
+
 @pytest.mark.slow
 @pytest.mark.parametrize("more", [[], ["--notebook"]])
 def test_a_new_strategy_passes_its_own_test(tmp_path, more):

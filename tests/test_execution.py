@@ -61,6 +61,15 @@ def test_m1_at_a_thousand_runs():
         assert abs(r["inventory"].mean()) < 3 * sdq / math.sqrt(1000)
     assert inv["profit"].std() < 0.6 * sym["profit"].std() and inv["profit"].mean() < sym["profit"].mean()
 
+def test_m1_as_printed():
+    "Table 1 itself, a thousand paths each: two draws of a thousand differ by at most three standard errors of the difference."
+    for skew, (spread, profit, sd, q, sdq) in ((True, (1.49, 65.0, 6.6, .08, 2.9)), (False, (1.49, 68.4, 12.7, .26, 8.4))):
+        r, wide = Q.as_simulate(1000, seed=11, skew=skew), 3 * math.sqrt(2 / 1000)
+        p, x = r["profit"], r["inventory"]
+        assert abs(r["spread"] - spread) < .005
+        assert abs(p.mean() - profit) < wide * p.std() and abs(x.mean() - q) < wide * x.std()
+        assert abs(p.std() / sd - 1) < wide / math.sqrt(2) + .03 and abs(x.std() / sdq - 1) < wide / math.sqrt(2) + .01  # sd of an sd; profits have tails
+
 def test_m1_closely():
     n = 20_000
     for skew, (profit, sd, sdq) in ((True, (64.89, 6.55, 2.93)), (False, (68.26, 13.42, 8.39))):

@@ -5,6 +5,7 @@ from test_parity import all_ways
 from wiring import STRATEGIES
 
 from algo_kit.core.records import ACTIVE, BUY, CANCEL, CMD_GAP, CMD_HALT, CMD_RESUME, HALTED, LINK_CHILD, SELL, R
+from algo_kit.engine.replay import why as why_not
 from algo_kit.engine.state import pack, unpack
 from algo_kit.strategies.contract import ENGINE_GATES
 from market import MS, T0, Ask, buy, command, perp, play, quiet, quote, sell, session, spot, stop_asking, trade
@@ -406,6 +407,14 @@ def test_any_pieces_and_any_snapshot_give_the_same_day():
     for f in ("dec", "fil", "ven"): assert getattr(q1, f).tobytes() + getattr(q2, f).tobytes() == getattr(p, f).tobytes(), f
     assert c.hash == a.hash and not whole
 
+def test_looks_that_are_left_out_would_have_changed_nothing():
+    "How far a quiet time is jumped over depends on what else falls due; nothing else may."
+    script = [x for k, x in enumerate(wild_day()) if k % 400 < 300]  # with gaps of an hour or so
+    ins, other = [perp(leverage="10"), perp(leverage="5")], ALL | dict(risk__max_silence_s=20)
+    a, b = (play(script, session(ins, run__equity_every_s=s, **other, **LATE)) for s in (.5, 3600))
+    for f in ("dec", "fil", "ven", "chg"): assert getattr(a, f).tobytes() == getattr(b, f).tobytes(), f
+    assert a.s.hash == b.s.hash and {"trading_state", "market", "daily_loss"} <= set(a.gates)
+
 def test_what_decides_is_part_of_the_hash():
     s = made(**LOSS)
     play(fallen(95.), s)
@@ -428,3 +437,7 @@ def test_a_guarded_day_replays(tmp_path, strategy):
     d, v = read_table(a.dir/"decisions.parquet"), read_table(a.dir/"verdicts.parquet")
     assert "breaker" in d["reason"].tolist() or "daily_loss" in d["gate"].tolist()
     assert {"daily_loss", "market"} <= set(v["gate"].tolist())
+    k = np.flatnonzero((v["gate"] == "daily_loss") & (v["verdict"] < 0))[0]
+    a = why_not(a.dir, v["symbol"][k], at_ns=int(np.int64(v["ts"][k])) + 60 * 10**9)  # a look is taken before the next event
+    g = next(g for g in a["gates"] if g["name"] == "daily_loss")
+    assert (g["verdict"], g["threshold"]) == ("refuse", .0005) and g["value"] >= v["value"][k] >= .0005, "closing has cost something too"

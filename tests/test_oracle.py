@@ -18,7 +18,8 @@ C = ROOT.parent/"shared"/"data"/"candles"
 pytestmark = pytest.mark.filterwarnings("ignore::numba.core.errors.NumbaPendingDeprecationWarning")
 shared = pytest.mark.skipif(not C.is_dir(), reason="needs the recorded candles in ../shared/data")
 ORACLE = {"venue.feed_latency_ms": 0, "venue.order_latency_ms": 0, "venue.response_latency_ms": 0, "venue.slippage_bps": 0, "venue.market_fill": "last_trade",
-          "risk.max_order_frac": 100, "risk.max_position_frac": 100, "risk.stale_after_s": 1e6}
+          "risk.max_order_frac": 100, "risk.max_position_frac": 100, "risk.stale_after_s": 1e6,
+          "risk.guard_s": 0, "risk.max_exposure": 0, "risk.max_positions": 0, "risk.duplicate_s": 0}
 
 def synthetic(path, n=3000, seed=0, tf=5, holes=0):
     "A candle file: a random walk with regimes on a grid of cents."

@@ -30,9 +30,9 @@ def slow(d):
         out["gross"].append(gross / paid); out["fees"].append(t["fees"] / paid); out["net"].append((gross - t["fees"]) / paid)
         out["paid"] += paid; out["sold"] += t["qty"] * t["exit_px"]; out["g"] += gross; out["f"] += t["fees"]
         entry, = (x for x in dec if x["order"] == t["signal_id"] and x["wish"] == "place" and x["gate"] == "")
-        if s * (t["entry_px"] - entry["stop"]) > 0 and entry["stop"] > 0:
-            out["stop"].append(abs(t["entry_px"] - entry["stop"]) / t["entry_px"])
-            out["r"].append((gross - t["fees"]) / (abs(t["entry_px"] - entry["stop"]) * t["qty"]))
+        if s * (entry["arrival_px"] - entry["stop"]) > 0 and entry["stop"] > 0:
+            out["stop"].append(abs(entry["arrival_px"] - entry["stop"]) / entry["arrival_px"])
+            out["r"].append((gross - t["fees"]) / paid / out["stop"][-1])
         last = [x for x in fills if x["symbol"] == t["symbol"] and x["ts"] == t["exit_ts"] and x["side"] == ("sell" if s > 0 else "buy")][-1]
         for x in dec:
             if x["order"] == last["order"] and x["type"] == "market" and t["exit_reason"] != "stop_loss": out["delay"].append(x["snap_0"])
@@ -116,6 +116,18 @@ def test_the_edges_of_the_holding_time(hold, kept, tmp_path):
 
 @pytest.mark.parametrize("delay, kept", [(0., "kept"), (6., "kept"), (6.001, "missed")])
 def test_the_edge_of_the_delay(delay, kept, tmp_path): assert table(one(tmp_path/"run", delay=delay))["exit detected, slowest"]["verdict"] == kept
+
+def test_the_stop_is_measured_from_the_price_that_was_seen(tmp_path):
+    "Bought at 100.3 for a stop of 99.5 stated at 100: half a per cent was risked, whatever the fill did."
+    d = one(tmp_path/"run", entry=100.3, stop=99.5, exit_=101.3, fees=0.)
+    assert table(d)["stop stated at entry, furthest"]["verdict"] == "missed"  # no price was seen: from the fill
+    put(d, decisions=[r | dict(arrival_px=100.) for r in rows(d, "decisions")])
+    got = table(d)["stop stated at entry, furthest"]
+    assert got["measured"] == pytest.approx(.005) and got["verdict"] == "kept" and P.trade_facts(d)["stop_px"].tolist() == [99.5]
+
+@pytest.mark.parametrize("away, kept", [(.5, "kept"), (.6, "kept"), (.7, "missed")])
+def test_a_stop_half_a_per_cent_away_may_be_rounded_to_the_next_tick(away, kept, tmp_path):
+    assert table(one(tmp_path/"run", stop=100 - away, exit_=100.2))["stop stated at entry, furthest"]["verdict"] == kept  # a tick is 0.1
 
 def test_an_old_run_without_these_columns_is_measured_as_far_as_it_goes(tmp_path):
     d = one(tmp_path/"run")

@@ -21,21 +21,24 @@ def run(name, ev, params=None, **settings):
     outs = list(s.step(ev, lambda rows: ask_signals(s, rows))) + list(s.drain())
     return s, {f: np.concatenate([o[f] for o in outs]) for f in outs[0]}
 
-@pytest.mark.parametrize("name, n", [("order_flow", 60_000), ("breakout", 60_000), ("sma_cross", 25_000)])
-def test_another_future_moves_no_decision(name, n):
+RELAXED = dict(adx=0, persistence=0, reversion=1.01, bounce=.5, volume_x=.5, min_score=0, cascade=1.5)  # a day of the tape has few setups otherwise
+
+@pytest.mark.parametrize("name, n, params", [("order_flow", 60_000, None), ("breakout", 60_000, None), ("sma_cross", 25_000, None),
+                                             ("scalper", 145_000, RELAXED), ("zone_bounce", 145_000, dict(bounce=.5, volume_x=.5))])
+def test_another_future_moves_no_decision(name, n, params):
     "B-3: prices, sizes and sides after t become absurd; every decision, fill and verdict up to t stays, byte for byte."
     ev = TAPE.events[:n]
-    _, a = run(name, ev)
+    _, a = run(name, ev, params)
     for cut in (n // 2, n - 1000):
         other = ev.copy()
         other["px"][cut:] *= np.linspace(.5, 2., n - cut)
         other["qty"][cut:], other["side"][cut:] = 1e3, 1
         t = int(ev["ts"][cut])  # what we know of it is later still
-        _, b = run(name, other)
+        _, b = run(name, other, params)
         for f in ("dec", "fil", "chg", "eqs"):
             x, y = (o[f][o[f]["ts"] < t] for o in (a, b))
             assert x.tobytes() == y.tobytes(), f
-        if name == "order_flow": assert (a["dec"]["ts"] < t).sum() > 10
+        if cut > n // 2 and name not in ("breakout", "sma_cross"): assert (a["dec"]["ts"] < t).sum() > 10
 
 class Flow(Desk):
     "Order flow in lists: every trade of five minutes, every move of the price since the fill."
@@ -103,7 +106,8 @@ def test_order_flow_decides_as_described(params, lo, n):
     "Every wish, order size and fill over the recorded day, from a version that keeps lists of trades and exact fractions."
     ev = TAPE.events[lo:lo + n]
     s, out = run("order_flow", ev, params)
-    t = Flow(s.params, TAPE.instruments, 100_000, 1, 1, feed=20 * 10**6, order=50 * 10**6, response=50 * 10**6, slip_ppm=100)
+    t = Flow(s.params, TAPE.instruments, 100_000, 1, 1, guards=load_settings().risk.model_dump(), feed=20 * 10**6, order=50 * 10**6, response=50 * 10**6,
+             slip_ppm=100)
     for e in ev: t.trade(0, int(e["ts"]), e["px"], e["qty"], int(e["side"]))
     t.timers.clear()
     t.end()

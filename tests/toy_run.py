@@ -96,7 +96,7 @@ def toy_scalper(path, trades=80, hours=8., seed=7, cash=100_000., symbol="BTC/US
                 (ox, t if why == "stop_loss" else end, side < 0, x, "stop" if why == "stop_loss" else "market", why, x if why == "stop_loss" else 0.,
                  none if why == "stop_loss" else none | dict(snap_0=delay), "")):
             D.append(dict(seq=ts // SEC, ts=ts, wish="place", symbol=symbol, side="buy" if buy else "sell", type=typ, qty=q, price=0., stop=stop, reduce_only=order == ox, order=order, reason=reason,
-                          gate=gate, value=0., threshold=0., strength=.8, arrival_px=p, signal_id=oe, **snap))
+                          gate=gate, value=0., threshold=0., strength=.8, arrival_px=p * (1 - side * 1e-4), signal_id=oe, **snap))
         for order, ts, buy, p, reason in ((oe, t, side > 0, e, "entry_signal"), (ox, end, side < 0, x, why)):
             F.append(dict(seq=ts // SEC, ts=ts, recv=ts, order=order, trade_id=order, symbol=symbol, side="buy" if buy else "sell", qty=q, price=p, notional=q * p, fee=fee * q * p,
                           realised=gross if order == ox else 0., liquidity="taker", reason=reason, arrival_px=p, qty_lots=round(q * 1e8), px_ticks=round(p * 10)))

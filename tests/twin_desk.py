@@ -48,10 +48,11 @@ class Desk(Twin):
         while True:
             due = min([v.next_due(forever) for v in self.venues] + [a[0] for a in self.queue])
             if until == due == math.inf: return  # all is said; a timer has no end
-            due = min([due] + [t[0] for t in self.timers])
+            timers = ([self.looks] if self.looks else []) + self.timers  # the guards look first
+            due = min([due] + [t[0] for t in timers])
             if due > until or due == math.inf: return
             self.clock = max(self.clock, due)
-            if ready := [t for t in self.timers if t[0] <= due]:  # a timer comes before the venue
+            if ready := [t for t in timers if t[0] <= due]:  # a timer comes before the venue
                 ready[0][0] += ready[0][1]
                 ready[0][2]()
                 continue
@@ -116,7 +117,7 @@ class Desk(Twin):
         hold = self.hold(row, w["side"], lots, ticks)
         if (hold > 0 or i.kind == LINEAR) and hold > self.books.available(i.settle) - self.reserved(i.settle): return "cash", 0
         if money < i.min_notional: return "min_notional", 0
-        gate = self.guarded(row, w, ticks, lots, hold, equity)
+        gate = self.guards_say(row, w, ticks, lots, hold, equity)
         return gate, 0 if gate else hold
 
     # guards
@@ -126,7 +127,6 @@ class Desk(Twin):
         if self.guards and self.looks is None:  # the first event of the run
             every = int(self.limit("guard_s") * 10**9)
             self.looks = [(self.clock // every + 1) * every, every, self.look]
-            self.timers.append(self.looks)
             self.begins()
     def begins(self): self.day, self.opened, self.worst_loss, self.tripped = self.clock // DAY, self.equity(), 0, False
     def look_at_loss(self):
@@ -162,7 +162,7 @@ class Desk(Twin):
         "Lots long and lots short, should everything of one side be filled."
         p = self.books.pos[row].lots
         return p + self.on_way(row, BUY) + lots * (side == BUY), self.on_way(row, SELL) + lots * (side == SELL) - p
-    def guarded(self, row, w, ticks, lots, hold, equity):
+    def guards_say(self, row, w, ticks, lots, hold, equity):
         i, side, before = self.ins[row], w["side"], self.books.pos[row].lots + w["side"] * self.on_way(row, w["side"])
         money, last = i.notional(lots, ticks), lambda r: self.ins[r].near(self.last[r])
         if before * side >= 0 or lots > abs(before):

@@ -6,18 +6,14 @@
 __all__ = ['MAX_GAPS', 'LIFE', 'MIN_SIZE', 'gaps_dt', 'GAPS', 'gap_life_dt', 'gaps_price', 'gaps_candle', 'gaps_at', 'gaps',
            'gap_lives', 'plot_gaps']
 
-# %% ../../nbs/analyzers/234_gaps.ipynb #aee817d5
-from typing import TYPE_CHECKING
-
+# %% ../../nbs/analyzers/234_gaps.ipynb #218ab947
 import numpy as np
 
 from .contract import Analyzer, Output
 from ..core.cache import njit
 from ..core.params import Param
 
-if TYPE_CHECKING: import plotly.graph_objects as go
-
-# %% ../../nbs/analyzers/234_gaps.ipynb #047a1f87
+# %% ../../nbs/analyzers/234_gaps.ipynb #fc4757f7
 MAX_GAPS = 64
 LIFE = 24 * 3600 * 10**9
 MIN_SIZE = 0.002
@@ -50,12 +46,14 @@ def gaps_price(
             _drop(r, i)
             r.expired += 1
             continue
-        f = (r.hi[i] - low if r.side[i] > 0 else high - r.lo[i]) / (r.hi[i] - r.lo[i])
-        if f >= 1:
-            _drop(r, i)
-            r.filled += 1
-            continue
-        if f > r.fill[i]: r.fill[i] = f
+        reach = r.hi[i] - low if r.side[i] > 0 else high - r.lo[i]
+        if reach > 0:
+            f = reach / (r.hi[i] - r.lo[i])
+            if f >= 1:
+                _drop(r, i)
+                r.filled += 1
+                continue
+            if f > r.fill[i]: r.fill[i] = f
         i += 1
 
 @njit
@@ -131,7 +129,7 @@ GAPS = Analyzer("gaps", "fair value gaps of three candles, with their fill", ("t
                (Param("size", MIN_SIZE, 1e-6, 1, "of the lower edge", "smallest gap"), Param("life_h", 24., 0.01, 1e4, "h", "a gap's longest life")),
                warmup=lambda size, life_h: 0)
 
-# %% ../../nbs/analyzers/234_gaps.ipynb #d09d3e05
+# %% ../../nbs/analyzers/234_gaps.ipynb #a788bd1e
 gap_life_dt = np.dtype([("born", "i8"), ("end", "i8"), ("lo", "f8"), ("hi", "f8"), ("side", "i8"), ("fill", "f8")])
 
 def gap_lives(
@@ -161,8 +159,8 @@ def gap_lives(
 
 def plot_gaps(
     lives: np.ndarray,  # of `gap_lives`
-    fig: "go.Figure | None" = None,  # Figure to draw on; a new one when None
-) -> "go.Figure":  # The same figure
+    fig=None,  # Plotly figure to draw on; a new one when None
+):  # The same figure
     "Bullish gaps blue and bearish ones orange from birth to end; what was filled is paler."
     import plotly.graph_objects as go
     fig = go.Figure() if fig is None else fig

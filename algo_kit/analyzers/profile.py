@@ -7,16 +7,12 @@ __all__ = ['SHAPES', 'CELLS', 'SLICES', 'BINS', 'ROWS', 'MINUTE', 'WIDTH', 'prof
            'profile_shape', 'profile_step', 'profile_refresh', 'profile_value', 'new_profile', 'profile',
            'plot_profile']
 
-# %% ../../nbs/analyzers/230_profile.ipynb #aee817d5
-from typing import TYPE_CHECKING
-
+# %% ../../nbs/analyzers/230_profile.ipynb #218ab947
 import numpy as np
 
 from .contract import Analyzer, Output
 from ..core.cache import njit
 from ..core.params import Param
-
-if TYPE_CHECKING: import plotly.graph_objects as go
 
 # %% ../../nbs/analyzers/230_profile.ipynb #b43083cc
 @njit
@@ -273,12 +269,12 @@ PROFILE = Analyzer("profile", "point of control, value area and shape of the las
                     Param("tick", 0., 0, 1e9, "price", "smallest step of the price; 0: not known", live=False)),
                    source="Steidlmayer, CBOT Market Profile handbook (1991); Dalton, Jones, Dalton, Mind over Markets (1993)")
 
-# %% ../../nbs/analyzers/230_profile.ipynb #2af80f2b
+# %% ../../nbs/analyzers/230_profile.ipynb #88aafd6e
 def plot_profile(
     r: np.ndarray,  # State table of one row, refreshed
-    fig: "go.Figure | None" = None,  # Figure to draw on; a new one when None
+    fig=None,  # Plotly figure to draw on; a new one when None
     **where,  # row and col of a figure with subplots
-) -> "go.Figure":  # The same figure
+):  # The same figure
     "Volume at each price as horizontal bars, the value area dark, POC and value area as lines."
     import plotly.graph_objects as go
     r, fig = r[0], go.Figure() if fig is None else fig

@@ -6,17 +6,13 @@
 __all__ = ['MAX_ZONES', 'MEAN_OF', 'NEAR', 'MAX_HEIGHT', 'FULL_VOLUME', 'zones_dt', 'ZONES', 'zone_life_dt', 'zone_strength',
            'zones_add', 'zones_candle', 'zones_price', 'zones_at', 'zones_next', 'zones', 'zone_lives', 'plot_zones']
 
-# %% ../../nbs/analyzers/232_zones.ipynb #1f0f3d3d
-from typing import TYPE_CHECKING
-
+# %% ../../nbs/analyzers/232_zones.ipynb #a1afa643
 import numpy as np
 
 from .contract import Analyzer, Output
 from .microstructure import rejection
 from ..core.cache import njit
 from ..core.params import Param
-
-if TYPE_CHECKING: import plotly.graph_objects as go
 
 # %% ../../nbs/analyzers/232_zones.ipynb #7e4902fd
 MAX_ZONES, MEAN_OF = 50, 20
@@ -187,7 +183,7 @@ ZONES = Analyzer("zones", "supply and demand zones by volume and rejection, with
                 zones, lambda volume_x: np.zeros(1, zones_dt),
                  (Param("volume_x", 1.5, 0.1, 100, "times the mean", "volume that makes a zone"),), warmup=lambda volume_x: 0)
 
-# %% ../../nbs/analyzers/232_zones.ipynb #0383a93e
+# %% ../../nbs/analyzers/232_zones.ipynb #36885733
 zone_life_dt = np.dtype([("born", "i8"), ("end", "i8"), ("lo", "f8"), ("hi", "f8"), ("side", "i8"), ("touches", "i8"), ("volume", "f8"), ("broken", "?")])
 
 def zone_lives(
@@ -218,8 +214,8 @@ def zone_lives(
 
 def plot_zones(
     lives: np.ndarray,  # of `zone_lives`
-    fig: "go.Figure | None" = None,  # Figure to draw on; a new one when None
-) -> "go.Figure":  # The same figure
+    fig=None,  # Plotly figure to draw on; a new one when None
+):  # The same figure
     "Demand blue and supply orange from birth to end; the paler, the more often touched."
     import plotly.graph_objects as go
     fig = go.Figure() if fig is None else fig

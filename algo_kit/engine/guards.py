@@ -185,7 +185,7 @@ def _heat(c, s):
     if s.fast >= x * s.slow and s.slow > 0.0: s.hot = 1
     elif s.fast < 0.25 * x * s.slow: s.hot = 0
 
-# %% ../../nbs/engine/513_guards.ipynb #d6f2aecc
+# %% ../../nbs/engine/513_guards.ipynb #af7ceee9
 @njit
 def margin_free(w, j):  # Fraction of the backing
     "What positions leave free in wallet `j`."
@@ -207,11 +207,10 @@ def guard_cut(
             record_gate(out, i, _MARGIN, x, c.margin_reduce, False)
             cut = 1.0 - max((1.0 - max(c.margin_free, c.margin_reduce)) * money, 0.0) / max(_locked(w, j), 1.0)
     if s.hot:
-        lent = _held(w, j)
+        lent, hot = _held(w, j)
         x = _over(lent, money)
         if not record_gate(out, i, _LEVERAGE, x, 1.0, x <= _EPS):
-            mine = abs(float(notional_units(ins, a.lots, to_ticks(a.last, ins.ticks_per_px, 0))))
-            cut = max(cut, min((lent - max(money, 0.0)) / max(mine, 1.0), 1.0))
+            cut = max(cut, min((lent - max(money, 0.0)) / max(hot, 1.0), 1.0))
     return min(np.int64(np.ceil(abs(a.lots) * cut - 1e-9)), abs(a.lots))
 
 @njit
@@ -225,13 +224,15 @@ def _locked(w, j):
 
 @njit
 def _held(w, j):
-    "Notional on margin of wallet `j`, positions alone."
-    q = 0.0
+    "Notional on margin of wallet `j`, positions alone; and what of it is volatile."
+    q, hot = 0.0, 0.0
     for i in range(w.rows.size):
         a, ins = w.rows[i].pos, w.rows[i].ins
         if a.lots != 0 and ins.w_settle == j and (ins.kind or a.lots < 0):
-            q += abs(float(notional_units(ins, a.lots, to_ticks(a.last, ins.ticks_per_px, 0))))
-    return q
+            x = abs(float(notional_units(ins, a.lots, to_ticks(a.last, ins.ticks_per_px, 0))))
+            q += x
+            if w.rows[i].guard.hot: hot += x
+    return q, hot
 
 # %% ../../nbs/engine/513_guards.ipynb #a8fb2083
 CLOSE, HALT, LIFT, REDUCE = 1, 2, 4, 8

@@ -31,7 +31,7 @@ from ..risk.margin import notional_units
 from ..strategies.contract import Out, cancel, leave, place
 from ..strategies.contract import hold as on_event
 
-# %% ../../nbs/engine/520_step.ipynb #54b511dc
+# %% ../../nbs/engine/520_step.ipynb #a6318050
 _FORCED, _COMMAND, _BREAKER = R["force_exit"], R["command"], R["breaker"]
 Mine = namedtuple("Mine", "st win p")  # the strategy's state, its closed candles, its parameters
 
@@ -65,7 +65,7 @@ def _shed(w, out, halted, reason):
 @njit
 def _close_all(w, out):
     "The breaker: take back what could add, close what is held; an exit on its way is left alone."
-    _shed(w, out, False, _BREAKER)
+    if w.k.acct.n_open > 0: _shed(w, out, False, _BREAKER)
     for i in range(w.rows.size):
         leave(out, i, w.rows.pos, _BREAKER)
         if w.o.n.req: take_requests(w, out)

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['app', 'sub', 'Json', 'Params', 'Sets', 'Run', 'StrategyArg', 'Tape', 'Venue', 'Symbol', 'Cash', 'Seed', 'For', 'Out',
-           'Fresh', 'Repair', 'Name', 'Warm', 'SHOWN', 'err_console', 'table', 'say', 'answer', 'pairs', 'as_error',
-           'main', 'backtest', 'paper', 'demo', 'jobs_run', 'jobs_list', 'replay', 'why', 'report', 'sensitivity',
-           'status', 'stop', 'list_', 'data_import', 'data_ls', 'data_check', 'config_show', 'config_explain',
-           'config_set', 'ini_with', 'checks', 'doctor', 'new_strategy', 'json_notebook']
+           'Fresh', 'Repair', 'Name', 'Warm', 'SHOWN', 'NewName', 'Dir', 'AsNotebook', 'err_console', 'table', 'say',
+           'answer', 'pairs', 'as_error', 'main', 'backtest', 'paper', 'demo', 'jobs_run', 'jobs_list', 'replay', 'why',
+           'report', 'sensitivity', 'status', 'stop', 'list_', 'data_import', 'data_ls', 'data_check', 'config_show',
+           'config_explain', 'config_set', 'ini_with', 'checks', 'doctor', 'new_strategy', 'json_notebook',
+           'new_analyzer']
 
 # %% ../../nbs/jobs/920_cli.ipynb #f58a52b0
 import json, os, sys
@@ -591,7 +592,7 @@ def doctor(json: Json = False):
            next_="algo demo" if ok else "mend the lines marked !!")
     return 0 if ok else 1
 
-# %% ../../nbs/jobs/920_cli.ipynb #9e33617b
+# %% ../../nbs/jobs/920_cli.ipynb #f3562860
 _STRATEGY = '''"NAME: buys after a run of buyers, leaves on a trailing stop. Change what you like; the test beside this file keeps it honest."
 import numpy as np
 
@@ -649,36 +650,132 @@ def test_backtest_paper_and_replay_agree(tmp_path, monkeypatch):
     assert replay(paper["dir"])["differences"] == 0
 '''
 
-@sub["new"].command("strategy")
-def new_strategy(name: Annotated[str, typer.Argument(help="lower case letters, digits and _")],
-       dir: Annotated[Path, typer.Option(help="folder for both files")] = Path("."),
-                 notebook: Annotated[bool, typer.Option("--notebook", help="a notebook instead of a file")] = False, json: Json = False):
-    "A strategy that runs, and a test that passes; nothing is overwritten."
-    import re
+def _new(kind, name, files, dir, spec, next_):
+    "Write the files of something new, if the name is free and nothing is overwritten."
+    import keyword, re
     from algo_kit.core.registry import names
-    if not re.fullmatch(r"[a-z][a-z0-9_]{0,40}", name): raise ConfigError(f"strategy name {name!r} is refused", "name", name,
-           "a letter, then letters, digits and _, all lower case", "e.g. my_flow")
-    if name in names("strategies"): raise ConfigError(f"strategy {name!r} ships with the kit", "name", name, "a name of its own", f"e.g. my_{name}")
-    f = f"{name}.ipynb" if notebook else f"{name}.py"
-    files = {dir/f: _STRATEGY.replace("NAME", name), dir/f"test_{name}.py": _TEST.replace("NAME", name).replace("FILE", f)}
+    if not re.fullmatch(r"[a-z][a-z0-9_]{0,40}", name) or keyword.iskeyword(name): raise ConfigError(f"{kind} name {name!r} is refused", "name", name,
+           "a letter, then letters, digits and _, all lower case, and not a word of Python", f"e.g. my_{'flow' if kind == 'strategy' else 'mean'}")
+    if name in names(kind): raise ConfigError(f"{kind} {name!r} ships with the kit", "name", name, "a name of its own", f"e.g. my_{name}")
+    files = {dir/f: text for f, text in files.items()}
     for p in files:
         if p.exists(): raise ConfigError(f"{p} exists", "file", str(p), "nothing is overwritten", "choose another name or --dir")
     dir.mkdir(parents=True, exist_ok=True)
-    for p, text in files.items(): p.write_text(json_notebook(name, text) if p.suffix == ".ipynb" else text, encoding="utf-8")
-    answer(dict(name=name, strategy=f"{dir/f}:{name}", files=[str(p) for p in files]), f"strategy {name}", files=files,
-           next_=f"algo backtest {dir/f}:{name} --tape sample")
+    for p, text in files.items(): p.write_text(text, encoding="utf-8")
+    answer({"name": name, kind: spec, "files": [str(p) for p in files]}, f"{kind} {name}", files=files, next_=next_)
 
-def json_notebook(name, source):
-    "A source as a notebook: a title, one exported cell per paragraph that begins at the margin."
+NewName = Annotated[str, typer.Argument(help="lower case letters, digits and _")]
+Dir = Annotated[Path, typer.Option(help="folder for both files")]
+AsNotebook = Annotated[bool, typer.Option("--notebook", help="a notebook instead of a file")]
+
+@sub["new"].command("strategy")
+def new_strategy(name: NewName, dir: Dir = Path("."), notebook: AsNotebook = False, json: Json = False):
+    "A strategy that runs, and a test that passes; nothing is overwritten."
+    f, text = f"{name}.ipynb" if notebook else f"{name}.py", _STRATEGY.replace("NAME", name)
+    _new("strategy", name, {f: json_notebook(name, text) if notebook else text, f"test_{name}.py": _TEST.replace("NAME", name).replace("FILE", f)}, dir,
+         f"{dir/f}:{name}", f"algo backtest {dir/f}:{name} --tape sample")
+
+def json_notebook(name, source, then=()):
+    "A source as a notebook: a title, one exported cell per paragraph that begins at the margin, then cells that are not exported."
     import hashlib, re
     doc, _, body = source.partition("\n")
-    blocks = [b.strip("\n") for b in body.strip().split("\n\n\n")]
+    blocks = ["#| export\n" + b.strip("\n") for b in body.strip().split("\n\n\n")] + list(then)
     cell = lambda kind, text, i: dict(cell_type=kind, id=hashlib.sha256(f"{i}{text}".encode()).hexdigest()[:8], metadata={},
            source=text.splitlines(keepends=True)) | (dict(outputs=[], execution_count=None) if kind == "code" else {})
-    cells = [cell("markdown", f"# {name}\n> {re.sub(r'^.*?: ', '', doc.strip(chr(34)))}", 0)] + [cell("code", "#| export\n" + b, i) for i,
-           b in enumerate(blocks, 1)]
+    cells = [cell("markdown", f"# {name}\n> {re.sub(r'^.*?: ', '', doc.strip(chr(34)))}", 0)] + [cell("code", b, i) for i, b in enumerate(blocks, 1)]
     return json.dumps(dict(cells=cells, metadata=dict(kernelspec=dict(display_name="python3", language="python", name="python3"),
            language_info=dict(name="python")), nbformat=4, nbformat_minor=5), indent=1) + "\n"
+
+# %% ../../nbs/jobs/920_cli.ipynb #f0d0b7a0
+_ANALYZER = '''"NAME: distance of the price from its exponential mean. Change what you like; the test beside this file keeps it honest."
+import numpy as np
+
+from algo_kit.analyzers.contract import Analyzer, Output
+from algo_kit.core.cache import njit
+from algo_kit.core.params import Param
+
+NAME_dt = np.dtype([("n", "i8"), ("mean", "f8")], align=True)  # all that it remembers
+
+
+@njit
+def NAME_step(r, x, alpha):
+    "Fold one observation into record `r` of `NAME_dt`; a strategy calls this."
+    if np.isnan(x): return np.nan  # nothing seen: nothing said, nothing changed
+    r.mean = x if r.n == 0 else r.mean + alpha * (x - r.mean)
+    r.n += 1
+    return x / r.mean - 1.0
+
+
+@njit
+def _run(st, xs, alpha, out):
+    for k in range(xs.size): out[k] = NAME_step(st[0], xs[k], alpha)
+
+
+def NAME(
+    close,  # Prices, shape (n,)
+    alpha=0.1,  # Weight of the newest, 0..1
+    st=None,  # One-row state table to go on from, updated in place
+):  # Fraction of the mean, shape (n,)
+    "Distance of each price from its exponential mean."
+    xs, out = np.ascontiguousarray(close, np.float64), np.empty(len(close))
+    _run(np.zeros(1, NAME_dt) if st is None else st, xs, alpha, out)
+    return out
+
+
+CAPS = Analyzer("NAME", "distance of the price from its exponential mean", ("close",),
+                (Output("distance", "fraction", -1, degree=0),),  # never below -1; the same in cents as in dollars
+                NAME, lambda alpha: np.zeros(1, NAME_dt), (Param("alpha", 0.1, 1e-6, 1, "", "weight of the newest"),),
+                warmup=lambda alpha: 0)  # the first price has something to say
+'''
+_ANALYZER_TEST = '''"NAME keeps the promises of an analyzer, and agrees with the slow and obvious."
+IMPORTSimport numpy as np
+import pytest
+
+from algo_kit.analyzers.contract import check_analyzer, sample_inputs
+LOAD
+
+def slow(close, alpha):
+    mean, out = close[0], []
+    for x in close:
+        mean = (1 - alpha) * mean + alpha * x
+        out.append(x / mean - 1)
+    return out
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_promises(seed):
+    assert check_analyzer(CAPS, seed=seed)["values"] > 0
+
+
+def test_agrees_with_the_slow_version():
+    close, = sample_inputs(("close",))
+    np.testing.assert_allclose(NAME(close, 0.1), slow(close, 0.1), rtol=1e-9, atol=1e-12)
+'''
+_FROM_NOTEBOOK = '''
+
+def exported(notebook):
+    "What its exported cells define, compiled for this session."
+    cells, names = json.loads(notebook.read_text(encoding="utf-8"))["cells"], {"__name__": "__main__"}
+    for c in cells:
+        if c["source"] and c["source"][0].startswith("#| export"): exec("".join(c["source"]), names)
+    return names
+
+
+names = exported(Path(__file__).with_name("NAME.ipynb"))
+CAPS, NAME = names["CAPS"], names["NAME"]
+'''
+_THEN = ("from algo_kit.analyzers.contract import check_analyzer, sample_inputs\ncheck_analyzer(CAPS)",
+         "import plotly.graph_objects as go\nclose, = sample_inputs(('close',), 500)\n"
+         "go.Figure().add_scatter(y=NAME(close)).update_layout(title='NAME', height=280, yaxis_tickformat='.1%')")
+
+@sub["new"].command("analyzer")
+def new_analyzer(name: NewName, dir: Dir = Path("."), notebook: AsNotebook = False, json: Json = False):
+    "An analyzer that keeps its promises, and a test that says so; nothing is overwritten."
+    f, fill = f"{name}.ipynb" if notebook else f"{name}.py", lambda text: text.replace("NAME", name).replace("CAPS", name.upper())
+    imports, load = ("import json\nfrom pathlib import Path\n\n", _FROM_NOTEBOOK) if notebook else ("", "from NAME import CAPS, NAME\n")
+    source, test = fill(_ANALYZER), fill(_ANALYZER_TEST.replace("IMPORTS", imports).replace("LOAD", load))
+    _new("analyzer", name, {f: json_notebook(name, source, map(fill, _THEN)) if notebook else source, f"test_{name}.py": test}, dir, str(dir/f),
+         f"pytest {dir/f'test_{name}.py'}")
 
 # %% ../../nbs/jobs/920_cli.ipynb #9c796bcf
 if __name__ == "__main__" and "__file__" in globals(): sys.exit(main())

@@ -20,12 +20,12 @@ from .metrics import read_columns
 
 if TYPE_CHECKING: import plotly.graph_objects as go
 
-# %% ../../nbs/research/717_promises.ipynb #bda606d6
+# %% ../../nbs/research/717_promises.ipynb #ce9c38d7
 DECIDED = ("cascade_reversal", "price_drops", "trailing_stop")  # exits that follow from watching, and so have a delay
 
 def trade_facts(
     run_dir: Path,  # A run folder
-) -> dict:  # symbol, side, reason, entry (price), holding_s, gross, fees, net, stop, r, delay_s, paid, sold; each (n,)
+) -> dict:  # symbol, side, reason, entry, stop_px (prices), holding_s, gross, fees, net, stop, r, delay_s, paid, sold; each (n,)
     "Closed round trips in units of the promises: gross, fees, net and stop as fractions of what was paid, r the net in units of the stop; NaN where not known."
     d = Path(run_dir)
     if not (d/"manifest.json").exists(): raise NotFound(f"no run in {d}", key="run", value=d, rule="a folder with manifest.json",
@@ -38,13 +38,15 @@ def trade_facts(
     with np.errstate(divide="ignore", invalid="ignore"): paid = np.where((ret != 0) & (pnl != 0), pnl / ret, f8("qty") * entry)
     asked = _orders(dec)
     nan = np.full(n, np.nan)
-    stop, delay = nan.copy(), nan.copy()
+    stop, stop_px, delay = nan.copy(), nan.copy(), nan.copy()
     long = np.asarray(t["side"], object) == "long"
     for i, s in enumerate(np.asarray(t["signal_id"], "i8").tolist()):
         j = asked.get(s)
         if j is None or "stop" not in dec: continue
-        away = (entry[i] - float(dec["stop"][j])) * (1 if long[i] else -1) / entry[i]
-        if float(dec["stop"][j]) > 0 and away > 0: stop[i] = away
+        at, level = float(dec["arrival_px"][j]) if "arrival_px" in dec else 0., float(dec["stop"][j])
+        at = at if at > 0 else entry[i]
+        away = (at - level) * (1 if long[i] else -1) / at
+        if level > 0 and away > 0: stop[i], stop_px[i] = away, level
     ends = {(str(a), int(b), str(c)): int(o) for a, b, c, o in zip(*(fills.get(k, []) for k in ("symbol", "ts", "side", "order")),
                                                                    strict=True)}  # the last of an instant
     reason = np.array([str(w) or "none" for w in t["exit_reason"]], object)
@@ -53,10 +55,10 @@ def trade_facts(
         if j is not None and dec["type"][j] == "market" and reason[i] in DECIDED and float(dec["snap_0"][j]) >= 0: delay[i] = float(dec["snap_0"][j])
     with np.errstate(divide="ignore", invalid="ignore"):
         return dict(symbol=np.asarray(t["symbol"], object), side=np.asarray(t["side"], object), reason=reason, holding_s=f8("holding_s"),
-                    gross=f8("gross") / paid, fees=f8("fees") / paid, entry=entry,
+                    gross=f8("gross") / paid, fees=f8("fees") / paid, entry=entry, stop_px=stop_px,
                     net=ret, stop=stop, r=ret / stop, delay_s=delay, paid=paid, sold=paid * f8("exit_px") / entry)
 
-_NUMBERS = "entry holding_s gross fees net stop r delay_s paid sold".split()
+_NUMBERS = "entry stop_px holding_s gross fees net stop r delay_s paid sold".split()
 
 def _orders(dec):
     "Row of the decision that placed each order."
@@ -64,7 +66,7 @@ def _orders(dec):
     ok = (np.asarray(dec["wish"], object) == "place") & (np.asarray(dec["gate"], object) == "")
     return {int(dec["order"][j]): int(j) for j in np.flatnonzero(ok)}
 
-# %% ../../nbs/research/717_promises.ipynb #02b4d981
+# %% ../../nbs/research/717_promises.ipynb #59c8401c
 HELD_S, PER_TRADE, MAX_STOP, MAX_DELAY_S, SHARE_OFF = (30., 300.), (.005, .01), .005, 6., .10
 
 def has_levels(
@@ -100,7 +102,9 @@ def promises(
     add("gross of 0.5 to 1 %", "most trades", inside(f["gross"], PER_TRADE), "share", n, half)
     add("net of 0.5 to 1 %", "most trades", inside(f["net"], PER_TRADE), "share", n, half)
     known, r = f["stop"][np.isfinite(f["stop"])], f["r"][np.isfinite(f["r"])]
-    add("stop stated at entry, furthest", "at most 0.5 %", over(known, np.max), "return", known.size, lambda v: v <= MAX_STOP * (1 + 1e-6))
+    tick = {str(i.get("symbol")): float(i.get("tick") or 0) for i in man.get("instruments") or []}
+    slack = max((tick.get(str(s), 0.) / p for s, p in zip(f["symbol"], f["stop_px"], strict=True) if p > 0), default=0.)  # a stop lies on a tick
+    add("stop stated at entry, furthest", "at most 0.5 %", over(known, np.max), "return", known.size, lambda v: v <= MAX_STOP + slack + 1e-12)
     add("reward to risk, of gains", "at least 1", over(r[r > 0], np.mean), "times", (r > 0).sum(), lambda v: v >= 1)
     add("result in units of risk, mean", "above 0", over(r, np.mean), "times", r.size, lambda v: v > 0)
     delay = f["delay_s"][np.isfinite(f["delay_s"])]

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['FILTERS', 'GRADES', 'Filter', 'Primary', 'profile_points', 'reversion_points', 'autocorr_points', 'zone_points',
            'target_points', 'gap_points', 'grade', 'weigh', 'confluence', 'primaries', 'weights', 'pipeline_source',
-           'with_filters']
+           'with_filters', 'check_filter']
 
-# %% ../../nbs/strategies/440_pipeline.ipynb #5b596ab9
+# %% ../../nbs/strategies/440_pipeline.ipynb #4bda4602
 import hashlib
 import importlib
 import re
@@ -17,13 +17,15 @@ from pathlib import Path
 
 import numpy as np
 
+from ..analyzers.brain import K5, TICK_S, brain_candle, brain_dt, brain_tick, brain_trade
+from ..analyzers.contract import sample_inputs
 from ..analyzers.gaps import gaps_at
 from ..analyzers.profile import profile_value
 from ..analyzers.zones import zones_at, zones_next
-from ..core.cache import CODE_DIGEST, cache_base, cache_folder, njit
-from ..core.errors import ConfigError
+from ..core.cache import CODE_DIGEST, PACKAGE, cache_folder, files_digest, local_sources, njit
+from ..core.errors import ConfigError, unknown
 from ..core.params import Param
-from .contract import Strategy, _write_once
+from .contract import ENGINE_GATES, Strategy, _write_once
 
 # %% ../../nbs/strategies/440_pipeline.ipynb #fb0bda72
 @dataclass(frozen=True)
@@ -126,21 +128,22 @@ def weights(filters: tuple = FILTERS) -> tuple:
     "Their weights as parameters."
     return tuple(Param(f"w_{f.name}", float(f.weight), 0, 100, "points", f.doc) for f in filters)
 
-# %% ../../nbs/strategies/440_pipeline.ipynb #deeb750b
-_HOOK = "from .pipeline import confluence, primaries\n"
+# %% ../../nbs/strategies/440_pipeline.ipynb #f3786a75
+_HOOK = re.compile(r"^from (?:\.|algo_kit\.strategies\.)pipeline import confluence, primaries\n", re.M)
 
 def pipeline_source(
     filters: tuple,  # of `Filter`
     primary: tuple = (),  # of `Primary`
     first: int = 0,  # Number of the first primary's gate
+    called: dict | None = None,  # Name of each one's function; None: the one it was written under
 ) -> str:
     "The two kernels, written out."
+    called = called or {f: (f.points if isinstance(f, Filter) else f.passes).py_func.__name__ for f in filters + primary}
     lines = ["@njit", "def confluence(b, side, touch, p):", '    "Score of the filters, and the most that was reachable."', "    score, reach = 0.0, 0.0"]
-    called = [(f.points.py_func.__name__, f.name) for f in filters]
-    lines += [f"    score, reach = weigh({function}(b, side, touch, p), p.w_{name}, score, reach)" for function, name in called]
+    lines += [f"    score, reach = weigh({called[f]}(b, side, touch, p), p.w_{f.name}, score, reach)" for f in filters]
     lines += ["    return score, reach", "", "@njit", "def primaries(b, side, touch, p, out, row):", '    "Do all further primaries pass?"']
     for k, f in enumerate(primary):
-        lines += [f"    ok, value, threshold = {f.passes.py_func.__name__}(b, side, touch, p)",
+        lines += [f"    ok, value, threshold = {called[f]}(b, side, touch, p)",
                   f"    if not gate(out, row, {first + k}, value, threshold, ok): return False"]
     return "\n".join(lines + ["    return True", ""])
 
@@ -150,52 +153,137 @@ def with_filters(
     add: tuple = (),  # of `Filter`
     drop: tuple = (),  # Names of shipped filters to leave out
     primary: tuple = (),  # of `Primary`: conditions after the strategy's own
+    params: tuple = (),  # of `Param`: what your functions read from `p`
 ) -> Strategy:
     "`base` with other filters and further primaries."
     known = [f.name for f in FILTERS]
     for d in drop:
-        if d not in known: raise ConfigError(f"no filter {d!r} to drop", key="drop", value=d, rule=f"one of {', '.join(known)}", hint="check the name")
-    filters = tuple(f for f in FILTERS if f.name not in drop) + tuple(add)
-    if len({f.name for f in filters}) < len(filters): raise ConfigError("two filters have one name", key="add", value=[f.name for f in filters],
-                                                                        rule="a name of its own for each", hint="rename yours, or drop the shipped one")
-    functions = [f.points for f in filters] + [q.passes for q in primary]
-    for f in functions:
-        if not hasattr(f, "py_func"): raise ConfigError(f"filter function {f!r} is not compiled", key="add", value=f, rule="decorated with njit",
+        if d not in known: raise unknown("filter to drop", d, known)
+    for cls, key, given in ((Filter, "add", add), (Primary, "primary", primary)):
+        for f in given:
+            if not isinstance(f, cls): raise ConfigError(f"{key} got {f!r}, wants a tuple of {cls.__name__}", key=key, value=f,
+                                                        rule=f"a tuple of {cls.__name__}", hint="filters weigh, primaries refuse")
+    filters, primary = tuple(f for f in FILTERS if f.name not in drop) + tuple(add), tuple(primary)
+    if not filters: raise ConfigError("no filter is left", key="drop", value=list(drop), rule="one at least", hint="add one, or drop fewer")
+    weight = weights(tuple(add))
+    for q in weight: q.check(q.default)
+    more = weight + tuple(params) + tuple(q for q in base.params if q.name not in {f"w_{d}" for d in drop})  # first: no subtype of the base's
+    gates = [*{*ENGINE_GATES, *base.gates}, *(q.name for q in primary)]
+    for key, names in (("add", [f.name for f in filters]), ("primary", gates), ("params", [q.name for q in more])):
+        for n in names:
+            if names.count(n) > 1: raise ConfigError(f"there are two {n!r}", key=key, value=n, rule="a name of its own for each filter, gate and parameter",
+                                                     hint="rename yours, or drop the shipped filter")
+            if not re.fullmatch(r"[A-Za-z_]\w*", n): raise ConfigError(f"{n!r} is not a name", key=key, value=n, rule="letters, digits and _", hint="rename it")
+    called = {f: f"filter_{f.name}" for f in filters} | {q: f"primary_{q.name}" for q in primary}
+    functions = {called[f]: f.points if isinstance(f, Filter) else f.passes for f in called}
+    for n, f in functions.items():
+        if not hasattr(f, "py_func"): raise ConfigError(f"the function of {n} is not compiled: {f!r}", key="add", value=f, rule="decorated with njit",
                                                         hint="from algo_kit.core.cache import njit")
-    home = sys.modules[base.on_event.py_func.__module__]
-    src = Path(home.__file__).read_text(encoding="utf-8")
-    if src.count(_HOOK) != 1:
-        raise ConfigError(f"strategy {base.name} is not composed", key="base", value=base.name, rule=f"its module has the line: {_HOOK.strip()}",
-                          hint="take scalper")
-    mod = _compose(home, src, pipeline_source(filters, primary, len(base.gates)), functions)
-    params = tuple(q for q in base.params if q.name not in {f"w_{d}" for d in drop}) + weights(add)
-    return replace(mod.strategy, name=name, doc=f"{base.doc} With filters {', '.join(f.name for f in filters)}.", params=params,
-                   gates=base.gates + tuple(q.name for q in primary))
+    home = sys.modules.get(base.on_event.py_func.__module__) if base.on_event is not None else None
+    src = Path(home.__file__).read_text(encoding="utf-8") if getattr(home, "__file__", None) and home.__name__ != "__main__" else ""
+    if len(_HOOK.findall(src)) != 1 or getattr(getattr(home, "strategy", None), "on_event", None) is not base.on_event:
+        raise ConfigError(f"strategy {base.name} is not composed", key="base", value=base.name, hint="take scalper", rule="called `strategy` in a module of "
+                          "its own, with the line: from algo_kit.strategies.pipeline import confluence, primaries")
+    mod = _compose(home, src, pipeline_source(filters, primary, len(base.gates), called), functions)
+    rule = _reachable(base.rule, tuple(f"w_{f.name}" for f in filters))
+    return replace(mod.strategy, name=name, doc=f"{base.doc} With filters {', '.join(f.name for f in filters)}.", params=more,
+                   gates=base.gates + tuple(q.name for q in primary), rule=rule)
+
+def _reachable(rule, names):
+    "The strategy's rule, and that all weights together reach `min_score`."
+    def check(v):
+        if rule is not None and (bad := rule(v)): return bad
+        total = sum(v[n] for n in names)
+        return f"min_score {v['min_score']:g} is above {total:g}, all weights together" if v.get("min_score", 0.) > total else ""
+    return check
 
 def _compose(home, src, kernels, functions):
     "The module of a composed strategy, on disk when every function can be imported from there."
     package = home.__name__.rpartition(".")[0]
-    places = [(f.py_func.__module__, f.py_func.__name__) for f in functions]
-    on_disk = all(m != "__main__" and getattr(sys.modules.get(m), n, None) is f for (m, n), f in zip(places, functions, strict=True))
-    imports = "".join(f"from {m} import {n}\n" for m, n in places) if on_disk else ""
-    block = f"from algo_kit.core.cache import njit\nfrom algo_kit.strategies.pipeline import weigh\nfrom algo_kit.strategies.contract import gate\n{imports}\n{kernels}\n"
-    src = src.replace(_HOOK, block).replace("from ..", "from algo_kit.")
+    places = {n: (f.py_func.__module__, f.py_func.__name__) for n, f in functions.items()}
+    on_disk = all(m != "__main__" and getattr(sys.modules.get(m), n, None) is functions[a] for a, (m, n) in places.items())
+    imports = "".join(f"from {m} import {n} as {a}\n" for a, (m, n) in places.items()) if on_disk else ""
+    names = "from algo_kit.core.cache import njit\nfrom algo_kit.strategies.contract import gate\nfrom algo_kit.strategies.pipeline import weigh\n"
+    block = f"{names}{imports}\n{kernels}\n"
+    src = _HOOK.sub(lambda _: block, src).replace("from ..", "from algo_kit.")
     src = re.sub(r"^from \.(?=\w)", f"from {package}.", src, flags=re.M)
     if not on_disk:
         import types
-        mod = types.ModuleType(f"piped_cell_{hashlib.sha256(src.encode()).hexdigest()[:8]}_{id(functions[-1])}")
-        for (_, n), f in zip(places, functions, strict=True): setattr(mod, n, f)
+        mod = types.ModuleType(f"piped_cell_{hashlib.sha256(src.encode()).hexdigest()[:8]}")
+        for a, f in functions.items(): setattr(mod, a, f)
         src = src.replace("from algo_kit.core.cache import njit",
                           "from functools import partial\nimport numba\nnjit = partial(numba.njit, nogil=True, error_model='numpy')")
         exec(compile(src, mod.__name__, "exec"), mod.__dict__)
         return mod
-    own = [sys.modules[m] for m, _ in places if m.startswith("own_")]
-    folder = Path(own[0].__file__).parent if own else cache_base()/CODE_DIGEST
-    name = f"piped_{hashlib.sha256(src.encode()).hexdigest()[:12]}"
+    mods = [Path(sys.modules[m].__file__).resolve() for m in sorted({home.__name__, *(m for m, _ in places.values())})]
+    own = [f for f in mods if PACKAGE not in f.parents]
+    digest = files_digest(sorted({g for f in own for g in local_sources(f)})) if own else CODE_DIGEST
+    name = f"piped_{hashlib.sha256(f'{digest} {src}'.encode()).hexdigest()[:12]}"
     if name in sys.modules: return sys.modules[name]
-    with cache_folder(folder.name):
+    with cache_folder(digest) as folder:
         _write_once(folder/f"{name}.py", src.encode())
         sys.path.insert(0, str(folder))
         importlib.invalidate_caches()
         try: return importlib.import_module(name)
         finally: sys.path.remove(str(folder))
+
+# %% ../../nbs/strategies/440_pipeline.ipynb #0b7f48de
+_TICK = int(TICK_S * 1e9)
+
+@njit
+def _walk(b, ts, px, qty, side, lo, hi, nxt):
+    "Trades and beats as the engine hands them over; the next beat."
+    for k in range(lo, hi):
+        if nxt == 0: nxt = (ts[k] // _TICK + 1) * _TICK
+        while ts[k] >= nxt:
+            brain_tick(b)
+            nxt += _TICK
+        brain_trade(b, ts[k], px[k], qty[k], side[k])
+    profile_value(b.profile, b.last_ts)  # it looks again every five minutes, whoever asks
+    return nxt
+
+def check_filter(
+    f: "Filter | Primary",
+    strategy: Strategy,  # One that has it, for the parameters
+    n: int = 20_000,  # Trades of the sample
+    seed: int = 0,
+    times: int = 300,  # How often it is asked, for each side and in each of the two markets
+    **params,  # Other than the defaults
+) -> dict:  # How often a filter gave full points, a part, nothing, or could not say; how often a primary passed and refused
+    "Raise AssertionError with the promise that `f` breaks."
+    ask, p = f.points if isinstance(f, Filter) else f.passes, strategy.record(params)[0]
+    ts, px, qty, side = sample_inputs(("ts", "px", "qty", "side"), n, seed)
+    px = px[0] * (px / px[0])**0.3  # the sample's minutes are wild
+    markets = ((px, side), (px[0]**2 / px, -side))
+    st, nxt, at, said, off, spoke = np.zeros(2, brain_dt), [0, 0], 0, [], 0, 0
+    for cut in np.unique(np.linspace(1, n, times).astype(int)).tolist():
+        heard = {}
+        for row, (x, way) in enumerate(markets):
+            nxt[row] = _walk(st[row], ts, x, qty, way, at, cut, np.int64(nxt[row]))
+            _, high, low, _ = brain_candle(st[row], K5)
+            before = st[row].tobytes()
+            for s in (1, -1):
+                where = f"{f.name}: {'long' if s > 0 else 'short'} after {cut} trades"
+                touch = low if s > 0 else high
+                a, again = ask(st[row], s, touch, p), ask(st[row], s, touch, p)
+                if st[row].tobytes() != before: raise AssertionError(f"{where}, asking changed the brain")
+                if repr(a) != repr(again): raise AssertionError(f"{where}, the same question is answered {a} and {again}")
+                heard[row, s] = _answer(f, a, where)
+        for s in (1, -1):
+            a, b = heard[0, s], heard[1, -s]
+            off, spoke = off + (a != b and not (a != a and b != b)), spoke + (a > 0 or b > 0)
+        said += heard.values()
+        at = cut
+    if off > max(0.1 * spoke, 2): raise AssertionError(f"{f.name}: long and short are no mirror images, {off} of {spoke} answers differ")
+    x = np.array(said)
+    if isinstance(f, Primary): return dict(asked=len(x), passed=int((x == 1).sum()), refused=int((x == 0).sum()))
+    if np.isnan(x).all(): raise AssertionError(f"{f.name}: says nothing in {n} trades")
+    return dict(asked=len(x), full=int((x == 1).sum()), part=int(((x > 0) & (x < 1)).sum()), nothing=int((x == 0).sum()), silent=int(np.isnan(x).sum()))
+
+def _answer(f, a, where):
+    "The answer as a number, if it is one."
+    if isinstance(f, Primary):
+        if isinstance(a, tuple) and len(a) == 3 and isinstance(a[0], bool) and not np.isinf(a[1:]).any(): return float(a[0])
+        raise AssertionError(f"{where}, the answer is {a!r}, stated (ok, value, threshold) with two numbers that are not infinite")
+    if not isinstance(a, (int, float)) or not (a != a or 0 <= a <= 1): raise AssertionError(f"{where}, the answer is {a!r}, stated 0 to 1 or NaN")
+    return float(a)

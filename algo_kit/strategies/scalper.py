@@ -22,7 +22,7 @@ from .contract import Param, Strategy, cancel, enter, gate, leave, place
 from .pipeline import confluence, primaries
 from .pipeline import weights
 
-# %% ../../nbs/strategies/450_scalper.ipynb #a33d6708
+# %% ../../nbs/strategies/450_scalper.ipynb #cd21e754
 state_dt = np.dtype([
     ("b", brain_dt), ("drops", drops_dt), ("cascade", cascade_dt),
     ("direction", "i8"),                                       # what level 1 allows: +1, -1, 0
@@ -34,7 +34,8 @@ GATES = ("trend", "zone", "cascade", "bounce",                  # the four level
          "adx", "persistence", "reversion", "structure", "atr_floor",  # level 1 in detail, at each closed 15m candle
          "trades", "strength", "volume", "leaving",             # levels 3 and 4 in detail
          "side", "session", "confluence", "position")
-TREND, ZONE, CASCADE, BOUNCE, ADX, PERSISTENCE, REVERSION, STRUCTURE, ATR_FLOOR, TRADES, STRENGTH, VOLUME, LEAVING, SIDE, SESSION, CONFLUENCE, POSITION = range(17)
+TREND, ZONE, CASCADE, BOUNCE, ADX, PERSISTENCE, REVERSION, STRUCTURE, ATR_FLOOR, TRADES, STRENGTH, VOLUME, LEAVING, SIDE, SESSION = range(15)
+CONFLUENCE, POSITION = 15, 16
 
 # %% ../../nbs/strategies/450_scalper.ipynb #ad2f4228
 @njit
@@ -92,7 +93,7 @@ def _evaluate(s, row, acct, p, out):
     s.stop_px = c * (1.0 - side * stop)
     enter(out, row, side, risk_fraction(p.risk, stop, p.max_size), score / reach, score, x1, strength * ours, float(kind), s.stop_px)
 
-# %% ../../nbs/strategies/450_scalper.ipynb #7b377ac4
+# %% ../../nbs/strategies/450_scalper.ipynb #daae67c9
 CASCADE_REVERSAL, PRICE_DROPS, TRAILING, STOP_LOSS = R["cascade_reversal"], R["price_drops"], R["trailing_stop"], R["stop_loss"]
 EXIT_SIGNAL, SESSION_CLOSE, TIME_LIMIT = R["exit_signal"], R["session_close"], R["time_limit"]
 SMOOTH_S = 15.0
@@ -113,7 +114,7 @@ def _watch(s, row, acct, p, out):
     elif not _in_session(out.io.now, p): leave(out, row, acct, SESSION_CLOSE, 0.0, 4.0, profit, x1)
     elif p.max_hold_s > 0 and out.io.now - a.entry_ts >= p.max_hold_s * 1e9: leave(out, row, acct, TIME_LIMIT, 0.0, 5.0, profit, x1)
     elif s.stop_order > 0 and profit >= p.trail:
-        cancel(out, row, s.stop_order, STOP_LOSS)
+        cancel(out, row, s.stop_order, TRAILING)  # which stands above it now
         s.stop_order = 0
 
 @njit
@@ -121,7 +122,7 @@ def _filled(s, row, acct, p, out):
     "Protect what was bought; take back what protects nothing."
     a = acct[row]
     if a.lots == 0:
-        if a.n_open > 0: cancel(out, row, 0, STOP_LOSS)
+        if a.n_open > 0: cancel(out, row)
         s.stop_order, s.stop_asked = 0, 0
     elif s.stop_for != a.signal:
         side = 1 if a.lots > 0 else -1
