@@ -1454,6 +1454,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'algo_kit.engine.step._close_all': ('engine/step.html#_close_all', 'algo_kit/engine/step.py'),
                                       'algo_kit.engine.step._close_candles': ('engine/step.html#_close_candles', 'algo_kit/engine/step.py'),
                                       'algo_kit.engine.step._closed': ('engine/step.html#_closed', 'algo_kit/engine/step.py'),
+                                      'algo_kit.engine.step._count_anew': ('engine/step.html#_count_anew', 'algo_kit/engine/step.py'),
                                       'algo_kit.engine.step._feed': ('engine/step.html#_feed', 'algo_kit/engine/step.py'),
                                       'algo_kit.engine.step._full': ('engine/step.html#_full', 'algo_kit/engine/step.py'),
                                       'algo_kit.engine.step._guard': ('engine/step.html#_guard', 'algo_kit/engine/step.py'),

@@ -9,7 +9,7 @@ from test_crash import Job, nursery  # noqa: F401
 from wiring import MINUTE, Run, candles_of, same, settings
 
 from algo_kit.core.errors import ConfigError, DataError, NotFound
-from algo_kit.core.records import ACTIVE, CMD_HALT, CMD_OPEN, CMD_RESUME, CMD_WARM, HALTED, WARMING
+from algo_kit.core.records import ACTIVE, CMD_HALT, CMD_OPEN, CMD_RESUME, CMD_WARM, HALTED, WARMING, decision_dt
 from algo_kit.core.runs import read_table
 from algo_kit.data.feeds import serve_events
 from algo_kit.data.instruments import instrument
@@ -78,10 +78,13 @@ def test_nothing_is_ordered_before_the_seam(tmp_path, tapes):
     before = lambda r, name: read_table(r.dir/f"{name}.parquet")
     assert (before(whole, "orders")["ts"] < SEAM).sum() > 3, "nothing would have been ordered: nothing was tested"
     assert len(before(r, "orders")["ts"]) and (before(r, "orders")["ts"] >= SEAM).all() and (before(r, "fills")["ts"] >= SEAM).all()
-    d = before(r, "decisions")
-    held = d["ts"] < SEAM
-    assert held.any() and set(d["gate"][held]) == {"trading_state"} and set(d["value"][held]) == {float(WARMING)}
-    assert "trading_state" not in set(d["gate"][~held])
+    d, all_ = before(r, "decisions"), np.frombuffer(r.outs()["dec"], decision_dt)
+    held = all_[all_["ts"] < SEAM]
+    assert len(held) and t.strategy.all_gates[int(held["gate"][0]) - 1] == "trading_state"
+    assert set(held["gate"].tolist()) == {held["gate"][0]} and set(held["value"].tolist()) == {float(WARMING)}
+    assert len(d["ts"]) == len(all_) - len(held) == r.r["decisions"] > 0 and (d["ts"] >= SEAM).all() and "trading_state" not in set(d["gate"])
+    gates = {g["gate"]: g for g in json.loads((r.dir/"gates.json").read_text())["gates"]}
+    assert gates["trading_state"]["refused"] == 0 and gates["trading_state"]["passed"] <= len(d["ts"])
     q = before(r, "equity")
     assert (q["ts_ns"] >= SEAM).all() and (before(r, "marks")["ts_ns"] >= SEAM).all() and q["ts_ns"][0] < SEAM + 2 * MINUTE
     assert int(t.session.world.k[0]["guard"]["day"]) == int(EV["ts"][-1]) // 86_400_000_000_000
@@ -176,7 +179,7 @@ def test_stopped_while_warm(tmp_path, tapes, n, policy):
 def test_replay_and_why(tmp_path, tapes):
     _, r = trader(tmp_path, tapes["b"], warm=tapes["a"])
     for v in (False, True): assert replay(r.dir, venue=v, kitdb=r.kitdb)["differences"] == 0
-    d, symbol = read_table(r.dir/"decisions.parquet"), INS[0].symbol
+    d, symbol = np.frombuffer(r.outs()["dec"], decision_dt), INS[0].symbol
     k = int(np.flatnonzero(d["ts"] < SEAM)[-1])
     a = why(r.dir, symbol, event=int(d["seq"][k]))
     g = next(g for g in a["gates"] if g["name"] == "trading_state")

@@ -165,7 +165,7 @@ def _advance(w, me, out, now, e, stop_seq):
             g.due = 0
             return
 
-# %% ../../nbs/engine/520_step.ipynb #813d0267
+# %% ../../nbs/engine/520_step.ipynb #11efc542
 @njit
 def _closed(w, me, out, i, c, e):
     "Candle `c` of row `i` has closed."
@@ -195,6 +195,14 @@ def _close_candles(w, me, out, ts, e):
             s.next_end = 0
             _closed(w, me, out, i, s, e)
     g.next_candle = (ts // tf + 1) * tf
+
+@njit
+def _count_anew(w, out):
+    "Trading opens after a warm-up: the loss of the day, decisions and what gates have passed and refused count from here."
+    guard_opened(w, out, w.k.io.now)
+    w.k.g.decisions = 0
+    for i in range(out.led.shape[0]):
+        for k in range(out.led.shape[1]): out.led[i, k].passed, out.led[i, k].refused = 0, 0
 
 @njit
 def _all_rows(w, out, reason, exit_):
@@ -254,7 +262,7 @@ def _other(w, me, out, e, now, scratch):
         elif e.ref == CMD_WARM: acct.warm = 1
         elif e.ref == CMD_OPEN:
             acct.warm = 0
-            guard_opened(w, out, w.k.io.now)
+            _count_anew(w, out)
         elif e.ref == CMD_GAP:
             for i in range(w.rows.size): w.rows[i].pos.last_ts = 0  # stale until the next trade
     else:

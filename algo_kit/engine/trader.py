@@ -385,7 +385,7 @@ class Trader:
         "Everything a report reads, from the journal."
         write_tables(self.session, scan(self.journal.path, verify=False), self.run_dir)
 
-# %% ../../nbs/engine/560_trader.ipynb #d97c6245
+# %% ../../nbs/engine/560_trader.ipynb #355ad92e
 def write_tables(s: Session, sc, run):
     "Write a run's tables from its journal `sc` and the state of session `s`."
     out = {}
@@ -399,8 +399,10 @@ def write_tables(s: Session, sc, run):
     live = s.world.k[0]["ords"]
     q = out["eqs"]
     q, mks, seam = q[np.r_[q["ts"][1:] != q["ts"][:-1], True]] if len(q) else q, out["mks"], opened(sc)
-    if seam is not None: q, mks = (x[x["ts"] >= seam["ts"][0]] for x in (q, mks))  # returns and days begin where trading does
     fil, dec, chg = out["fil"], out["dec"], out["chg"]
+    if seam is not None:  # returns, days and counts begin where trading does
+        q, mks = (x[x["ts"] >= seam["ts"][0]] for x in (q, mks))
+        dec = dec[dec["seq"] >= seam["seq"][0]]
     tables = dict(fills=fills_table(t, fil), decisions=decisions_table(t, dec, gates), orders=orders_table(t, dec, fil, live[live["state"] > 0], ended),
                   trades=trades_table(t, fil, dec, s.strategy.name), equity=equity_table(t, q), marks=marks_table(mks), cash=cash_table(t, out["ven"]),
                   verdicts=dict(seq=chg["seq"], ts=chg["ts"], symbol=t.symbol(chg["row"]), gate=np.array(gates, object)[chg["gate"]],
