@@ -9,7 +9,7 @@ from test_crash import Job, nursery  # noqa: F401
 from wiring import MINUTE, Run, candles_of, same, settings
 
 from algo_kit.core.errors import ConfigError, DataError, NotFound
-from algo_kit.core.records import ACTIVE, CMD_HALT, CMD_OPEN, CMD_RESUME, CMD_WARM, HALTED, WARMING, decision_dt
+from algo_kit.core.records import ACTIVE, CMD_HALT, CMD_OPEN, CMD_RESUME, CMD_WARM, HALTED, QUOTE, WARMING, decision_dt
 from algo_kit.core.runs import read_table
 from algo_kit.data.feeds import serve_events
 from algo_kit.data.instruments import instrument
@@ -186,7 +186,9 @@ def test_replay_and_why(tmp_path, tapes):
     assert a["verdict"] == "refused by trading_state" and (g["value"], g["verdict"]) == (float(WARMING), "refuse")
     a = why(r.dir, symbol, at_ns=SEAM + 60 * MINUTE)
     assert next(g for g in a["gates"] if g["name"] == "trading_state")["value"] in (float(WARMING), float(ACTIVE))
-    names = [np.frombuffer(s.payload(i), "<i8").tolist() for s in [scan(r.journal)] for i in s.of(TAPE)]
+    s = scan(r.journal)
+    assert s.json(0)["warm"] == [tapes["a"], CUT, warm(r)["hash"]], "the journal seals what it was warmed on"
+    names = [np.frombuffer(s.payload(i), "<i8").tolist() for i in s.of(TAPE)]
     assert [x[0] for x in names] == [0, *(x[1] for x in names[:-1])] and CUT in [x[0] for x in names], "a frame names rows of one file"
 
 def test_an_altered_warm_file_is_noticed(tmp_path, tapes):
@@ -238,6 +240,9 @@ def test_what_is_no_warm_up(tmp_path, tapes):
     with pytest.raises(ConfigError, match="the run trades"): go(file(tmp_path, "two", two, ins))
     with pytest.raises(DataError, match="lies before"): go(tapes["b"])
     with pytest.raises(DataError, match="lies before"): go(tapes["b"], tapes["a"])
+    quotes = EV[:CUT].copy()
+    quotes["kind"] = QUOTE
+    with pytest.raises(ConfigError, match="trades on candles"): WarmUp(Tape("q", INS, quotes, CLEAN), INS, "candles")
     with pytest.raises(NotFound): go(str(tmp_path/"nowhere.npy"))
     assert not list((tmp_path/"runs").glob("*/manifest.json")), "it is refused before there is a run"
 

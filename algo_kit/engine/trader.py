@@ -135,7 +135,7 @@ def versions() -> dict:
     from importlib.metadata import version
     return dict(python=platform.python_version()) | {p: version(p) for p in ("algo_kit", "numpy", "numba", "pyarrow", "duckdb")}
 
-# %% ../../nbs/engine/560_trader.ipynb #7d047e51
+# %% ../../nbs/engine/560_trader.ipynb #8a754995
 TARGET_S, IDLE_S, WIND_S = 0.02, 0.2, 5.
 
 class Trader:
@@ -179,8 +179,9 @@ class Trader:
         self.journal = Journal(folder, self.run_dir.run, self.kitdb, j.sync, j.sync_ms)
         self.recorder = Recorder(self.session, self.journal, self.settings.run.snapshot_events)
         if not old or not self.journal.n:
+            warm = dict(warm=[self.warm.about["source"], len(self.warm.events), self.warm.hash]) if self.warm is not None else {}
             self.journal.write(META, dict(run=self.run_dir.run, strategy=self.strategy.name, params=self.params, code=CODE_DIGEST,
-                                          tape=self.tape.hash if self.tape is not None else None))
+                                          tape=self.tape.hash if self.tape is not None else None) | warm)
             if self.tape is None: self.journal.write(NOTE, dict(what="feed", source=self.spec.feed, epoch=getattr(self.feed, "epoch", ""), ts=wall_ns()))
             self._settled = False
             return
