@@ -156,6 +156,17 @@ def test_a_filter_adds_its_weight_and_its_parameter():
     with pytest.raises(ConfigError, match="min_score 9 is above 5, all weights together"):
         with_filters(SCALPER, "few", (Filter("mine", always, 5.),), tuple(W)).check(dict(min_score=9.))
 
+def test_parameters_are_those_of_the_base_and_no_prefix_of_them():
+    "Numba would take a longer record for a shorter one, and compile by who came first."
+    base = replace(SCALPER, params=tuple(replace(q, default=2.5) if q.name == "w_zone" else q for q in SCALPER.params))
+    for how in (dict(), dict(drop=("gap",)), dict(add=(Filter("mine", always, 2.),))):
+        s = with_filters(base, "other", **how)
+        want = {q.name: q for q in base.params if q.name[2:] not in how.get("drop", ())}
+        if "add" in how: want["w_mine"] = Param("w_mine", 2., 0, 100, "points")
+        assert {q.name: q for q in s.params} == want and s.check()["w_zone"] == 2.5
+        a, b = s.param_dt.names, base.param_dt.names
+        assert a[:len(b)] != b[:len(a)]
+
 def test_a_shipped_name_may_be_taken_over_and_one_function_may_serve_twice():
     s = with_filters(SCALPER, "other_gap", (Filter("gap", always, 1.), Filter("again", always, 1.)), ("gap",))
     assert asked(s, *MADE["nothing known"]) == (2., 4.5)

@@ -128,7 +128,7 @@ def weights(filters: tuple = FILTERS) -> tuple:
     "Their weights as parameters."
     return tuple(Param(f"w_{f.name}", float(f.weight), 0, 100, "points", f.doc) for f in filters)
 
-# %% ../../nbs/strategies/440_pipeline.ipynb #f3786a75
+# %% ../../nbs/strategies/440_pipeline.ipynb #dcd51f25
 _HOOK = re.compile(r"^from (?:\.|algo_kit\.strategies\.)pipeline import confluence, primaries\n", re.M)
 
 def pipeline_source(
@@ -167,7 +167,9 @@ def with_filters(
     if not filters: raise ConfigError("no filter is left", key="drop", value=list(drop), rule="one at least", hint="add one, or drop fewer")
     weight = weights(tuple(add))
     for q in weight: q.check(q.default)
-    more = weight + tuple(params) + tuple(q for q in base.params if q.name not in {f"w_{d}" for d in drop})  # first: no subtype of the base's
+    left, shipped = ({f"w_{n}" for n in names} for names in (set(known) - set(drop), known))
+    more = tuple(q for q in base.params if q.name in left) + weight + tuple(params)  # first: so that its record is no prefix of the base's, or the other way
+    more += tuple(q for q in base.params if q.name not in shipped)
     gates = [*{*ENGINE_GATES, *base.gates}, *(q.name for q in primary)]
     for key, names in (("add", [f.name for f in filters]), ("primary", gates), ("params", [q.name for q in more])):
         for n in names:
