@@ -24,7 +24,8 @@ $(READY): pyproject.toml constraints.txt
 setup: $(READY)  ## virtual environment, dependencies, kernels compiled
 	@if [ -f algo_kit/jobs/warm.py ]; then echo "-- kernels"; $(BIN)/python -m algo_kit.jobs.warm; fi
 
-demo: setup  ## the paper trader on recorded trades: executed notebook, report, run folder
+demo: $(READY)  ## the paper trader on recorded trades: executed notebook, report, run folder
+	@$(BIN)/python -m algo_kit.jobs.warm order_flow
 	@$(BIN)/algo demo
 
 lint: $(READY)  ## style

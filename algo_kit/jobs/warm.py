@@ -9,7 +9,7 @@ __all__ = ['warm', 'main']
 import os, subprocess, sys, tempfile, time
 from pathlib import Path
 
-# %% ../../nbs/jobs/930_warm.ipynb #80bc780e
+# %% ../../nbs/jobs/930_warm.ipynb #6265aa74
 def _trade(name, root):
     "A short paper run of one strategy; how long it took, s."
     from algo_kit.core.settings import load_settings
@@ -28,22 +28,23 @@ def _tape():
 
 def warm(
     say=print,  # Gets one line a step
-    workers: int | None = None,  # Processes that compile side by side; None: as many as cores, at most one a strategy
+    workers: int | None = None,  # Processes that compile side by side; None: as many as cores
+    strategies: tuple = (),  # Names; empty: all that are registered
 ) -> dict:  # seconds: in all, and what each step took; cold: whether nothing was compiled before
     "Compile and cache."
     from concurrent.futures import ProcessPoolExecutor, as_completed
     from multiprocessing import get_context
     from algo_kit.core.cache import CACHE_DIR
     from algo_kit.core.registry import names
-    t0, todo = time.perf_counter(), names("strategies")
+    t0, todo = time.perf_counter(), list(strategies) or names("strategies")
     cold = not any(CACHE_DIR.rglob("*.nbi")) if CACHE_DIR.exists() else True
-    workers = min(len(todo), workers or os.cpu_count() or 1)
+    workers = min(len(todo) + 1, workers or os.cpu_count() or 1)
     took, n = {}, len(todo) + 1
     def done(what, s):
         took[what] = s
         say(f"[{len(took)}/{n}] {what}: {s:.1f} s")
     with tempfile.TemporaryDirectory() as root:
-        if cold: say(f"compiling for {n} steps, {workers} at a time: about a minute, once for each version of the code")
+        if cold: say(f"compiling for {n} steps, {workers} at a time: a minute or three, once for each version of the code")
         if workers == 1:
             for k in todo: done(f"strategy {k}", _trade(k, root))
             done("reading and examining a tape", _tape())
@@ -58,11 +59,12 @@ def warm(
 
 def main():
     "Compile, then say what the same costs a fresh process."
+    which = tuple(a for a in sys.argv[1:] if not a.startswith("-"))
     if "--again" in sys.argv:
-        print(warm(lambda line: None, 1)["seconds"])
+        print(warm(lambda line: None, 1, which)["seconds"])
         return
-    w = warm(lambda line: print(line, flush=True))
-    p = subprocess.run([sys.executable, "-m", "algo_kit.jobs.warm", "--again"], capture_output=True, text=True)
+    w = warm(lambda line: print(line, flush=True), None, which)
+    p = subprocess.run([sys.executable, "-m", "algo_kit.jobs.warm", "--again", *which], capture_output=True, text=True)
     again = f"{float(p.stdout.split()[-1]):.1f} s" if p.returncode == 0 and p.stdout.strip() else "failed"
     print(f"kernels ready: {w['seconds']:.1f} s {'from nothing' if w['cold'] else 'with a cache'}, {again} in a fresh process now; in {w['cache']}")
 
