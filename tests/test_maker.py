@@ -198,7 +198,8 @@ def test_no_stale_quote_rests():
             if e["kind"] in (CANCELED, EXPIRED, REJECT) or left[o] <= 0: px.pop(o, None)
             if e["kind"] != FILL: busy.discard(o)
         for d in decs:
-            if d["wish"] == PLACE and d["gate"] == 0: t.frac.setdefault(int(d["order"]), 0. if d["reduce_only"] else t.size(int(d["side"]))[0])
+            if d["gate"]: continue  # refused: there is nothing on its way
+            if d["wish"] == PLACE: t.frac.setdefault(int(d["order"]), 0. if d["reduce_only"] else t.size(int(d["side"]))[0])
             busy.add(int(d["order"]))
         if busy or not whole or t.q.age < t.p["fast_s"] or t.quotes[BUY][0] >= t.quotes[SELL][0] or s_stopped(out, e): continue
         want, half = t.wanted(), .5 * (t.quotes[SELL][0] - t.quotes[BUY][0])

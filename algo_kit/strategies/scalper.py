@@ -53,7 +53,7 @@ def _regime(s, row, p, out):
     if not gate(out, row, ATR_FLOOR, size, p.atr_floor, size >= p.atr_floor): return
     s.direction = d
 
-# %% ../../nbs/strategies/450_scalper.ipynb #4e2529ae
+# %% ../../nbs/strategies/450_scalper.ipynb #f524faa8
 @njit
 def _in_session(now, p):
     h = now % 86_400_000_000_000 / 3.6e12
@@ -64,22 +64,25 @@ def _evaluate(s, row, acct, p, out):
     "The entry, every two seconds."
     b, a, side = s.b, acct[row], s.direction
     s.evaluations += 1
-    if not gate(out, row, TREND, b.regime.adx, p.adx, side != 0): return
+    if not gate(out, row, TREND, float(side), 1.0, side != 0): return
     o, h, low, c = brain_candle(b, np.int64(p.watch_s / TICK_S))
     touch = low if side > 0 else h
     kind, near, far, _ = brain_place(b, side, touch, p.edge)
-    gone = side * (c / near - 1.0)
-    if not gate(out, row, ZONE, float(kind), 1.0, kind != NOWHERE and gone <= p.reach): return
+    gone = side * (c / near - 1.0)  # NaN when there is no place
+    if not gate(out, row, ZONE, gone, p.reach, kind != NOWHERE and gone <= p.reach): return
     n1, n5, n15, n, volume = brain_flow(b)
     x1, x5, x15 = ratio_of(n1), ratio_of(n5), ratio_of(n15)
     ours = x1 if side > 0 else 1.0 / x1
     ok = gate(out, row, TRADES, float(n), float(p.min_trades), n >= p.min_trades)
-    if not gate(out, row, CASCADE, ours, p.cascade, ok and cascading(side, x1, x5, x15, p.cascade, p.strict != 0)): return
+    five, fifteen = (x5, x15) if side > 0 else (1.0 / x5, 1.0 / x15)
+    value, wanted = ours, p.cascade  # or the pair that is out of order
+    if ours > p.cascade and p.strict == 0: value, wanted = (ours, five) if ours <= five else (five, fifteen)
+    if not gate(out, row, CASCADE, value, wanted, ok and cascading(side, x1, x5, x15, p.cascade, p.strict != 0)): return
     strength, usual = bounce_strength(o, h, low, c, side), brain_volume(b)
     ok = gate(out, row, STRENGTH, strength, p.bounce, strength > p.bounce)
     ok = ok and gate(out, row, VOLUME, volume / usual, p.volume_x, volume > p.volume_x * usual)
     ok = ok and gate(out, row, LEAVING, gone, p.leave, gone >= p.leave)
-    if not gate(out, row, BOUNCE, strength * ours, p.bounce * p.cascade, ok): return
+    if not gate(out, row, BOUNCE, 1.0 if ok else 0.0, 1.0, ok): return
     if not gate(out, row, SIDE, float(side), 1.0, side == BUY or p.short != 0): return
     if not gate(out, row, SESSION, out.io.now % 86_400_000_000_000 / 3.6e12, p.close_h, _in_session(out.io.now, p)): return
     if not primaries(b, side, touch, p, out, row): return
