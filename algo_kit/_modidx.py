@@ -487,6 +487,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                    'algo_kit/analyzers/zones.py'),
                                           'algo_kit.analyzers.zones.zone_strength': ( 'analyzers/zones.html#zone_strength',
                                                                                       'algo_kit/analyzers/zones.py'),
+                                          'algo_kit.analyzers.zones.zone_tests': ( 'analyzers/zones.html#zone_tests',
+                                                                                   'algo_kit/analyzers/zones.py'),
                                           'algo_kit.analyzers.zones.zones': ('analyzers/zones.html#zones', 'algo_kit/analyzers/zones.py'),
                                           'algo_kit.analyzers.zones.zones_add': ( 'analyzers/zones.html#zones_add',
                                                                                   'algo_kit/analyzers/zones.py'),

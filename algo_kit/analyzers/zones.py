@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['MAX_ZONES', 'MEAN_OF', 'NEAR', 'MAX_HEIGHT', 'FULL_VOLUME', 'zones_dt', 'ZONES', 'zone_life_dt', 'zone_strength',
-           'zones_add', 'zones_candle', 'zones_price', 'zones_at', 'zones_next', 'zones', 'zone_lives', 'plot_zones']
+           'zones_add', 'zones_candle', 'zones_price', 'zones_at', 'zones_next', 'zone_tests', 'zones', 'zone_lives',
+           'plot_zones']
 
 # %% ../../nbs/analyzers/232_zones.ipynb #a1afa643
 import numpy as np
@@ -14,7 +15,7 @@ from .microstructure import rejection
 from ..core.cache import njit
 from ..core.params import Param
 
-# %% ../../nbs/analyzers/232_zones.ipynb #7e4902fd
+# %% ../../nbs/analyzers/232_zones.ipynb #7a4079e8
 MAX_ZONES, MEAN_OF = 50, 20
 NEAR = 5e-4  # of the price: this close is at the zone; closing this far beyond it breaks it; twice as far away ends a visit
 _NEAR = NEAR * (1 + 1e-9)  # exactly this close is close, whatever the rounding
@@ -147,6 +148,14 @@ def zones_next(
         if side > 0 and r.hi[i] < px and (best < 0 or r.hi[i] >= r.hi[best]): best = i
         if side < 0 and r.lo[i] > px and (best < 0 or r.lo[i] <= r.lo[best]): best = i
     return best
+
+@njit
+def zone_tests(
+    r,
+    i,  # index of the zone
+):
+    "How often it was tested before; a visit under way is no test yet."
+    return r.touches[i] - (1 if r.visited[i] and r.touches[i] > 0 else 0)
 
 @njit
 def _zones_run(st, ts, o, h, l, c, v, volume_x, out):

@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['SMOOTH', 'cascade_dt', 'ratio_of', 'cascading', 'cascade_reset', 'cascade_step']
 
-# %% ../../nbs/risk/315_cascade.ipynb #aec41a67
+# %% ../../nbs/risk/315_cascade.ipynb #46dd91d9
 import numpy as np
 
+from ..analyzers.flow import cascade
 from ..core.cache import njit
 
-# %% ../../nbs/risk/315_cascade.ipynb #e3742af0
+# %% ../../nbs/risk/315_cascade.ipynb #4aac96d2
 SMOOTH = 32  # most evaluations that are averaged
 cascade_dt = np.dtype([("n", "f8", (SMOOTH, 3)), ("i", "i8"), ("k", "i8"), ("since", "i8")], align=True)
 
@@ -27,9 +28,9 @@ def cascading(
     strict=False,  # All three have to
 ):
     "Do the three windows agree on `side`?"
+    if not strict: return cascade(x1, x5, x15, limit, 1.0 / limit) == side
     if side < 0: x1, x5, x15 = 1.0 / x1, 1.0 / x5, 1.0 / x15
-    if strict: return x1 > limit and x5 > limit and x15 > limit
-    return x1 > x5 and x5 > x15 and x1 > limit
+    return x1 > limit and x5 > limit and x15 > limit
 
 # %% ../../nbs/risk/315_cascade.ipynb #b9074cdf
 @njit

@@ -7,7 +7,7 @@ __all__ = ['FILTERS', 'GRADES', 'Filter', 'Primary', 'profile_points', 'reversio
            'target_points', 'gap_points', 'grade', 'weigh', 'confluence', 'primaries', 'weights', 'pipeline_source',
            'with_filters', 'check_filter']
 
-# %% ../../nbs/strategies/440_pipeline.ipynb #4bda4602
+# %% ../../nbs/strategies/440_pipeline.ipynb #afceeba2
 import hashlib
 import importlib
 import re
@@ -21,13 +21,13 @@ from ..analyzers.brain import K5, TICK_S, brain_candle, brain_dt, brain_tick, br
 from ..analyzers.contract import sample_inputs
 from ..analyzers.gaps import gaps_at
 from ..analyzers.profile import profile_value
-from ..analyzers.zones import zones_at, zones_next
+from ..analyzers.zones import zone_tests, zones_at, zones_next
 from ..core.cache import CODE_DIGEST, PACKAGE, cache_folder, files_digest, local_sources, njit
 from ..core.errors import ConfigError, unknown
 from ..core.params import Param
 from .contract import ENGINE_GATES, Strategy, _write_once
 
-# %% ../../nbs/strategies/440_pipeline.ipynb #fb0bda72
+# %% ../../nbs/strategies/440_pipeline.ipynb #0aa65fb2
 @dataclass(frozen=True)
 class Filter:
     "An opinion with a weight."
@@ -69,7 +69,7 @@ def zone_points(b, side, touch, p):
     "A fresh zone full, one tested once or twice half."
     j = zones_at(b.zones, touch, side)
     if j < 0: return 0.0
-    n = b.zones.touches[j] - (1 if b.zones.visited[j] and b.zones.touches[j] > 0 else 0)  # this visit is not a test yet
+    n = zone_tests(b.zones, j)
     return 1.0 if n == 0 else 0.5 if n <= 2 else 0.0
 
 @njit

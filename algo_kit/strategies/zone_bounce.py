@@ -6,19 +6,19 @@
 __all__ = ['state_dt', 'GATES', 'POSITION', 'WARM', 'ZONE', 'TESTED', 'BOUNCE', 'VOLUME', 'FLOW', 'SIDE', 'REWARD', 'TIME_LIMIT',
            'strategy', 'on_event']
 
-# %% ../../nbs/strategies/455_zone_bounce.ipynb #04b1edc5
+# %% ../../nbs/strategies/455_zone_bounce.ipynb #6fe7da72
 import numpy as np
 
 from ..analyzers.brain import TICK_S, brain_candle, brain_dt, brain_flow, brain_tick, brain_trade, brain_volume
 from ..analyzers.microstructure import bounce_strength
-from ..analyzers.zones import zones_at, zones_next
+from ..analyzers.zones import zone_tests, zones_at, zones_next
 from ..core.cache import njit
 from ..core.records import BUY, FILL, R, SELL, TIMER, TRADE
 from ..risk.cascade import ratio_of
 from ..risk.sizing import risk_fraction
 from .contract import Param, Strategy, cancel, enter, gate, leave, oco
 
-# %% ../../nbs/strategies/455_zone_bounce.ipynb #403e4e4d
+# %% ../../nbs/strategies/455_zone_bounce.ipynb #6f48c855
 state_dt = np.dtype([("b", brain_dt), ("stop_px", "f8"), ("target", "f8"), ("stop_for", "i8")], align=True)
 GATES = ("position", "warm", "zone", "tested", "bounce", "volume", "flow", "side", "reward")
 POSITION, WARM, ZONE, TESTED, BOUNCE, VOLUME, FLOW, SIDE, REWARD = range(9)
@@ -38,7 +38,7 @@ def _evaluate(s, row, acct, p, out):
         side = -1
         j = zones_at(b.zones, h, -1)
     if not gate(out, row, ZONE, float(j), 0.0, j >= 0): return
-    tests = b.zones.touches[j] - (1 if b.zones.visited[j] and b.zones.touches[j] > 0 else 0)  # this visit is not a test yet
+    tests = zone_tests(b.zones, j)
     if not gate(out, row, TESTED, float(tests), float(p.touches), tests <= p.touches): return
     strength = bounce_strength(o, h, low, c, side)
     if not gate(out, row, BOUNCE, strength, p.bounce, strength > p.bounce and side * (c - o) > 0): return
