@@ -52,6 +52,32 @@ def test_a_new_file_anywhere_changes_the_folder(kit):
     write(10, callee="unrelated")
     assert ask() == (11., 0)
 
+def test_layers_above_the_trading_path_have_a_folder_of_their_own(tmp_path, kit):
+    write, ask = kit
+    write(10)
+    ask()
+    (tmp_path/"algo_kit/research").mkdir()
+    (tmp_path/"algo_kit/research/__init__.py").write_text("")
+    (tmp_path/"algo_kit/research/chart.py").write_text("from algo_kit.core.cache import njit\n@njit\ndef f(x): return x\n")
+    assert ask() == (11., 1), "an edit above does not compile the trading path again"
+    code = "import algo_kit.core.cache as c, algo_kit.research.chart as h; h.f(1.0); print(h.f.stats.cache_path, c.KIT_DIGEST)"
+    env = os.environ | dict(PYTHONPATH=str(tmp_path), ALGO_KIT_CACHE=str(tmp_path/"ours"))
+    p = subprocess.run([sys.executable, "-c", code], env=env, cwd=tmp_path, capture_output=True, text=True, check=True)
+    path, digest = p.stdout.split()
+    assert digest in path, "a kernel above is keyed by everything it can reach"
+
+def test_a_file_that_reaches_above_is_keyed_by_everything(tmp_path, monkeypatch):
+    from algo_kit.core import cache
+    f = tmp_path/"mine.py"
+    def changes(text):
+        f.write_text(text)
+        a = cache.files_digest([f])
+        with monkeypatch.context() as m:
+            m.setattr(cache, "KIT_DIGEST", "another")
+            return cache.files_digest([f]) != a
+    assert changes("from algo_kit.research.metrics import sharpe\n") and changes("from algo_kit import research\n")
+    assert not changes("from algo_kit.core.cache import njit\n")
+
 def test_a_persons_file_is_keyed_by_all_it_reaches(tmp_path):
     from algo_kit.core.cache import files_digest, local_sources
     (tmp_path/"lib").mkdir()

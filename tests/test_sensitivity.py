@@ -8,7 +8,8 @@ from algo_kit.core.errors import ConfigError, DataError
 from algo_kit.core.settings import as_dict, load_settings
 from algo_kit.data.tapes import open_tape
 from algo_kit.jobs.cli import main
-from algo_kit.research.sensitivity import CASES, quick_run, run_sensitivity, sensitivity, worse
+from algo_kit.research.quick import quick_run
+from algo_kit.research.sensitivity import CASES, run_sensitivity, sensitivity, worse
 from algo_kit.strategies.contract import load_strategy
 
 EVENTS = 20_000
