@@ -118,7 +118,7 @@ def _summaries(px, top, bot):
             x, y = min(x, px[k]), max(y, px[k])
         bot[b], top[b] = x, y
 
-# %% ../../nbs/research/738_grids.ipynb #c261b0dd
+# %% ../../nbs/research/738_grids.ipynb #c52dd8df
 @dataclass(frozen=True)
 class Deal:
     "How a turn becomes money."
@@ -150,6 +150,7 @@ class Grid:
     returns: np.ndarray | None  # Daily returns, shape (n, T), when asked for
     trips: np.ndarray | None  # `trip_dt` of the only set, when asked for
     deal: Deal = field(default_factory=Deal)
+    holds: list = field(default_factory=list)  # Where this is what the engine would do, see `research.arrays.holds`
 
     def __len__(self): return len(self.columns["total_return"])
 
@@ -218,9 +219,9 @@ def _drive(work, n_sets, n_rows, step, group, threads, progress, stop):
         for s in spans: one(s)
     return not halted.is_set()
 
-# %% ../../nbs/research/738_grids.ipynb #d638d4a9
+# %% ../../nbs/research/738_grids.ipynb #6ccce160
 @njit
-def _sma_block(st, lo, hi, ts, sums, close, fill, top, bot, ends, windows, fast, slow, warm, size, deals, sma, low, high, flag, turns, returns, trips, n_trips):
+def _sma_block(st, lo, hi, acts, ts, sums, close, fill, top, bot, ends, windows, fast, slow, warm, size, deals, sma, low, high, flag, turns, returns, trips, n_trips):
     "Candles lo..hi of every pair."
     n, m, lag, last = close.size, hi - lo, deals[0].lag, hi == close.size
     for w in range(windows.size):
@@ -257,7 +258,7 @@ def _sma_block(st, lo, hi, ts, sums, close, fill, top, bot, ends, windows, fast,
                     want = _ONES if above else _NONE
                     x ^= _ONES << np.uint64(z)
                     t = lo + a + j * 8 + (z >> 3)
-                    if t + lag < n and (above == 0) == held and t >= ready:
+                    if t < acts and (above == 0) == held and t >= ready:
                         turns[c].at, turns[c].seen, turns[c].why = t + lag, t, 2
                         held = not held
                         c += 1
@@ -290,6 +291,7 @@ def sma_grid(
     warm: int = 0,  # Closed candles before the first entry may be made; at least `slow`
     returns: bool = False,  # Keep daily returns: 8 bytes a set and day
     trips: int = 0,  # Room for round trips; for one set
+    tail: bool = False,  # The last candle is still open: it is valued, nothing acts on it
     periods: float = 365,  # Days in a year
     block: int = 1024,  # Candles taken by all sets before the next
     threads: int = 1,
@@ -309,19 +311,19 @@ def sma_grid(
     fill = px if deal.lag == 0 else o
     (top, bot), (ends, days), st, row = _blocks(px), _ends(ts), _books(m, deal), deal.row()
     ready, ret, room, got = np.maximum(s, warm), np.zeros((m if returns else 0, len(ends))), np.zeros(trips, trip_dt), np.zeros(1, "i8")
-    block = max(64, block // 64 * 64)
+    block, acts = max(64, block // 64 * 64), n - max(deal.lag, int(tail))
     def work(a, b):
         used = np.unique(np.concatenate([fi[a:b], si[a:b]]))
         mean, low, high = np.empty((len(used), block)), np.empty((len(used), block // 64)), np.empty((len(used), block // 64))
         flag, turns = np.zeros(64, "u1"), np.zeros(block + 2, turn_dt)
         args = windows[used], np.searchsorted(used, fi[a:b]), np.searchsorted(used, si[a:b]), ready[a:b], sizes[a:b]
-        return lambda lo, hi: _sma_block(st[a:b], lo, hi, ts, sums, px, fill, top, bot, ends, *args, row, mean, low, high, flag, turns, ret[a:b], room, got)
+        return lambda lo, hi: _sma_block(st[a:b], lo, hi, acts, ts, sums, px, fill, top, bot, ends, *args, row, mean, low, high, flag, turns, ret[a:b], room, got)
     if not _drive(work, m, n, block, -(-m // threads) if threads > 1 else m, threads, progress, stop): return None
     return Grid(p | (dict(size=sizes) if np.ndim(size) else {}), _columns(st, px[-1], ts, deal, periods), days, ret if returns else None, room[:got[0]] if trips else None, deal)
 
-# %% ../../nbs/research/738_grids.ipynb #875f0ca5
+# %% ../../nbs/research/738_grids.ipynb #0adbc7b6
 @njit
-def _rows_block(st, lo, hi, ts, enter, leave, fi, si, warm, close, fill, top, bot, ends, size, deals, turns, returns, trips, n_trips):
+def _rows_block(st, lo, hi, acts, ts, enter, leave, fi, si, warm, close, fill, top, bot, ends, size, deals, turns, returns, trips, n_trips):
     n, lag, last = close.size, deals[0].lag, hi == close.size
     for i in range(st.size):
         k, held, c, r, q = max(lo, st[i].next), st[i].since >= 0, 0, fi[i], si[i]
@@ -332,7 +334,7 @@ def _rows_block(st, lo, hi, ts, enter, leave, fi, si, warm, close, fill, top, bo
                 k = max(k, warm[i])
                 while k < hi and enter[r, k] == 0: k += 1
             if k >= hi: break
-            if k + lag < n:
+            if k < acts:
                 turns[c].at, turns[c].seen, turns[c].why = k + lag, k, 2
                 held = not held
                 c += 1
@@ -348,7 +350,7 @@ def rows_grid(
     enter: np.ndarray, leave: np.ndarray,  # Boolean rows, shapes (rows, n) and (rows, n): the rule wants in, wants out, at the close of each candle
     entry_row=None, exit_row=None,  # Row of each set, shape (sets,); None: set i takes row i
     points: dict | None = None,  # Parameters of each set, for the answer
-    deal: Deal | None = None, size=0.5, warm=0, returns: bool = False, trips: int = 0, periods: float = 365, threads: int = 1, progress=None, stop=None,  # As of `sma_grid`
+    deal: Deal | None = None, size=0.5, warm=0, returns: bool = False, trips: int = 0, tail: bool = False, periods: float = 365, threads: int = 1, progress=None, stop=None,  # As of `sma_grid`
 ) -> Grid | None:
     "In at the first wanted entry while flat, out at the first wanted exit after it."
     deal = deal or Deal()
@@ -364,9 +366,10 @@ def rows_grid(
     sizes, ready = np.broadcast_to(np.asarray(size, "f8"), m).copy(), np.broadcast_to(np.asarray(warm, "i8"), m).copy()
     (top, bot), (ends, days), st, row = _blocks(px), _ends(ts), _books(m, deal), deal.row()
     ret, room, got, fill = np.zeros((m if returns else 0, len(ends))), np.zeros(trips, trip_dt), np.zeros(1, "i8"), px if deal.lag == 0 else o
+    acts = len(px) - max(deal.lag, int(tail))
     def work(a, b):
         turns = np.zeros(512, turn_dt)
-        return lambda lo, hi: _rows_block(st[a:b], lo, hi, ts, e, x, fi[a:b], si[a:b], ready[a:b], px, fill, top, bot, ends, sizes[a:b], row, turns, ret[a:b], room, got)
+        return lambda lo, hi: _rows_block(st[a:b], lo, hi, acts, ts, e, x, fi[a:b], si[a:b], ready[a:b], px, fill, top, bot, ends, sizes[a:b], row, turns, ret[a:b], room, got)
     if not _drive(work, m, len(px), 1 << 14, max(1, min(256, -(-m // threads))), threads, progress, stop): return None
     return Grid(_sets(points) if points else {}, _columns(st, px[-1], ts, deal, periods), days, ret if returns else None, room[:got[0]] if trips else None, deal)
 
