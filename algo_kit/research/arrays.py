@@ -126,15 +126,21 @@ def acted(
         elif held and exits[k]: o.append(k); held = False
     return np.array(i, "i8"), np.array(o, "i8")
 
-# %% ../../nbs/research/740_arrays.ipynb #33f7f425
+# %% ../../nbs/research/740_arrays.ipynb #f9952d34
 def sma_means(
     close: np.ndarray,  # Closes, shape (n,)
     bars: int,  # Candles in the mean
 ) -> np.ndarray:  # Mean of the last `bars` closes in ticks (in price when there is no tick), NaN before; independent of where the array starts when there is a tick
     "A moving mean that rounds once."
-    sums = np.concatenate([[0.], np.cumsum(whole_ticks(close)[0])])
     out = np.full(len(close), np.nan)
-    out[bars - 1:] = (sums[bars:] - sums[:-bars]) / bars
+    if len(close) < bars: return out
+    ticks, per = whole_ticks(close)
+    if per:
+        sums = np.concatenate([[0.], np.cumsum(ticks)])
+        out[bars - 1:] = (sums[bars:] - sums[:-bars]) / bars
+        return out
+    w = np.lib.stride_tricks.sliding_window_view(whole_ticks(close, bars)[0], bars)
+    for k in range(0, len(w), 1 << 16): out[k + bars - 1:k + bars - 1 + (1 << 16)] = w[k:k + (1 << 16)].sum(1) / bars
     return out
 
 def _sma_signals(candles, fast, slow, **_):
@@ -225,7 +231,7 @@ def holds(
     if form.kind == "candles" and form.derived: rows.append(("signals", "one call over all candles", "one call a window", None))
     return [dict(what=a, now=b, needs=c, ok=d) for a, b, c, d in rows]
 
-# %% ../../nbs/research/740_arrays.ipynb #f6a6ce8b
+# %% ../../nbs/research/740_arrays.ipynb #31480b4c
 def _form_candles(strategy, events):
     "Closed candles of a tape and, when the last is still open, that one too."
     if not strategy.timeframe: raise ConfigError(f"strategy {strategy.name} has no timeframe", key="timeframe", rule="a rule on candles")
@@ -247,7 +253,7 @@ def _join(parts, n):
     for at, g in parts:
         for k, c in cols.items(): c[at] = g.columns[k]
         if ret is not None: ret[at] = g.returns
-    return Grid({}, cols, parts[0][1].days, ret, parts[0][1].trips, parts[0][1].deal)
+    return Grid({}, cols, parts[0][1].days, ret, parts[0][1].trips, parts[0][1].deal, parts[0][1].open_qty)
 
 def _candle_points(form, c, pts, **how):
     size = np.array([p.get("size", how.pop("size_", .5)) for p in pts], "f8")
