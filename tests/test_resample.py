@@ -218,7 +218,7 @@ def test_a_planted_edge_is_found():
     ts = np.arange(301, dtype=np.int64) * DAY
     for s in range(20):
         r = noise(s)[:, 0]
-        w = np.where(rng.random(300) < .65, r > 0, r <= 0) * 1.
+        w = np.where(rng.random(300) < .7, r > 0, r <= 0) * 1.
         found += [R.shift_test(w, r)["p"] <= .05,
                   R.random_entries(trades_of(ts, np.r_[w, 0.] > 0), {"X": (ts, 100 * np.cumprod(np.r_[1., 1 + r]))}, 199, seed=s)["p"] <= .05,
                   R.spa(w * r, n=99, block=2, seed=s, full=False)["consistent"] <= .05]
