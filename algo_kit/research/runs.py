@@ -41,7 +41,7 @@ from ..strategies.contract import Strategy, load_strategy
 
 if TYPE_CHECKING: import pandas as pd, plotly.graph_objects as go
 
-# %% ../../nbs/research/734_runs.ipynb #57602f20
+# %% ../../nbs/research/734_runs.ipynb #4b0ad086
 def _row(d):
     "One run as a flat row, from whatever its folder holds."
     out = {k: d.get(k) for k in "run strategy stage status started ended events decisions orders fills state_hash key dir".split()}
@@ -58,7 +58,7 @@ def _row(d):
         if k in FIELDS and v != FIELDS[k].default and not _outside(k): out[f"s_{k.replace('.', '_')}"] = v
     try: metrics = json.loads((folder/"metrics.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        try: metrics = run_metrics(folder) if (folder/"equity.parquet").is_file() else {}
+        try: metrics = run_metrics(folder) if d.get("status", "finished") in ("finished", "stopped") and (folder/"equity.parquet").is_file() else {}
         except (KitError, OSError, ValueError, KeyError): metrics = {}
     return out | {k: v for k, v in metrics.items() if k not in out}
 
@@ -422,7 +422,7 @@ def _walked(p, sc, details):
     _differ(dict(signals=old), dict(signals=new), ["signals"], details)
     return w.outputs(w.made), _counts(s), {}
 
-# %% ../../nbs/research/734_runs.ipynb #27b82471
+# %% ../../nbs/research/734_runs.ipynb #ba18c860
 MOST = 5  # factors of their own; 2 ** MOST runs
 
 @dataclass(frozen=True)
@@ -434,7 +434,7 @@ class Factor:
     a: str = ""  # In words
     b: str = ""
 
-def _short(v): return v if isinstance(v, str) else f"{v:g}" if isinstance(v, float) else str(v)
+def _short(v): return "empty" if v is None or v == "" else v if isinstance(v, str) else f"{v:g}" if isinstance(v, float) else str(v)
 
 def _differences(a: Parts, b: Parts) -> list[Factor]:
     "Smallest things that differ."
@@ -465,7 +465,8 @@ def _together(factors, *kinds):
     if len(mine) < 2: return factors
     words = lambda side: ", ".join(f"{f.name.removeprefix('param ')} {getattr(f, side)}" for f in mine)
     name = " and ".join(dict.fromkeys(f.kind for f in mine))
-    return [Factor(name, name, tuple(k for f in mine for k in f.keys), words("a"), words("b")), *(f for f in factors if f not in mine)]
+    one, at = Factor(name, name, tuple(k for f in mine for k in f.keys), words("a"), words("b")), factors.index(mine[0])
+    return [*(f for f in factors[:at] if f not in mine), one, *(f for f in factors[at:] if f not in mine)]
 
 class Mix:
     "Two runs, and every run between them."
