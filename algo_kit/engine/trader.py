@@ -136,7 +136,7 @@ def versions() -> dict:
     from importlib.metadata import version
     return dict(python=platform.python_version()) | {p: version(p) for p in ("algo_kit", "numpy", "numba", "pyarrow", "duckdb")}
 
-# %% ../../nbs/engine/560_trader.ipynb #2fa130cc
+# %% ../../nbs/engine/560_trader.ipynb #c05edc7f
 TARGET_S, IDLE_S, WIND_S = 0.02, 0.2, 5.
 
 class Trader:
@@ -396,6 +396,7 @@ class Trader:
         return Trials(self.kitdb).add("backtest", st.name, st.digest or CODE_DIGEST, market_name(self.instruments), self.tape.hash, self.params, returns, days,
                                       run.manifest["settings_digest"], run.run, once=True)
 
+# %% ../../nbs/engine/560_trader.ipynb #b9975a87
 def write_tables(s: Session, sc, run) -> dict:  # Table name to its columns
     "Write a run's tables from its journal `sc` and the state of session `s`."
     out = {}
