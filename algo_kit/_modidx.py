@@ -1663,6 +1663,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                'algo_kit/jobs/papermill_engine.py')},
             'algo_kit.jobs.research_verbs': { 'algo_kit.jobs.research_verbs.diff': ( 'jobs/research_verbs.html#diff',
                                                                                      'algo_kit/jobs/research_verbs.py'),
+                                              'algo_kit.jobs.research_verbs.divergence': ( 'jobs/research_verbs.html#divergence',
+                                                                                           'algo_kit/jobs/research_verbs.py'),
                                               'algo_kit.jobs.research_verbs.parts_table': ( 'jobs/research_verbs.html#parts_table',
                                                                                             'algo_kit/jobs/research_verbs.py'),
                                               'algo_kit.jobs.research_verbs.repro': ( 'jobs/research_verbs.html#repro',

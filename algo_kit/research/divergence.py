@@ -151,7 +151,7 @@ def match(
             b.discard(j)
     return sorted(pairs), sorted(a), sorted(b)
 
-# %% ../../nbs/research/736_divergence.ipynb #fa903f7b
+# %% ../../nbs/research/736_divergence.ipynb #62b62451
 _PAIR = ("delay", "price", "size", "fee", "funding", "residual")
 PARTS = ("data revision", "parameter drift", "code drift", "engine drift", "missed signal", "extra signal", *_PAIR)
 
@@ -169,7 +169,7 @@ def pair_parts(
     got, asked = _ratio(a.entry.lots * b.wanted, b.entry.lots * a.wanted) if a.wanted and b.wanted else 1., _ratio(a.entry.lots, b.entry.lots)
     asked = asked / got if got else 1.
     f["size"] += (got - 1) * asked * b.net
-    for k, v in _sized(a, b, asked, equity, moved or {}).items(): f[k] += v
+    for k, v in _sized(a, b, asked, equity, moved or {}).items(): f[k] = f.get(k, 0.) + v
     for x, y, way in ((a.entry, b.entry, -1), (a.exit, b.exit, 1)):
         if not (x.lots and y.lots): continue
         way, per, unit = way * a.side * a.sign, y.notional / y.lots * x.lots, x.notional
