@@ -55,23 +55,22 @@ def test_the_future_decides_nothing():
         assert (got.windows[k]["chosen"], got.windows[k]["is_return"]) == (base.windows[k]["chosen"], base.windows[k]["is_return"])
 
 def test_a_purged_row_decides_nothing():
-    wins, other = windows(120, 40, 10, purge=3, embargo=2), TABLE.copy()
+    wins, first = windows(120, 40, 10, purge=3, embargo=2), TABLE.copy()
     base = walk_forward(POINTS, TS, wins, toy())
-    for w in wins: other[w.train[1]:w.test[0]] = 5.   # the first window's gap alone lies in no training window
-    first = TABLE.copy()
     first[wins[0].train[1]:wins[0].test[0]] = 5.
     got = walk_forward(POINTS, TS, wins, toy(first))
     assert wins[0].test[0] - wins[0].train[1] == 5
     assert (got.windows[0]["chosen"], got.windows[0]["oos_return"]) == (base.windows[0]["chosen"], base.windows[0]["oos_return"])
-    assert walk_forward(POINTS, TS, wins, toy(other)).windows[0] == base.windows[0]
 
 def test_an_edge_carries_over_and_noise_does_not():
     edge = TABLE.copy()
     edge[:, 2] += .006
     w = walk(edge)
     assert {x["chosen"] for x in w.windows} == {2} and .5 < w.efficiency < 2 and w.verdict.startswith("most of") and w.stability["which"]["changes"] == 0
-    e = [walk(np.random.default_rng(s).normal(0, .01, (120, 5))).efficiency for s in range(60)]
-    assert abs(np.mean(e)) < 4 * np.std(e, ddof=1) / math.sqrt(60) + .05 and np.median(e) < .3, "of noise nothing carries over"
+    noise = [walk(np.random.default_rng(s).normal(0, .01, (120, 5))) for s in range(60)]
+    earned, learned = (np.array([sum(math.log1p(x[k]) for x in n.windows) for n in noise]) for k in ("oos_return", "is_return"))
+    assert learned.mean() > 5 * learned.std() / math.sqrt(60) and abs(earned.mean()) < 3 * earned.std() / math.sqrt(60), "of noise nothing carries over"
+    assert abs(np.median([n.efficiency for n in noise if n.efficiency is not None])) < .3
 
 def test_equals_go_to_the_first_and_failures_to_nobody():
     assert best_of(np.array([math.nan, 1., 1., .5])) == 1 and best_of(np.array([-math.inf, -2., math.nan])) == 1
@@ -150,7 +149,7 @@ def test_a_window_begins_warm_and_trades_nothing_before(tape, settings):
     warm = rows_before(tape, lo, 10**18)
     assert warm.used == lo and (warm.events["ts"] <= ts[lo]).all()
     a, b = (quick_run(st, tape, settings, p, lo, None, x, tables=True) for x in (warm, None))
-    first = lambda r: int(r["tables"]["decisions"]["ts"][0])
+    first = lambda r: min(r["tables"]["decisions"]["ts"].tolist(), default=2**62)
     assert first(a) >= ts[lo] and (a["curve"]["ts"] >= ts[lo]).all() and a["curve"]["equity"][0] == pytest.approx(1e5, rel=1e-3)
     assert first(a) <= first(b) and a["state_hash"] != b["state_hash"], "the cold one must wait for 30 candles"
     some = rows_before(tape, lo, 600 * 10**9)
