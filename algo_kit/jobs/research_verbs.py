@@ -135,7 +135,7 @@ def significance(what: RunOrStrategy, tape: Tape = None, venue: Venue = None, sy
            table(("test", "asks", "value", "interval", "p", "verdict"), rows, (2, 3, 4)), "", *(f"- {x}" for x in d["notes"]), f"\n{d['verdict']}",
            files=[r/"significance.json", html], next_=f"algo walkforward {d['strategy']} --tape TAPE --grid NAME=A,B,C")
 
-# %% ../../nbs/jobs/917_research_verbs.ipynb #ecc50d3f
+# %% ../../nbs/jobs/917_research_verbs.ipynb #9d85c9f7
 @app.command()
 def walkforward(strategy: StrategyArg, tape: Tape = None,
                 grid: Annotated[list[str] | None, typer.Option(help="NAME=LOW:HIGH:STEP or NAME=A,B,C; any number of times")] = None,
@@ -166,9 +166,10 @@ def walkforward(strategy: StrategyArg, tape: Tape = None,
     d, pct = summary(w), lambda x: f"{x:.2%}"
     when = lambda t: iso(t)[:16].replace("T", " ")
     rows = [(x["window"] + 1, f"{when(x['train_from'])} to {when(x['train_to'])}", f"to {when(x['test_to'])}",
-             ", ".join(f"{k} {v:g}" for k, v in x["params"].items()), pct(x["is_median"]), pct(x["is_return"]), pct(x["oos_return"]), x["oos_trades"]) for x in d["rows"]]
-    wander = [f"  {k}: {v['values']} of {v['grid']} values, changed {v['changes']} times" + (f", on the edge of its grid in {v['edge']:.0%}" if v["edge"] else "")
-              for k, v in d["stability"].items()]
+             ", ".join(f"{k} {v:g}" for k, v in x["params"].items()), *(pct(x[k]) for k in ("is_median", "is_return", "oos_return")), x["oos_trades"])
+            for x in d["rows"]]
+    edge = lambda v: f", on the edge of its grid in {v['edge']:.0%} of windows" if v["edge"] else ""
+    wander = [f"  {k}: {v['values']} of {v['grid']} values, changed {v['changes']} times{edge(v)}" for k, v in d["stability"].items()]
     answer(d | dict(dir=str(w.folder)),
            table(("", "chosen on", "traded", "choice", "median of grid", "in training", "out of sample", "trades"), rows, (0, 4, 5, 6, 7)),
            f"\nout of sample {pct(d['oos_return'])}, worst drawdown {pct(d['oos_max_drawdown'])}, "
