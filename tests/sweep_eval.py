@@ -48,4 +48,5 @@ def deadly(strategy, tape, settings, points, lo=0, hi=None, warm=None, tick=None
 
 def defective(strategy, tape, settings, points, lo=0, hi=None, warm=None, tick=None): raise DataError("the rows are bad", "rows", 3, "good rows", "mend them")
 def short(strategy, tape, settings, points, lo=0, hi=None, warm=None, tick=None): return _answer(tape, points[:-1])
-def odd(strategy, tape, settings, points, lo=0, hi=None, warm=None, tick=None): return _answer(tape, points) | dict(error=["" if p["entry_bars"] % 20 else "even" for p in points])
+def odd(strategy, tape, settings, points, lo=0, hi=None, warm=None, tick=None): return _answer(tape, points) | dict(error=["" if p["entry_bars"] % 20
+                                                                                                                           else "even" for p in points])

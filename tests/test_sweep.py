@@ -41,7 +41,8 @@ def run(home, tape, how=None, **kw): return sweep("breakout", GRID, tape, home, 
 # ---- which sets
 def test_an_axis_is_what_it_says(breakout):
     entry, _, size = breakout.params
-    for what, want in (("10:30:10", [10, 20, 30]), ("10:29:10", [10, 20]), ("7", [7]), ("3, 9,3", [3, 9]), ([3, np.int64(9)], [3, 9]), (range(2, 5), [2, 3, 4]), (12, [12]),
+    for what, want in (("10:30:10", [10, 20, 30]), ("10:29:10", [10, 20]), ("7", [7]), ("3, 9,3", [3, 9]), ([3, np.int64(9)], [3, 9]), (range(2, 5), [2, 3, 4]),
+                       (12, [12]),
                        ("log:2:200:3", [2, 20, 200]), ("log:2:4:9", [2, 3, 4])):
         assert axis(entry, what) == want, what
         assert all(type(x) is int for x in axis(entry, what))
@@ -51,9 +52,15 @@ def test_an_axis_is_what_it_says(breakout):
     assert axis(short, "true,false") == [True, False]
 
 @pytest.mark.parametrize("grid, words", [
-    ({}, "at least one axis"), (dict(entry="5"), "entry_bars"), (dict(entry_bars="10:5:1"), "low first"), (dict(entry_bars="1:5:1"), "must be 2 to 200"), (dict(entry_bars="5:500:5"), "2 to 200"),
-    (dict(entry_bars="5:50:0"), "step above 0"), (dict(entry_bars="5:50:-5"), "step above 0"), (dict(entry_bars="a:b:c"), "in numbers"), (dict(entry_bars="1:2:3:4"), "LOW:HIGH"), (dict(entry_bars=""), "at least one value"),
-    (dict(entry_bars=[]), "at least one value"), (dict(entry_bars="5:50"), "interval"), (dict(entry_bars="2.5"), "whole number"), (dict(entry_bars="x"), "a number"), (dict(size="log:0.01:1:1"), "HOW MANY"),
+    ({}, "at least one axis"), (dict(entry="5"), "entry_bars"), (dict(entry_bars="10:5:1"), "low first"), (dict(entry_bars="1:5:1"),
+                                                                                                           "must be 2 to 200"), (dict(entry_bars="5:500:5"),
+                                                                                                                                 "2 to 200"),
+    (dict(entry_bars="5:50:0"), "step above 0"), (dict(entry_bars="5:50:-5"), "step above 0"), (dict(entry_bars="a:b:c"),
+                                                                                                "in numbers"), (dict(entry_bars="1:2:3:4"),
+                                                                                                                "LOW:HIGH"), (dict(entry_bars=""),
+                                                                                                                              "at least one value"),
+    (dict(entry_bars=[]), "at least one value"), (dict(entry_bars="5:50"), "interval"), (dict(entry_bars="2.5"), "whole number"), (dict(entry_bars="x"),
+                                                                                                                                   "a number"), (dict(size="log:0.01:1:1"), "HOW MANY"),
     (dict(size="nan:1:1"), "low first"), (dict(size="0.001:1:1e-9"), "at most"), (dict(entry_bars=[None]), "a number")])
 def test_a_bad_grid_says_what_is_bad(breakout, grid, words):
     with pytest.raises(ConfigError) as e: grid_points(breakout, grid)
@@ -70,7 +77,9 @@ def test_what_the_rule_forbids_is_left_out_and_counted():
 
 def test_a_sample_is_even_and_repeatable(breakout):
     a = sample_points(breakout, dict(entry_bars="2:200", size="log:0.01:1"), 200, seed=3)
-    assert a.digest == sample_points(breakout, dict(entry_bars="2:200", size="log:0.01:1"), 200, seed=3).digest != sample_points(breakout, dict(entry_bars="2:200", size="log:0.01:1"), 200, seed=4).digest
+    assert a.digest == sample_points(breakout, dict(entry_bars="2:200", size="log:0.01:1"), 200, seed=3).digest != sample_points(breakout,
+                                                                                                                                 dict(entry_bars="2:200",
+                                                                                                                                      size="log:0.01:1"), 200, seed=4).digest
     u = np.log(a.columns["size"] / .01) / np.log(100)
     assert np.array_equal(np.sort((u * 200).astype(int)), np.arange(200)), "a Latin hypercube has one value in every 200th"
     assert a.columns["entry_bars"].min() >= 2 and a.columns["entry_bars"].max() <= 200 and a.columns["entry_bars"].dtype == np.int64
@@ -82,7 +91,8 @@ def test_a_sample_is_even_and_repeatable(breakout):
 def test_a_list_of_sets(breakout):
     p = listed_points(breakout, [dict(entry_bars=5, size=.5), dict(entry_bars="6", size=1)])
     assert p.rows(0, 2) == [dict(entry_bars=5, size=.5), dict(entry_bars=6, size=1.)]
-    for rows, words in (([], "no parameter set"), ([{}], "no parameter set"), ([dict(entry_bars=5), dict(size=.5)], "set 1 names size"), ([dict(entri=5)], "entry_bars"), ([dict(entry_bars=1)], "2 to 200")):
+    for rows, words in (([], "no parameter set"), ([{}], "no parameter set"), ([dict(entry_bars=5), dict(size=.5)], "set 1 names size"),
+                        ([dict(entri=5)], "entry_bars"), ([dict(entry_bars=1)], "2 to 200")):
         with pytest.raises(ConfigError, match=words): listed_points(breakout, rows)
 
 # ---- the engine
@@ -140,7 +150,8 @@ def test_a_file_without_a_record_is_counted_later_and_once(home, tape, monkeypat
     t = Trials(home.paths.data)
     assert t.count() == N == t.count(data=tape.hash) and t.verify()["ok"]
     recs = [t.get(r["seq"]) for r in t.table(kind="sweep")]
-    assert sorted(p["entry_bars"] * 100 + p["exit_bars"] for r in recs for p in r["params"]) == sorted(a * 100 + b for a in GRID["entry_bars"] for b in (5, 10, 15, 20))
+    assert sorted(p["entry_bars"] * 100 + p["exit_bars"] for r in recs for p in r["params"]) == sorted(a * 100 + b for a in GRID["entry_bars"] for b in (5, 10,
+                                                                                                                                                         15, 20))
     assert all(r["params"][0].keys() == {"entry_bars", "exit_bars", "size"} for r in recs), "every parameter, not those of the grid alone"
     want = Sweep(s.path).returns()
     by = {(p["entry_bars"], p["exit_bars"]): x for r in recs for p, x in zip(r["params"], r["returns"], strict=True)}
@@ -219,9 +230,12 @@ def test_what_lives_in_this_session_stays_in_it(home, tape, breakout):
     mine = replace(breakout, name="mine")
     with pytest.raises(ConfigError, match="lives in this session"): sweep(mine, dict(entry_bars=[10]), tape, home, mode="processes")
     assert sweep(mine, dict(entry_bars=[10, 20]), tape, home, mode="threads").done == 2
-    with pytest.raises(ConfigError, match="another process cannot load"): sweep("breakout", dict(entry_bars=[10]), tape, home, evaluator=lambda *a, **k: None, mode="processes")
+    with pytest.raises(ConfigError, match="another process cannot load"): sweep("breakout", dict(entry_bars=[10]), tape, home, evaluator=lambda *a, **k: None,
+                                                                                mode="processes")
 
-@pytest.mark.parametrize("kw, words", [(dict(mode="process"), "processes"), (dict(workers=0, mode="threads", chunk=0), "chunks of 0"), (dict(workers=-1, mode="threads"), "-1 workers"), (dict(mode="dask"), "scheduler"), (dict(evaluator="enginee"), "engine"),
+@pytest.mark.parametrize("kw, words", [(dict(mode="process"), "processes"), (dict(workers=0, mode="threads", chunk=0), "chunks of 0"),
+                                       (dict(workers=-1, mode="threads"), "-1 workers"), (dict(mode="dask"), "scheduler"), (dict(evaluator="enginee"),
+                                                                                                                            "engine"),
                                        (dict(evaluator="sweep_eval:nothing"), "cannot be imported")])
 def test_a_bad_way_is_refused_before_anything_is_written(home, tape, kw, words):
     with pytest.raises(ConfigError, match=words): sweep("breakout", GRID, tape, home, **kw)
@@ -273,7 +287,8 @@ def test_the_best_through_the_engine_and_as_runs(home):
     s = sweep("breakout", GRID, "sim:7", home, mode="serial", evaluator=sweep_eval.counted)
     c = Sweep(s.path).check(2)  # from the folder alone
     one = quick_run(load_strategy("breakout"), open_tape("sim:7", n_events=EVENTS), home, dict(entry_bars=40, exit_bars=10))
-    assert len(c) == 2 and (c.entry_bars[0], c.exit_bars[0]) == (40, 10) and c.engine[0] == one["total_return"] and c.difference[0] == c.engine[0] - c.swept[0] != 0
+    assert len(c) == 2 and (c.entry_bars[0], c.exit_bars[0]) == (40,
+                                                                 10) and c.engine[0] == one["total_return"] and c.difference[0] == c.engine[0] - c.swept[0] != 0
     s = sweep("breakout", GRID, "sim:7", home, mode="serial")
     assert (Sweep(s.path).check(3).difference == 0).all()
     d, = Sweep(s.path).runs(1)
@@ -304,7 +319,9 @@ def test_the_verb(algo, capsys):
     out = capsys.readouterr().out
     assert "is not a result" in out and "algo backtest breakout --tape sim:7 -p entry_bars=" in out and Trials("data").count() == 8
 
-@pytest.mark.parametrize("more, key", [(["--grid", "entry=5"], "parameter of breakout"), (["--grid", "entry_bars"], "--grid"), (["--metric", "sharpe"], "metric"), (["--metric", "shape"], "metric"), (["--by", "x"], "evaluator"), (["--workers", "-3"], "workers"),
+@pytest.mark.parametrize("more, key", [(["--grid", "entry=5"], "parameter of breakout"), (["--grid", "entry_bars"], "--grid"),
+                                       (["--metric", "sharpe"], "metric"), (["--metric", "shape"], "metric"), (["--by", "x"],
+                                                                                                               "evaluator"), (["--workers", "-3"], "workers"),
                                        (["--sample", "0"], "sample"), (["--tape", "sim:7"], "tape")])
 def test_its_refusals(algo, more, key):
     code, d = algo(*VERB, *more)
@@ -315,13 +332,16 @@ CHILD = """
 import sys
 from algo_kit.core.settings import load_settings
 from algo_kit.research.sweep import sweep
-s = sweep("breakout", {grid}, "sim:7", load_settings({{"paths.data": {data!r}, "sim.events": 20000}}), mode="processes", workers=2, chunk=3, evaluator="sweep_eval:counted")
+s = sweep("breakout", {grid}, "sim:7", load_settings({{"paths.data": {data!r}, "sim.events": 20000}}), mode="processes", workers=2, chunk=3,
+          evaluator="sweep_eval:counted")
 print(s.status, s.done)
 """  # at the top of a script, without `if __name__`: workers do not run it again
 
 def child(tmp_path, grid, nap="0.02", name="child.py"):
     (tmp_path/name).write_text(CHILD.format(grid=grid, data=str(tmp_path/"data")))
-    env = os.environ | dict(ALGO_KIT_TEST_COUNT=str(tmp_path/"notes"), ALGO_KIT_TEST_NAP=nap, PYTHONPATH=os.pathsep.join([str(HERE), *(os.environ.get("PYTHONPATH", "").split(os.pathsep)), str(HERE.parent)]))
+    env = os.environ | dict(ALGO_KIT_TEST_COUNT=str(tmp_path/"notes"), ALGO_KIT_TEST_NAP=nap, PYTHONPATH=os.pathsep.join([str(HERE),
+                                                                                                                          *(os.environ.get("PYTHONPATH",
+                                                                                                                                           "").split(os.pathsep)), str(HERE.parent)]))
     return subprocess.Popen([sys.executable, str(tmp_path/name)], cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 BIG = dict(entry_bars=list(range(10, 70)), exit_bars=[5, 6, 7, 8, 9])  # 300 sets
@@ -378,7 +398,8 @@ def test_two_at_once(tmp_path):
 @pytest.mark.slow
 def test_the_verb_stops_on_ctrl_c_and_goes_on(tmp_path):
     env = os.environ | dict(PYTHONPATH=os.pathsep.join([*(os.environ.get("PYTHONPATH", "").split(os.pathsep)), str(HERE.parent)]))
-    cmd = [sys.executable, "-c", "import sys; from algo_kit.jobs.cli import main; sys.exit(main())", "sweep", "breakout", "--tape", "sample", "--grid", "entry_bars=5:150:5", "--grid", "exit_bars=4:40:4", "--json"]
+    cmd = [sys.executable, "-c", "import sys; from algo_kit.jobs.cli import main; sys.exit(main())", "sweep", "breakout", "--tape", "sample", "--grid",
+           "entry_bars=5:150:5", "--grid", "exit_bars=4:40:4", "--json"]
     p = subprocess.Popen(cmd, cwd=tmp_path, env=env, stdout=subprocess.PIPE, text=True)
     wait_for(lambda: list(tmp_path.glob("data/sweeps/*/chunks/c*.parquet")))
     p.send_signal(signal.SIGINT)

@@ -5,20 +5,20 @@
 # %% auto #0
 __all__ = ['METHODS', 'LOG_FROM', 'space_of', 'sampler_of', 'Study', 'optimise', 'strategy_param']
 
-# %% ../../nbs/research/747_optimise.ipynb #66ef00f4
+# %% ../../nbs/research/747_optimise.ipynb #d51252de
 import json, os, socket, time
 from pathlib import Path
 
 import numpy as np
 
 from ..core.cache import CODE_DIGEST
-from ..core.errors import ConfigError, KitError, unknown
+from ..core.errors import ConfigError, unknown
 from ..core.runs import run_key, safe_name
 from ..core.settings import digest, load_settings
 from .sweep import LOWER_IS_BETTER, METRICS, axis, evaluator_of, opened, require_metric
 from ..strategies.contract import load_strategy
 
-# %% ../../nbs/research/747_optimise.ipynb #8765c948
+# %% ../../nbs/research/747_optimise.ipynb #8c1accff
 METHODS = ("tpe", "cmaes", "nsga2", "random", "grid")
 LOG_FROM = 100  # an interval whose ends differ by this factor is looked at in the logarithm
 
@@ -32,7 +32,8 @@ def space_of(
     for k in space or known:
         if k not in known: raise unknown(f"parameter of {strategy.name}", k, known)
         p = known[k]
-        a = axis(p, space[k]) if space else [False, True] if p.type == "bool" else ("log" if p.type == "float" and p.min > 0 and p.max / p.min >= LOG_FROM else "lin", p.min, p.max)
+        a = axis(p, space[k]) if space else [False, True] if p.type == "bool" else ("log" if p.type == "float" and p.min > 0 and p.max / p.min >= LOG_FROM
+                                                                                    else "lin", p.min, p.max)
         if isinstance(a, tuple):
             kind, lo, hi = a
             out[k] = IntDistribution(int(lo), int(hi), log=kind == "log") if p.type == "int" else FloatDistribution(lo, hi, log=kind == "log")
@@ -41,7 +42,8 @@ def space_of(
         elif p.type != "bool" and len(step := {round(y - x, 12) for x, y in zip(a, a[1:], strict=False)}) == 1 and (d := step.pop()) > 0:
             out[k] = IntDistribution(a[0], a[-1], step=int(d)) if p.type == "int" else FloatDistribution(a[0], a[-1], step=d)
         else: out[k] = CategoricalDistribution(a)
-    if not any(hasattr(d, "single") for d in out.values()): raise ConfigError(f"nothing of {strategy.name} is left to search", key="space", rule="at least one parameter that may move", hint="give an interval, as fast=5:50")
+    if not any(hasattr(d, "single") for d in out.values()): raise ConfigError(f"nothing of {strategy.name} is left to search", key="space",
+                                                                              rule="at least one parameter that may move", hint="give an interval, as fast=5:50")
     return out
 
 def sampler_of(
@@ -61,15 +63,17 @@ def sampler_of(
         if method == "grid":
             def values(k, d):
                 if hasattr(d, "choices"): return list(d.choices)
-                if getattr(d, "step", None) is None: raise ConfigError(f"a grid search needs steps for {k}", key=k, value=str(d), rule="LOW:HIGH:STEP or values", hint="add a step, or take tpe")
+                if getattr(d, "step", None) is None: raise ConfigError(f"a grid search needs steps for {k}", key=k, value=str(d),
+                                                                       rule="LOW:HIGH:STEP or values", hint="add a step, or take tpe")
                 return np.arange(d.low, d.high + d.step / 2, d.step).tolist() if isinstance(d.low, float) else list(range(d.low, d.high + 1, d.step))
             return optuna.samplers.GridSampler({k: values(k, d) for k, d in free.items()}, seed=seed)
     raise unknown("method", method, METHODS)
 
-# %% ../../nbs/research/747_optimise.ipynb #1c2cceba
+# %% ../../nbs/research/747_optimise.ipynb #792374f0
 class Study:
     "A search on disk."
-    def __init__(self, study, file, metrics, names, settings): self.study, self.file, self.metrics, self.names, self.settings = study, Path(file), tuple(metrics), list(names), settings
+    def __init__(self, study, file, metrics, names,
+                 settings): self.study, self.file, self.metrics, self.names, self.settings = study, Path(file), tuple(metrics), list(names), settings
     def __repr__(self): return f"Study({self.name}, {self.done:,} trials)"
     @property
     def name(self): return self.study.study_name
@@ -93,11 +97,13 @@ class Study:
     def table(self):
         "One row a trial, in the order they were asked."
         import pandas as pd
-        return pd.DataFrame([dict(trial=t.number) | t.user_attrs["params"] | {m: t.user_attrs["answer"][m] for m in METRICS} for t in self._trials("COMPLETE") if "same_as" not in t.user_attrs])
+        return pd.DataFrame([dict(trial=t.number) | t.user_attrs["params"] | {m: t.user_attrs["answer"][m] for m in METRICS} for t in self._trials("COMPLETE")
+                             if "same_as" not in t.user_attrs])
     def best(self, n=10):
         "The best trials; with several aims those that no other beats in all of them."
         df, up = self.table(), [m not in LOWER_IS_BETTER for m in self.metrics]
-        if not len(df): raise ConfigError(f"study {self.name} has no trial with an answer", key="study", value=self.name, rule="at least one", hint=f"{self.skipped} sets were refused ({self.why or 'no rule'}), {self.failed} failed: give axes with steps, or widen them")
+        if not len(df): raise ConfigError(f"study {self.name} has no trial with an answer", key="study", value=self.name, rule="at least one",
+                                          hint=f"{self.skipped} sets were refused ({self.why or 'no rule'}), {self.failed} failed: give axes with steps, or widen them")
         cols = ["trial", *self.names, *dict.fromkeys((*self.metrics, "total_return", "max_drawdown", "trades"))]
         if len(self.metrics) > 1:
             v = df[list(self.metrics)].to_numpy() * np.where(up, 1, -1)
@@ -150,22 +156,26 @@ def optimise(
     strategy = load_strategy(strategy) if isinstance(strategy, str) else strategy
     metrics = [metrics] if isinstance(metrics, str) else list(metrics)
     if method not in METHODS: raise unknown("method", method, METHODS)
-    if method == "cmaes" and len(metrics) > 1: raise ConfigError("cmaes searches for one aim", key="metric", value=",".join(metrics), rule="one metric", hint="take nsga2 or tpe for several")
+    if method == "cmaes" and len(metrics) > 1: raise ConfigError("cmaes searches for one aim", key="metric", value=",".join(metrics), rule="one metric",
+                                                                 hint="take nsga2 or tpe for several")
     if not 1 <= trials <= 1_000_000: raise ConfigError(f"{trials} trials", key="trials", value=trials, rule="1 to 1,000,000", hint="e.g. 100")
     dists = space_of(strategy, space)
     free = {k: d for k, d in dists.items() if hasattr(d, "single")}
     tapes = [opened(t, settings, tape_how) for t in (tapes if isinstance(tapes, (list, tuple)) else [tapes])]
     for m in metrics: require_metric(m, tapes)
     f, place, _, code = evaluator_of(evaluator)
-    key = run_key(dict(strategy=[strategy.name, strategy.digest], space={k: str(d) for k, d in dists.items()}, tapes=[t.hash for t in tapes], settings=digest(settings), code=code, metrics=metrics, method=method, seed=seed, by=place))
+    key = run_key(dict(strategy=[strategy.name, strategy.digest], space={k: str(d) for k, d in dists.items()}, tapes=[t.hash for t in tapes],
+                       settings=digest(settings), code=code, metrics=metrics, method=method, seed=seed, by=place))
     folder = Path(settings.paths.data)/"studies"
     folder.mkdir(parents=True, exist_ok=True)
     study_name = safe_name(name) if name else f"{safe_name(strategy.name)}-{method}-{key}"
     file = folder/f"{study_name}.db"
     storage = optuna.storages.RDBStorage(f"sqlite:///{file.resolve()}", engine_kwargs=dict(connect_args=dict(timeout=60)))
-    study = optuna.create_study(storage=storage, study_name=study_name, directions=["minimize" if m in LOWER_IS_BETTER else "maximize" for m in metrics], load_if_exists=True)
+    study = optuna.create_study(storage=storage, study_name=study_name, directions=["minimize" if m in LOWER_IS_BETTER else "maximize" for m in metrics],
+                                load_if_exists=True)
     if study.user_attrs.get("key", key) != key:
-        raise ConfigError(f"study {study_name} asks something else", key="name", value=study_name, rule="the same strategy, space, tapes, settings, code, method, seed and metrics", hint="give it another name")
+        raise ConfigError(f"study {study_name} asks something else", key="name", value=study_name,
+                          rule="the same strategy, space, tapes, settings, code, method, seed and metrics", hint="give it another name")
     study.set_user_attr("key", key)
     out = Study(study, file, metrics, [k for k in dists], settings)
     for t in study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.RUNNING]):
@@ -209,7 +219,8 @@ def optimise(
             for k, tape in enumerate(tapes):
                 r = f(strategy, tape, settings, [params])
                 if not r["error"][0]:
-                    ledger.add("optimise", strategy.name, strategy.digest or CODE_DIGEST, market_name(tape.instruments), tape.hash, [strategy.check(params)], np.asarray(r["returns"]), r["days"], digest(settings),
+                    ledger.add("optimise", strategy.name, strategy.digest or CODE_DIGEST, market_name(tape.instruments), tape.hash, [strategy.check(params)],
+                               np.asarray(r["returns"]), r["days"], digest(settings),
                                run=f"{study_name}/{t.number}/{k}", once=True)
                 rows.append((r["error"][0], {m: float(r[m][0]) for m in METRICS}))
         except BaseException:

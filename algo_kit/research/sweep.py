@@ -8,12 +8,13 @@ __all__ = ['MAX_POINTS', 'METRICS', 'ANNUALISED', 'LOWER_IS_BETTER', 'EVALUATORS
            'plan_sweep', 'listed_points', 'workers_here', 'estimate', 'run_chunk', 'serve', 'chunk_size', 'Sweep',
            'list_sweeps', 'run_sweep', 'sweep', 'plot_heatmap']
 
-# %% ../../nbs/research/745_sweep.ipynb #efa8bf65
+# %% ../../nbs/research/745_sweep.ipynb #8c05c497
 import hashlib, importlib, itertools, json, math, os, socket, subprocess, sys, threading, time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -30,7 +31,9 @@ from .metrics import DAY, MIN_PERIODS, sharpe, sortino
 from .quick import quick_run
 from ..strategies.contract import load_strategy
 
-# %% ../../nbs/research/745_sweep.ipynb #1a0d2c62
+if TYPE_CHECKING: import plotly.graph_objects as go
+
+# %% ../../nbs/research/745_sweep.ipynb #14997468
 MAX_POINTS = 2_000_000
 
 def axis(
@@ -38,7 +41,8 @@ def axis(
     what,  # Values, one value, or words: "5:50:5", "log:1:100:9", "5,10,20", "true,false"; "5:50" and "log:1:100" are intervals
 ) -> list | tuple:  # Values, typed and in order; ("lin" or "log", low, high) for an interval
     "The values of one parameter that a sweep shall try."
-    bad = lambda rule, hint="e.g. 5:50:5, log:1:100:9 or 5,10,20": ConfigError(f"values of {param.name}, {what!r}, are refused: {rule}", key=param.name, value=what, rule=rule, hint=hint)
+    bad = lambda rule, hint="e.g. 5:50:5, log:1:100:9 or 5,10,20": ConfigError(f"values of {param.name}, {what!r}, are refused: {rule}", key=param.name,
+                                                                               value=what, rule=rule, hint=hint)
     if isinstance(what, str):
         parts = what.split(":")
         log = parts[0] == "log"
@@ -60,7 +64,8 @@ def axis(
                 what = [float(d[0] + k * d[2]) for k in range(int((d[1] - d[0]) / d[2]) + 1)]
         elif log or len(nums) > 3: raise bad("LOW:HIGH:STEP, log:LOW:HIGH:HOW MANY, or values with commas")
         else: what = [x.strip() for x in what.split(",") if x.strip()]
-    elif isinstance(what, tuple) and len(what) == 3 and what[0] in ("lin", "log"): return axis(param, f"{'log:' if what[0] == 'log' else ''}{what[1]}:{what[2]}")
+    elif isinstance(what, tuple) and len(what) == 3 and what[0] in ("lin", "log"): return axis(param,
+                                                                                               f"{'log:' if what[0] == 'log' else ''}{what[1]}:{what[2]}")
     elif not isinstance(what, (list, tuple, range, np.ndarray)): what = [what]
     out = list(dict.fromkeys(param.check(x.item() if isinstance(x, np.generic) else x) for x in what))
     if not out: raise bad("at least one value")
@@ -93,15 +98,18 @@ def _points(strategy, names, rows):
         if strategy.rule is not None and (bad := strategy.rule(base | dict(zip(names, r, strict=True)))): skipped, why = skipped + 1, why or bad; continue
         seen[r] = None
         if len(seen) > MAX_POINTS:
-            raise ConfigError(f"more than {MAX_POINTS:,} parameter sets", key="grid", rule=f"at most {MAX_POINTS:,}", hint="fewer values, or a sample: --sample 1000")
+            raise ConfigError(f"more than {MAX_POINTS:,} parameter sets", key="grid", rule=f"at most {MAX_POINTS:,}",
+                              hint="fewer values, or a sample: --sample 1000")
     if not seen:
-        raise ConfigError(f"no set of this grid is allowed by {strategy.name}: {why or 'it is empty'}", key="grid", value=", ".join(names), rule=why, hint="change an axis")
+        raise ConfigError(f"no set of this grid is allowed by {strategy.name}: {why or 'it is empty'}", key="grid", value=", ".join(names), rule=why,
+                          hint="change an axis")
     cols = list(zip(*seen, strict=True))
     return Points({n: np.array(c, _KIND[p[n].type]) for n, c in zip(names, cols, strict=True)}, skipped, repeated, why)
 
 def _space(strategy, grid):
     known = {p.name: p for p in strategy.params}
-    if not grid: raise ConfigError(f"a sweep of {strategy.name} needs at least one axis", key="grid", rule="NAME=VALUES", hint=f"e.g. --grid {next(iter(known), 'name')}=5:50:5")
+    if not grid: raise ConfigError(f"a sweep of {strategy.name} needs at least one axis", key="grid", rule="NAME=VALUES",
+                                   hint=f"e.g. --grid {next(iter(known), 'name')}=5:50:5")
     for k in grid:
         if k not in known: raise unknown(f"parameter of {strategy.name}", k, known)
     return {k: axis(known[k], v) for k, v in grid.items()}
@@ -113,7 +121,8 @@ def grid_points(
     "Every combination."
     s = _space(strategy, grid)
     for k, v in s.items():
-        if isinstance(v, tuple): raise ConfigError(f"axis {k} is an interval, a grid needs steps", key=k, value=grid[k], rule="LOW:HIGH:STEP", hint="add a step, or draw with --sample N")
+        if isinstance(v, tuple): raise ConfigError(f"axis {k} is an interval, a grid needs steps", key=k, value=grid[k], rule="LOW:HIGH:STEP",
+                                                   hint="add a step, or draw with --sample N")
     return _points(strategy, list(s), itertools.product(*s.values()))
 
 def sample_points(
@@ -143,18 +152,20 @@ def sample_points(
         cols.append(c)
     return _points(strategy, list(s), zip(*cols, strict=True))
 
-# %% ../../nbs/research/745_sweep.ipynb #4ecb046d
+# %% ../../nbs/research/745_sweep.ipynb #794a55ac
 METRICS = ("total_return", "max_drawdown", "sharpe", "sortino", "volatility", "calmar", "trades", "fills", "orders", "fees", "funding", "rejected")
 ANNUALISED = ("sharpe", "sortino", "volatility", "calmar")
 LOWER_IS_BETTER = ("volatility", "fees", "funding", "rejected")  # max_drawdown is negative: higher is better
-EVALUATORS = {"engine": ("algo_kit.research.sweep:evaluate_points", 1), "array": ("algo_kit.research.arrays:evaluate_points", 4_096)}  # place; sets that should go together
+EVALUATORS = {"engine": ("algo_kit.research.sweep:evaluate_points", 1), "array": ("algo_kit.research.arrays:evaluate_points",
+                                                                                  4_096)}  # place; sets that should go together
 
 def require_metric(metric: str, tapes: list) -> str:
     "The metric, when these tapes can have it."
     if metric not in METRICS: raise unknown("metric", metric, METRICS)
     days = min((t.last_ts // DAY - t.first_ts // DAY + 1 for t in tapes), default=0)
     if metric in ANNUALISED and days < MIN_PERIODS:
-        raise ConfigError(f"{metric} needs {MIN_PERIODS} days, the tape has {days}", key="metric", value=metric, rule=f"{', '.join(ANNUALISED)} are not defined below {MIN_PERIODS} days", hint="take total_return, or a longer tape")
+        raise ConfigError(f"{metric} needs {MIN_PERIODS} days, the tape has {days}", key="metric", value=metric,
+                          rule=f"{', '.join(ANNUALISED)} are not defined below {MIN_PERIODS} days", hint="take total_return, or a longer tape")
     return metric
 
 def _market_of(tape, settings, lo, hi):
@@ -216,7 +227,8 @@ def evaluator_of(
     mod, colon, name = str(place).partition(":")
     if not colon: raise unknown("evaluator", what, EVALUATORS)
     try: f = getattr(importlib.import_module(mod), name)
-    except (ImportError, AttributeError) as e: raise ConfigError(f"evaluator {what!r} cannot be imported: {e}", key="by", value=what, rule="engine, array or module:function", hint="check the name") from e
+    except (ImportError, AttributeError) as e: raise ConfigError(f"evaluator {what!r} cannot be imported: {e}", key="by", value=what,
+                                                                 rule="engine, array or module:function", hint="check the name") from e
     return f, place, together, _source_digest(f)
 
 def _source_digest(f):
@@ -228,7 +240,7 @@ def _source_digest(f):
     if not own and hasattr(f, "__code__"): h.update(f.__code__.co_code + repr(f.__code__.co_consts).encode())
     return h.hexdigest()[:16]
 
-# %% ../../nbs/research/745_sweep.ipynb #6be1dc13
+# %% ../../nbs/research/745_sweep.ipynb #b0582285
 @dataclass
 class Plan:
     "A sweep that has not begun."
@@ -244,8 +256,10 @@ class Plan:
     how: dict = field(default_factory=dict)  # For `open_tape`
     @property
     def key(self):
-        return run_key(dict(strategy=[self.strategy.name, self.strategy.digest], points=[self.points.names, self.points.digest], tapes=[t.hash for t in self.tapes],
-                            instruments=[[i.as_dict() for i in t.instruments] for t in self.tapes], settings=digest(self.settings), code=self.code, by=self.place))
+        return run_key(dict(strategy=[self.strategy.name, self.strategy.digest], points=[self.points.names, self.points.digest],
+                            tapes=[t.hash for t in self.tapes],
+                            instruments=[[i.as_dict() for i in t.instruments]
+                                         for t in self.tapes], settings=digest(self.settings), code=self.code, by=self.place))
     @property
     def n(self): return self.points.n * len(self.tapes)
 
@@ -253,7 +267,8 @@ def _source_of(strategy):
     from algo_kit.core.registry import places
     if strategy.digest or strategy.name not in places("strategies"): return ""
     known = load_strategy(strategy.name)
-    return strategy.name if known.params == strategy.params and (known.on_event, known.signals, known.timeframe) == (strategy.on_event, strategy.signals, strategy.timeframe) else ""
+    return strategy.name if known.params == strategy.params and (known.on_event, known.signals, known.timeframe) == (strategy.on_event, strategy.signals,
+                                                                                                                     strategy.timeframe) else ""
 
 def opened(
     t,  # Spec or `Tape`
@@ -289,7 +304,8 @@ def plan_sweep(
     tapes = list(tapes) if isinstance(tapes, (list, tuple)) else [tapes]
     if not tapes: raise ConfigError("a sweep needs a tape", key="tape", rule="--tape PATH, lake:VENUE:SYMBOL, sim:SEED or sample", hint="try --tape sample")
     tapes = [opened(t, settings, tape_how) for t in tapes]
-    if len({t.hash for t in tapes}) < len(tapes): raise ConfigError("the same rows are named twice", key="tape", value=", ".join(t.spec for t in tapes), rule="different tapes", hint="name each once")
+    if len({t.hash for t in tapes}) < len(tapes): raise ConfigError("the same rows are named twice", key="tape", value=", ".join(t.spec for t in tapes),
+                                                                    rule="different tapes", hint="name each once")
     f, place, together, code = evaluator_of(evaluator)
     return Plan(strategy, source, points, tapes, settings, f, place, together, code, tape_how)
 
@@ -300,12 +316,14 @@ def listed_points(
     "Sets that were chosen by hand or by somebody else."
     rows = list(rows)
     names = list(rows[0]) if rows else []
-    if not names: raise ConfigError("there is no parameter set in the list", key="points", rule="at least one, of at least one parameter", hint="e.g. [dict(fast=5, slow=20)]")
+    if not names: raise ConfigError("there is no parameter set in the list", key="points", rule="at least one, of at least one parameter",
+                                    hint="e.g. [dict(fast=5, slow=20)]")
     known = {p.name: p for p in strategy.params}
     for k in names:
         if k not in known: raise unknown(f"parameter of {strategy.name}", k, known)
     for k, r in enumerate(rows):
-        if set(r) != set(names): raise ConfigError(f"set {k} names {', '.join(r)}, the first {', '.join(names)}", key="points", value=k, rule="the same names in every set", hint="give every set every name")
+        if set(r) != set(names): raise ConfigError(f"set {k} names {', '.join(r)}, the first {', '.join(names)}", key="points", value=k,
+                                                   rule="the same names in every set", hint="give every set every name")
     return _points(strategy, names, [tuple(known[n].check(r[n]) for n in names) for r in rows])
 
 # %% ../../nbs/research/745_sweep.ipynb #96882edc
@@ -344,7 +362,7 @@ def estimate(
                 memory=int((workers if apart else 1) * 250e6 + size * (1 if apart else 0) + _rss()),
                 disk=int(plan.n * (120 + 8 * len(plan.points.names) + 9 * days)) + (sum(t.n for t in plan.tapes) * 64 if apart else 0))
 
-# %% ../../nbs/research/745_sweep.ipynb #e25d9b5c
+# %% ../../nbs/research/745_sweep.ipynb #7fe79b10
 _OPEN = {}  # of a worker: the job it has loaded
 
 def _job(plan, folder, apart):
@@ -356,8 +374,10 @@ def _job(plan, folder, apart):
             f.parent.mkdir(exist_ok=True)
             with whole_file(f) as tmp:
                 with open(tmp, "wb") as o: np.save(o, np.asarray(t.events), allow_pickle=False)
-        tapes.append(dict(path=str(f.resolve()), hash=t.hash, spec=t.spec, instruments=[i.as_dict() for i in t.instruments], kind=t.kind, verdict=t.passport["verdict"]))
-    return dict(id=f"{plan.key}-{plan.place}-{Path(folder).resolve()}", source=plan.source, digest=plan.strategy.digest, settings={k: "" if v is None else v for k, v in as_dict(plan.settings).items()},
+        tapes.append(dict(path=str(f.resolve()), hash=t.hash, spec=t.spec, instruments=[i.as_dict() for i in t.instruments], kind=t.kind,
+                          verdict=t.passport["verdict"]))
+    return dict(id=f"{plan.key}-{plan.place}-{Path(folder).resolve()}", source=plan.source, digest=plan.strategy.digest,
+                settings={k: "" if v is None else v for k, v in as_dict(plan.settings).items()},
                 evaluator=plan.place, code=plan.code, tapes=tapes, path=[p for p in sys.path if p])
 
 def _load(job):
@@ -366,7 +386,8 @@ def _load(job):
         strategy = load_strategy(job["source"])
         f, _, _, code = evaluator_of(job["evaluator"])
         for what, mine, theirs in (("strategy", strategy.digest, job["digest"]), ("code", code, job["code"])):
-            if mine != theirs: raise DataError(f"the {what} has changed since the sweep began, or is another one here", key=what, value=mine, rule=theirs, hint="start the sweep again")
+            if mine != theirs: raise DataError(f"the {what} has changed since the sweep began, or is another one here", key=what, value=mine, rule=theirs,
+                                               hint="start the sweep again")
         _OPEN.clear()
         _OPEN.update(id=job["id"], strategy=strategy, settings=load_settings(job["settings"]), f=f, tapes={})
     return _OPEN
@@ -375,9 +396,11 @@ def _tape(job, k):
     o, d = _load(job), job["tapes"][k]
     if k not in o["tapes"]:
         f = Path(d["path"])
-        if not f.exists(): raise NotFound(f"the rows of {d['spec']} are not at {f}", key="tape", value=d["spec"], rule="a folder that every worker can read", hint="put paths.data on a shared disk")
+        if not f.exists(): raise NotFound(f"the rows of {d['spec']} are not at {f}", key="tape", value=d["spec"], rule="a folder that every worker can read",
+                                          hint="put paths.data on a shared disk")
         ev = np.asarray(np.load(f, mmap_mode="r", allow_pickle=False)).view(np.ndarray)
-        if rows_hash(ev) != d["hash"]: raise DataError(f"the rows of {d['spec']} at {f} are not those of the sweep", key="tape", value=d["spec"], rule=d["hash"][:16], hint="remove the file and start again")
+        if rows_hash(ev) != d["hash"]: raise DataError(f"the rows of {d['spec']} at {f} are not those of the sweep", key="tape", value=d["spec"],
+                                                       rule=d["hash"][:16], hint="remove the file and start again")
         o["tapes"][k] = Tape(d["spec"], [instrument_from(i) for i in d["instruments"]], ev, dict(verdict=d["verdict"]), d["kind"])
     return o["tapes"][k]
 
@@ -401,7 +424,8 @@ def serve(conn):
                 conn.send(("at", k))
             try: conn.send(("done", run_chunk(job, tape, points, tick)))
             except (OSError, EOFError): raise
-            except KitError as e: conn.send(("error", (type(e).__name__, e.args[0] if not hasattr(e, "message") else e.message, e.key, str(e.value), e.rule, e.hint)))
+            except KitError as e: conn.send(("error", (type(e).__name__, e.args[0] if not hasattr(e, "message") else e.message, e.key, str(e.value), e.rule,
+                                                       e.hint)))
             except Exception as e: conn.send(("error", ("KitError", f"{type(e).__name__}: {e}", "worker", None, None, "see worker.log in the sweep's folder")))
     except (EOFError, OSError): return  # the other side is gone
 
@@ -413,7 +437,8 @@ class _Worker:
         from multiprocessing.connection import Connection
         here, there = socket.socketpair()
         with open(Path(folder)/"worker.log", "ab") as log:
-            self.p = subprocess.Popen([sys.executable, "-c", _START, str(there.fileno())], pass_fds=[there.fileno()], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+            self.p = subprocess.Popen([sys.executable, "-c", _START, str(there.fileno())], pass_fds=[there.fileno()], stdin=subprocess.DEVNULL, stdout=log,
+                                      stderr=log, start_new_session=True)
         there.close()
         self.conn, self.task, self.at = Connection(here.detach()), None, 0
         self.conn.send([p for p in sys.path if p])
@@ -487,14 +512,17 @@ def _here(plan, todo, workers, report):
 def _dask(job, todo, scheduler, report):
     "Chunks over a Dask cluster, a few ahead of what it computes."
     try: from distributed import Client, as_completed
-    except ImportError as e: raise ConfigError("this needs dask and distributed, which are not installed", key="package", value="distributed", rule="an optional part of the kit", hint="pip install 'algo_kit[scale]'") from e
+    except ImportError as e: raise ConfigError("this needs dask and distributed, which are not installed", key="package", value="distributed",
+                                               rule="an optional part of the kit", hint="pip install 'algo_kit[scale]'") from e
     from distributed.scheduler import KilledWorker
     try: client = Client(scheduler, timeout=15, set_as_default=False)
     except (OSError, TimeoutError, ValueError) as e:
-        raise ConfigError(f"no Dask scheduler answers at {scheduler}: {e}", key="dask", value=str(scheduler), rule="tcp://HOST:PORT of a running scheduler", hint="dask scheduler; dask worker tcp://HOST:8786") from e
+        raise ConfigError(f"no Dask scheduler answers at {scheduler}: {e}", key="dask", value=str(scheduler), rule="tcp://HOST:PORT of a running scheduler",
+                          hint="dask scheduler; dask worker tcp://HOST:8786") from e
     with client:
         try: client.wait_for_workers(1, timeout=30)
-        except TimeoutError: raise Timeout(f"the Dask scheduler {scheduler} has no workers", key="dask", value=str(scheduler), rule="at least one worker", hint=f"dask worker {scheduler}") from None
+        except TimeoutError: raise Timeout(f"the Dask scheduler {scheduler} has no workers", key="dask", value=str(scheduler), rule="at least one worker",
+                                           hint=f"dask worker {scheduler}") from None
         todo, going = list(reversed(todo)), {}
         ahead = 2 * max(sum(client.nthreads().values()), 1)
         give = lambda c: client.submit(run_chunk, job, c.tape, c.points(), pure=False, retries=0)
@@ -510,7 +538,8 @@ def _dask(job, todo, scheduler, report):
                 c, _ = going.pop(f.key)
                 try: r = f.result()
                 except KilledWorker as e:
-                    died = dict(chunk=c.k, tape=c.tape, first=c.lo, sets=c.hi - c.lo, at=c.lo, exit=str(e.last_worker), tries=e.allowed_failures + 1, points=c.points())
+                    died = dict(chunk=c.k, tape=c.tape, first=c.lo, sets=c.hi - c.lo, at=c.lo, exit=str(e.last_worker), tries=e.allowed_failures + 1,
+                                points=c.points())
                     report("died", died)
                     yield c, died
                     continue
@@ -518,7 +547,7 @@ def _dask(job, todo, scheduler, report):
         finally:
             if going: client.cancel([f for _, f in going.values()])
 
-# %% ../../nbs/research/745_sweep.ipynb #ea0f4228
+# %% ../../nbs/research/745_sweep.ipynb #84b1ab0b
 @dataclass
 class _Chunk:
     k: int
@@ -544,7 +573,8 @@ class Sweep:
     "A sweep on disk, finished or not."
     def __init__(self, path, plan=None):
         self.path, self.plan = Path(path), plan
-        if not (self.path/"sweep.json").is_file(): raise NotFound(f"{path} is no sweep", key="sweep", value=str(path), rule="a folder with sweep.json", hint="`algo sweep` makes one")
+        if not (self.path/"sweep.json").is_file(): raise NotFound(f"{path} is no sweep", key="sweep", value=str(path), rule="a folder with sweep.json",
+                                                                  hint="`algo sweep` makes one")
     def __repr__(self):
         i = self.info
         return f"Sweep({i['strategy']}, {self.done:,} of {i['evaluations']:,}, {self.status}, {self.path.name})"
@@ -569,7 +599,8 @@ class Sweep:
     def sql(self, query: str):
         "Ask in SQL: the table is called `sweep`."
         import duckdb
-        if not self.files: raise NotFound(f"{self.path.name} has no answer yet", key="sweep", value=self.path.name, rule="at least one finished chunk", hint="the same command continues it")
+        if not self.files: raise NotFound(f"{self.path.name} has no answer yet", key="sweep", value=self.path.name, rule="at least one finished chunk",
+                                          hint="the same command continues it")
         with duckdb.connect() as c:
             c.execute(f"create view sweep as select * from read_parquet('{str(self.path/'chunks').replace(chr(39), chr(39) * 2)}/c*.parquet')")
             return c.sql(query).df()
@@ -587,7 +618,8 @@ class Sweep:
                       f"from sweep where {where} group by all order by 1")
         if not len(df):
             days = self.sql("select max(len(days)) as d from sweep").d[0]
-            raise DataError(f"no set has a {metric}" + (f": {days} days, and below {MIN_PERIODS} nothing is annualised" if metric in ANNUALISED else ""), key="metric", value=metric,
+            raise DataError(f"no set has a {metric}" + (f": {days} days, and below {MIN_PERIODS} nothing is annualised" if metric in ANNUALISED else ""),
+                            key="metric", value=metric,
                             rule=f"one of: {', '.join(METRICS)}", hint="take total_return, or a longer tape")
         want = len(self.info["tapes"]) if tape is None else 1
         whole = df[df.tapes == want] if (df.tapes == want).any() else df
@@ -603,7 +635,8 @@ class Sweep:
         for f in self.files:
             t = read_table(f)
             if int(t["tape"][0]) != tape: continue
-            for k, d, r in zip(t["point"], t["days"], t["returns"], strict=True): cols[int(k)] = pd.Series(np.asarray(r, "f8"), np.asarray(d, "i8").astype("M8[D]"))
+            for k, d, r in zip(t["point"], t["days"], t["returns"], strict=True): cols[int(k)] = pd.Series(np.asarray(r, "f8"),
+                                                                                                           np.asarray(d, "i8").astype("M8[D]"))
         names = sorted(cols)
         return pd.DataFrame({k: cols[k] for k in names}).rename_axis(index="day", columns="point")
     def heatmap(self, x: str, y: str, metric="total_return", tape=None, how="median", fig=None):
@@ -615,12 +648,14 @@ class Sweep:
         "The plan: the one at hand, or the recorded one with its tapes opened again."
         if self.plan is not None: return self.plan
         i = self.info
-        if not i["source"]: raise ConfigError("the strategy of this sweep lived in a session that is gone", key="strategy", value=i["strategy"], rule="a strategy with a name", hint="plan the sweep again with it")
+        if not i["source"]: raise ConfigError("the strategy of this sweep lived in a session that is gone", key="strategy", value=i["strategy"],
+                                              rule="a strategy with a name", hint="plan the sweep again with it")
         settings = load_settings({k: "" if v is None else v for k, v in i["settings"].items()})
         c = read_table(self.path/"points.parquet")
         tapes = [opened(d["source"], settings, i["open"]) for d in i["tapes"]]
         for t, d in zip(tapes, i["tapes"], strict=True):
-            if t.hash != d["hash"]: raise DataError(f"the tape {d['source']} is not the one that was swept", key="tape", value=d["source"], rule=d["hash"][:16], hint="restore the file")
+            if t.hash != d["hash"]: raise DataError(f"the tape {d['source']} is not the one that was swept", key="tape", value=d["source"], rule=d["hash"][:16],
+                                                    hint="restore the file")
         f, place, together, code = evaluator_of(i["evaluator"])
         self.plan = Plan(load_strategy(i["source"]), i["source"], Points({k: c[k] for k in i["params"]}), tapes, settings, f, place, together, code, i["open"])
         return self.plan
@@ -634,7 +669,8 @@ class Sweep:
                 mine = by_tape[(by_tape.point == b.point) & (by_tape.tape == t)]
                 if not len(mine): continue
                 r = evaluate_points(plan.strategy, tape, plan.settings, [p])
-                rows.append(dict(tape=t, point=int(b.point)) | p | dict(swept=float(mine[metric].iloc[0]), engine=float(r[metric][0]), difference=float(r[metric][0] - mine[metric].iloc[0]),
+                rows.append(dict(tape=t, point=int(b.point)) | p | dict(swept=float(mine[metric].iloc[0]), engine=float(r[metric][0]),
+                                                                        difference=float(r[metric][0] - mine[metric].iloc[0]),
                                  swept_trades=float(mine.trades.iloc[0]), engine_trades=float(r["trades"][0]), error=r["error"][0]))
         write_json(self.path/"check.json", rows)
         return pd.DataFrame(rows)
@@ -645,7 +681,8 @@ class Sweep:
         types, t, how = {q.name: q for q in plan.strategy.params}, plan.tapes[tape], plan.how
         for _, b in self.best(metric, n, tape).iterrows():
             params = {k: types[k].check(b[k].item() if isinstance(b[k], np.generic) else b[k]) for k in self.params}
-            spec = RunSpec(plan.source or plan.strategy.name, t.spec, params, "backtest", how.get("venue") or "", how.get("symbol") or "", repair=bool(how.get("repair")))
+            spec = RunSpec(plan.source or plan.strategy.name, t.spec, params, "backtest", how.get("venue") or "", how.get("symbol") or "",
+                           repair=bool(how.get("repair")))
             r = prepare(spec, plan.settings, plan.strategy, t)
             r.run()
             out.append(r.run_dir.path)
@@ -677,30 +714,35 @@ def run_sweep(
     "Do what is planned, or what is left of it."
     if scheduler is not None: mode = "dask"
     if mode not in ("processes", "threads", "serial", "dask"): raise unknown("mode", mode, ["processes", "threads", "serial", "dask"])
-    if mode == "dask" and scheduler is None: raise ConfigError("a sweep on Dask needs a scheduler", key="scheduler", rule="tcp://HOST:PORT", hint="--dask tcp://127.0.0.1:8786")
+    if mode == "dask" and scheduler is None: raise ConfigError("a sweep on Dask needs a scheduler", key="scheduler", rule="tcp://HOST:PORT",
+                                                               hint="--dask tcp://127.0.0.1:8786")
     workers = 1 if mode == "serial" else workers or workers_here()
-    if not 1 <= workers <= 1024: raise ConfigError(f"{workers} workers", key="workers", value=workers, rule="1 to 1024", hint=f"this machine has {workers_here()} cores")
+    if not 1 <= workers <= 1024: raise ConfigError(f"{workers} workers", key="workers", value=workers, rule="1 to 1024",
+                                                   hint=f"this machine has {workers_here()} cores")
     if chunk is not None and chunk < 1: raise ConfigError(f"chunks of {chunk} sets", key="chunk", value=chunk, rule="at least 1", hint="leave it out")
     apart = mode in ("processes", "dask")
     for what, ok, hint in (("strategy", plan.source, "name it as file.py:name or notebook.ipynb:name"), ("evaluator", plan.place, "put it into a module")):
-        if apart and not ok: raise ConfigError(f"this {what} lives in this session: another process cannot load it", key=what, rule="something that can be named", hint=f"{hint}, or sweep with mode='threads'")
+        if apart and not ok: raise ConfigError(f"this {what} lives in this session: another process cannot load it", key=what,
+                                               rule="something that can be named", hint=f"{hint}, or sweep with mode='threads'")
     path = _folder(plan, folder, fresh)
     path.mkdir(parents=True, exist_ok=True)
     lock = Lock(path/"lock")
     try: lock.acquire()
     except RefusedByGate as e:
-        raise RefusedByGate(f"this sweep is being run by another process: {lock.holder() or 'unknown'}", "sweep", path.name, "one process per sweep", "wait for it, or change the grid: different sweeps run side by side") from e
+        raise RefusedByGate(f"this sweep is being run by another process: {lock.holder() or 'unknown'}", "sweep", path.name, "one process per sweep",
+                            "wait for it, or change the grid: different sweeps run side by side") from e
     try: return _run(plan, path, workers, chunk, mode, apart, scheduler, progress)
     finally: lock.release()
 
 def _run(plan, path, workers, chunk, mode, apart, scheduler, progress):
     old = Sweep(path).info if (path/"sweep.json").is_file() else None
     if old and old["key"] != plan.key:
-        raise ConfigError(f"{path.name} holds another sweep", key="folder", value=str(path), rule="an empty folder, or the same strategy, sets, tapes, settings and code", hint="choose another folder")
+        raise ConfigError(f"{path.name} holds another sweep", key="folder", value=str(path),
+                          rule="an empty folder, or the same strategy, sets, tapes, settings and code", hint="choose another folder")
     if not old and (other := [p.name for p in path.iterdir() if p.name != "lock" and not p.name.startswith(".")]):
         raise ConfigError(f"{path} holds other files", key="folder", value=other[0], rule="an empty folder", hint="choose another folder")
     (path/"chunks").mkdir(exist_ok=True)
-    if old: size, cost, expected = old["chunk"], None, old["estimate"]
+    if old: size, expected = old["chunk"], old["estimate"]
     else:
         expected = None
         if chunk is None:
@@ -711,8 +753,10 @@ def _run(plan, path, workers, chunk, mode, apart, scheduler, progress):
     chunks = _chunks(plan, size)
     have = {p.name for p in path.glob("chunks/c*.parquet")}
     todo = [c for c in chunks if c.name not in have]
-    info = (old or dict(name=path.name, key=plan.key, strategy=plan.strategy.name, source=plan.source, strategy_digest=plan.strategy.digest, params=plan.points.names, sets=plan.points.n,
-                        skipped=plan.points.skipped, why_skipped=plan.points.why, repeated=plan.points.repeated, evaluations=plan.n, tapes=[t.describe() for t in plan.tapes], open=plan.how, settings=as_dict(plan.settings),
+    info = (old or dict(name=path.name, key=plan.key, strategy=plan.strategy.name, source=plan.source, strategy_digest=plan.strategy.digest,
+                        params=plan.points.names, sets=plan.points.n,
+                        skipped=plan.points.skipped, why_skipped=plan.points.why, repeated=plan.points.repeated, evaluations=plan.n, tapes=[t.describe()
+                                                                                                                                            for t in plan.tapes], open=plan.how, settings=as_dict(plan.settings),
                         settings_digest=digest(plan.settings), code_digest=plan.code, evaluator=plan.place, chunk=size, chunks=len(chunks), estimate=expected, started=iso(wall_ns()), times=0, ledger=_ledger_name(plan, path))
             ) | dict(status="running", ended=None, failed=[], mode=mode, workers=workers)
     info["times"] += 1
@@ -730,20 +774,25 @@ def _run(plan, path, workers, chunk, mode, apart, scheduler, progress):
         told[0] = time.monotonic()
         fresh_ = max(now["done"] - n_before, now["seen"])
         rate = fresh_ / max(told[0] - started, 1e-9)
-        progress(dict(status=status, done=n_before + fresh_, n=plan.n, rate=rate, eta_s=(plan.n - n_before - fresh_) / rate if rate else None, failed=now["failed"], died=now["died"], folder=str(path)))
+        progress(dict(status=status, done=n_before + fresh_, n=plan.n, rate=rate, eta_s=(plan.n - n_before - fresh_) / rate if rate else None,
+                      failed=now["failed"], died=now["died"], folder=str(path)))
     def report(what, x):
         with mutex:
             if what == "at": now["seen"] += x
             else:
                 now["died"] += 1
                 now["seen"] = max(now["done"] - n_before, now["seen"] - (x["at"] - x["first"]))
-                _log(path, f"a worker died at set {x['at']}, exit {x['exit']}" + ("; its chunk is tried once more" if x["tries"] < 2 else "; its chunk is given up"), **{k: v for k, v in x.items() if k != "points"})
+                _log(path, f"a worker died at set {x['at']}, exit {x['exit']}" + ("; its chunk is tried once more" if x["tries"] < 2
+                                                                                  else "; its chunk is given up"), **{k: v for k,
+                                                                                                                      v in x.items() if k != "points"})
             say()
     status = "failed"
     try:
         if todo:
             job = _job(plan, path, apart) if apart else None
-            answers = _processes(job, path, todo, workers, report) if mode == "processes" else _dask(job, todo, scheduler, report) if mode == "dask" else _here(plan, todo, workers, report)
+            answers = _processes(job, path, todo, workers, report) if mode == "processes" else _dask(job, todo, scheduler,
+                                                                                                     report) if mode == "dask" else _here(plan, todo, workers,
+                                                                                                                                          report)
             for c, r in answers:
                 if "exit" in r:
                     now["failed"] += r["sets"]
@@ -780,13 +829,15 @@ def _log(path, message, **more):
 def _write(plan, path, c, r):
     n = c.hi - c.lo
     if len(r["error"]) != n or np.shape(r["returns"]) != (n, len(r["days"])):
-        raise KitError(f"evaluator {plan.place} answered {len(r['error'])} sets with returns {np.shape(r['returns'])}, asked for {n}", key="evaluator", value=plan.place, rule="one row a set", hint="mend the evaluator")
+        raise KitError(f"evaluator {plan.place} answered {len(r['error'])} sets with returns {np.shape(r['returns'])}, asked for {n}", key="evaluator",
+                       value=plan.place, rule="one row a set", hint="mend the evaluator")
     import pyarrow as pa, pyarrow.parquet as pq
     nan, days, T = np.full(n, np.nan), np.asarray(r["days"], "i4"), len(r["days"])
     ends = np.arange(n + 1, dtype="i4") * T
     lists = lambda flat, typ: pa.ListArray.from_arrays(pa.array(ends), pa.array(flat, typ))
     cols = dict(tape=np.full(n, c.tape, "i4"), point=np.arange(c.lo, c.hi)) | {k: v[c.lo:c.hi] for k, v in plan.points.columns.items()}
-    cols |= {m: np.asarray(r.get(m, nan), "f8") for m in (*METRICS, "seconds")} | dict(state_hash=pa.array(list(r.get("state_hash", [""] * n)), pa.string()), error=pa.array(list(r["error"]), pa.string()))
+    cols |= {m: np.asarray(r.get(m, nan), "f8") for m in (*METRICS, "seconds")} | dict(state_hash=pa.array(list(r.get("state_hash", [""] * n)), pa.string()),
+                                                                                       error=pa.array(list(r["error"]), pa.string()))
     cols |= dict(days=lists(np.tile(days, n), pa.int32()), returns=lists(np.ascontiguousarray(r["returns"], "f8").ravel(), pa.float64()))
     with whole_file(path/"chunks"/c.name) as tmp: pq.write_table(pa.table(cols), tmp, compression="zstd")
 
@@ -803,7 +854,8 @@ class _Counter:
         ok = [k for k, e in enumerate(r["error"]) if not e]  # what could not run was not tried
         if not ok: return
         points = c.points()
-        self.trials.add("sweep", p.strategy.name, p.strategy.digest or CODE_DIGEST, market_name(t.instruments), t.hash, [p.strategy.check(points[k]) for k in ok],
+        self.trials.add("sweep", p.strategy.name, p.strategy.digest or CODE_DIGEST, market_name(t.instruments), t.hash,
+                        [p.strategy.check(points[k]) for k in ok],
                         np.asarray(r["returns"])[ok], r["days"], digest(p.settings), run=self._run(c), once=True)
     def again(self, c, file):
         "A chunk that was there already: killed between its file and its record, it is counted now."
@@ -823,9 +875,10 @@ def sweep(
     **tape_how,  # For `open_tape`
 ) -> Sweep:
     "Every set of a grid, or a sample of them, over every tape."
-    return run_sweep(plan_sweep(strategy, grid, tapes, settings, evaluator, sample, seed, how, **tape_how), folder, workers, chunk, mode, scheduler, progress, fresh)
+    return run_sweep(plan_sweep(strategy, grid, tapes, settings, evaluator, sample, seed, how, **tape_how), folder, workers, chunk, mode, scheduler, progress,
+                     fresh)
 
-# %% ../../nbs/research/745_sweep.ipynb #062f7824
+# %% ../../nbs/research/745_sweep.ipynb #20f809a5
 def plot_heatmap(
     table,  # DataFrame: a column for each parameter and the metric
     x: str, y: str,  # Parameters
@@ -844,7 +897,10 @@ def plot_heatmap(
     top = float(np.nanmax(np.abs(z))) or 1.
     signed = metric in ("total_return", "sharpe", "sortino", "calmar")
     fig = go.Figure() if fig is None else fig
-    fig.add_heatmap(z=z, x=[f"{v:g}" for v in p.columns], y=[f"{v:g}" for v in p.index], colorscale="RdBu" if signed else "Blues", zmin=-top if signed else None, zmax=top if signed else None,
-                    colorbar=dict(title="%" if pct else ""), hovertemplate=f"{x} %{{x}}<br>{y} %{{y}}<br>{metric} %{{z:.3g}}{' %' if pct else ''}<extra></extra>")
+    fig.add_heatmap(z=z, x=[f"{v:g}" for v in p.columns], y=[f"{v:g}" for v in p.index], colorscale="RdBu" if signed else "Blues",
+                    zmin=-top if signed else None, zmax=top if signed else None,
+                    colorbar=dict(title="%" if pct
+                                  else ""), hovertemplate=f"{x} %{{x}}<br>{y} %{{y}}<br>{metric} %{{z:.3g}}{' %' if pct else ''}<extra></extra>")
     others = [c for c in table.columns if c not in (x, y, metric, "point")]
-    return fig.update_layout(template=theme(), title=f"{metric.replace('_', ' ')}" + (f", {how} over the rest" if others else ""), xaxis=dict(title=x, type="category"), yaxis=dict(title=y, type="category"), height=380)
+    return fig.update_layout(template=theme(), title=f"{metric.replace('_', ' ')}" + (f", {how} over the rest" if others else ""),
+                             xaxis=dict(title=x, type="category"), yaxis=dict(title=y, type="category"), height=380)
