@@ -6,21 +6,15 @@
 __all__ = ['SHOWN', 'SHOWN_RUN', 'RunOrStrategy', 'Tapes', 'Grid', 'ended', 'sensitivity', 'runs', 'repro', 'parts_table', 'diff',
            'breakeven', 'divergence', 'significance', 'walkforward', 'sweep']
 
-# %% ../../nbs/jobs/917_research_verbs.ipynb #71ed2ec2
+# %% ../../nbs/jobs/917_research_verbs.ipynb #7d844d9a
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ..core.errors import ParityError, RefusedByGate
-from .console import Json, Run, answer, app, bar, find, settings_of, table
-from ..core.errors import ConfigError, RefusedByGate
-from .console import Json, Run, answer, app, bar, find, table
-from .console import Json, Params, Run, Sets, answer, app, bar, find, pairs, settings_of, table
 from ..core.errors import ConfigError, NotFound, ParityError, RefusedByGate
-from .console import Json, Params, Repair, Run, Sets, StrategyArg, Symbol, Tape, Venue, answer, app, bar, find, pairs, settings_of, spec_of, table
-from ..core.errors import ConfigError, ParityError, RefusedByGate
-from .console import Fresh, Json, Repair, Run, Sets, StrategyArg, Symbol, Venue, answer, app, bar, find, pairs, settings_of, table
+from .console import (Fresh, Json, Params, Repair, Run, Sets, StrategyArg, Symbol, Tape, Venue, answer, app, bar, find, pairs, settings_of, spec_of,
+                                   table)
 
 # %% ../../nbs/jobs/917_research_verbs.ipynb #93486e1a
 def ended(run):
@@ -42,7 +36,7 @@ def sensitivity(run: Run, json: Json = False):
     answer(dict(run=r.run, dir=str(r.path), cases=rows), table(("case", "what changed", "return", "lost", "max drawdown", "fills", "fees"), map(line, rows),
            num=(2, 3, 4, 5, 6)), files=[r/"sensitivity.json"], next_=f"algo report {r.run}")
 
-# %% ../../nbs/jobs/917_research_verbs.ipynb #fcb6527e
+# %% ../../nbs/jobs/917_research_verbs.ipynb #72cb4704
 @app.command()
 def runs(run: Annotated[list[str] | None, typer.Argument(help="some runs, to see side by side: names, keys, folders or last; none: a table of all")] = None,
          where: Annotated[str, typer.Option(help="condition in SQL, as in \"sharpe > 1 and p_fast < 10\"")] = "",
@@ -112,7 +106,6 @@ def diff(a: Annotated[str, typer.Argument(help="a run: name, key, folder or last
     answer(d, words, parts_table(d["parts"], d["currency"]) if d["parts"] else "  nothing differs that could move it", f"  {first}",
            f"  {d['runs']} run{'s' * (d['runs'] != 1)} in memory; what is left unexplained: {d['residual']:,.2f}", files=[html] if html is not None else (),
            next_=f"algo runs {d['a']} {d['b']}")
-# ## Where the edge dies
 
 # %% ../../nbs/jobs/917_research_verbs.ipynb #b49b3837
 @app.command()
