@@ -19,7 +19,7 @@ from ..engine.warmup import WarmUp
 from .quick import quick_run
 from ..strategies.contract import load_strategy
 
-# %% ../../nbs/research/730_sensitivity.ipynb #5c7d1130
+# %% ../../nbs/research/730_sensitivity.ipynb #048fb096
 CASES = {
     "as assumed": {},
     "latency x 2": {"venue.latency_factor": 2.},
@@ -71,7 +71,8 @@ def sensitivity(
             rows.append(dict(case=case, changed=changed, note=str(e)))
             continue
         if base is None: base = r["total_return"]
-        rows.append(dict(case=case, changed=changed, **{k: v for k, v in r.items() if k not in ("curve", "days", "returns", "state_hash")}, lost=base - r["total_return"], note="",
+        told = {k: v for k, v in r.items() if k not in ("curve", "days", "returns", "state_hash")}
+        rows.append(dict(case=case, changed=changed, **told, lost=base - r["total_return"], note="",
                          seconds=time.perf_counter() - t))
     return rows
 
