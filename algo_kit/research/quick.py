@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['quick_run', 'run_inputs']
 
-# %% ../../nbs/research/705_quick.ipynb #6e290ed7
+# %% ../../nbs/research/705_quick.ipynb #3902d8a0
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +15,6 @@ import numpy as np
 from ..core.errors import ConfigError, DataError, NotFound
 from ..core.records import REJECT
 from ..core.settings import load_settings
-from ..engine.artifacts import Table, decisions_table, fills_table, gates_json, trades_table
 from ..engine.artifacts import Table, decisions_table, fills_table, gates_json, marks_table, trades_table
 from ..engine.session import Session, ask_signals
 from ..engine.setup import session_market
