@@ -6,7 +6,7 @@
 __all__ = ['read_run', 'fmt', 'span', 'notes', 'tiles', 'figures', 'level_figures', 'beside', 'breakeven_figures', 'gate_rows',
            'show_run', 'when', 'verdict', 'tables', 'tear_sheet', 'summary_markdown']
 
-# %% ../../nbs/research/720_tearsheet.ipynb #b955b284
+# %% ../../nbs/research/720_tearsheet.ipynb #6f461e2f
 import html, json
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,19 +18,20 @@ from ..core.times import iso
 from . import charts
 from .assumption_charts import plot_break_even, plot_surface
 from .flow_charts import LEVELS, funnel, plot_funnel, plot_verdicts, verdict_strip
-from .metrics import DAY, MIN_PERIODS, daily, days_per_year, drawdowns, monthly_returns, read_columns, rolling_sharpe, run_metrics, start_equity
+from .metrics import DAY, MIN_PERIODS, daily, days_per_year, drawdowns, monthly_returns, read_columns, rolling_sharpe, start_equity
 from .promises import has_levels, in_words, plot_promises, promises, trade_facts
+from .validation import run_report_metrics, validity_rows
 
-# %% ../../nbs/research/720_tearsheet.ipynb #4a0725fd
+# %% ../../nbs/research/720_tearsheet.ipynb #7c2ab2d3
 def read_run(
     run_dir: Path,  # A run folder
 ) -> SimpleNamespace:  # manifest, metrics, equity, marks, trades, decisions, gates, passport, assumptions, cash, quote, symbols
     "What a report needs of a run; metrics are computed afresh."
     d = Path(run_dir)
-    m = run_metrics(d)
+    m, v = run_report_metrics(d)
     doc = lambda name, empty: json.loads((d/name).read_text(encoding="utf-8")) if (d/name).exists() else empty
     man = doc("manifest.json", {})
-    r = SimpleNamespace(dir=d, manifest=man, metrics=m, gates=doc("gates.json", {}), passport=doc("passport.json", {}), assumptions=doc("assumptions.json", []),
+    r = SimpleNamespace(dir=d, manifest=man, metrics=m, validity=v, gates=doc("gates.json", {}), passport=doc("passport.json", {}), assumptions=doc("assumptions.json", []),
                         **{n: read_columns(d/f"{n}.parquet") for n in ("equity", "marks", "trades", "decisions", "verdicts")})
     r.ts, r.eq = r.equity.get("ts_ns", np.empty(0, np.int64)), r.equity.get("equity", np.empty(0))
     r.cash = start_equity(man, r.eq)
@@ -42,7 +43,7 @@ def read_run(
     r.returns = daily(r.ts, r.eq, r.cash)[2] if len(r.eq) else np.empty(0)
     return r
 
-# %% ../../nbs/research/720_tearsheet.ipynb #03ae8458
+# %% ../../nbs/research/720_tearsheet.ipynb #cf28fee7
 _PCT = set("total_return cagr volatility max_drawdown ulcer_index win_rate exposure_time avg_trade best_trade worst_trade var_95 cvar_95 psr dsr pbo".split())
 _MONEY = set("expectancy fees_paid funding_paid".split())
 _SIGNED = set("total_return cagr avg_trade best_trade worst_trade var_95 cvar_95 max_drawdown expectancy".split())
@@ -79,7 +80,6 @@ def notes(
     if r.n_trades == 0: out.append("No round trip was closed: there are no trade statistics.")
     elif r.n_trades < 30: out.append(f"{r.n_trades} trade{'s' * (r.n_trades > 1)}: too few for the win rate or the profit factor to mean much.")
     if len(r.eq) and np.ptp(r.eq) == 0: out.append("Equity never moved: ratios that divide by its variance are undefined.")
-    out.append("DSR and PBO need the trials this strategy was picked from, which a single run does not know.")
     return out
 
 def tiles(
@@ -179,7 +179,7 @@ def show_run(
     "The figures of a run, for a notebook to show."
     return list(figures(read_run(run_dir)).values())
 
-# %% ../../nbs/research/720_tearsheet.ipynb #df3f1a97
+# %% ../../nbs/research/720_tearsheet.ipynb #064cc3ec
 def when(ns) -> str:
     "A time for people: seconds, UTC."
     return iso(int(ns) // 10**9 * 10**9).replace("T", " ").removesuffix("Z")
@@ -236,6 +236,7 @@ def tables(
     if has_levels(r.gates):
         out["promises"] = _table(("Promise", "Promised", "Measured", "n", "Verdict"),
                                  [[p["name"], p["promised"] or "–", in_words(p), f"{p['n']:,}", p["verdict"] or "–"] for p in promises(r.dir)])
+    out["validity"] = _table(("Question", "Figure", "What it says"), validity_rows(r.validity))
     out["metrics"] = _table(("Metric", "Figure"), [[k, fmt(k, v)] for k, v in r.metrics.items()])
     if man.get("params"): out["params"] = _table(("Parameter", "Value"), [[k, _plain(v)] for k, v in man["params"].items()])
     s = man.get("settings") or {}
@@ -275,7 +276,7 @@ def tables(
     out["run"] = _table(("Run", ""), [[k, _plain(v)] for k, v in facts.items()])
     return out
 
-# %% ../../nbs/research/720_tearsheet.ipynb #411f65b3
+# %% ../../nbs/research/720_tearsheet.ipynb #aaac55b4
 _CSS = """
 :root { --ink: #1F2933; --muted: #66727F; --line: #E3E7EB; --soft: #F6F7F9; --gain: #2F6DA3; --loss: #B85C0E; }
 * { box-sizing: border-box; }
@@ -339,6 +340,7 @@ _PAGE = """{% macro table(t, cls="", empty="none") %}{% if t -%}
 <div class="tile"><div class="k">{{ k }}</div><div class="v {{ tone }}">{{ v }}</div><div class="n">{{ n }}</div></div>
 {% endfor %}</section>
 <div class="notes">{% for s in notes %}<p>{{ s }}</p>{% endfor %}</div>
+<section><h2>Is it skill?</h2>{{ table(t.validity) }}</section>
 <section><h2>How it went</h2>{{ fig("equity") }}{{ fig("drawdown") }}{{ fig("monthly") }}{{ fig("rolling_sharpe") }}
 {% if "equity" not in figs %}<p class="muted">No equity was written.</p>{% endif %}</section>
 <section><h2>Price and trades</h2>{% for name in figs if name.startswith("price_") %}{{ fig(name) }}{% endfor %}
@@ -395,7 +397,7 @@ def tear_sheet(
     with whole_file(out) as tmp: tmp.write_text(page, encoding="utf-8")
     return out
 
-# %% ../../nbs/research/720_tearsheet.ipynb #2d100dad
+# %% ../../nbs/research/720_tearsheet.ipynb #0b8c90b9
 def summary_markdown(
     run_dir: Path,  # A run folder
 ) -> str:  # Markdown
@@ -406,4 +408,5 @@ def summary_markdown(
     head = f"**{esc(m.get('strategy'))}** on {esc(', '.join(r.symbols) or 'no instrument')}, {esc(m.get('stage'))}, {esc(m.get('status'))}"
     if len(r.ts): head += f", {when(r.ts[0])} to {when(r.ts[-1])} UTC ({span(r.days)}), data {esc(verdict(r.passport)[0])}"
     rows = [f"| {esc(k)} | {esc(v)} | {esc(n)} |" for k, v, n, _ in tiles(r)]
+    rows += [f"| {esc(k)} | {esc(v)} | {esc(n)} |" for k, v, n in validity_rows(r.validity)]
     return "\n".join([head, "", "| | | |", "|:--|--:|:--|", *rows, "", *(f"- {esc(s)}" for s in notes(r))])
