@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['SHOWN', 'SHOWN_RUN', 'RunOrStrategy', 'Tapes', 'Grid', 'ended', 'sensitivity', 'runs', 'repro', 'parts_table', 'diff',
-           'breakeven', 'divergence', 'significance', 'walkforward', 'sweep']
+           'breakeven', 'divergence', 'significance', 'walkforward', 'sweep', 'lint']
 
-# %% ../../nbs/jobs/917_research_verbs.ipynb #7d844d9a
+# %% ../../nbs/jobs/917_research_verbs.ipynb #d6964126
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +15,8 @@ import typer
 from ..core.errors import ConfigError, NotFound, ParityError, RefusedByGate
 from .console import (Fresh, Json, Params, Repair, Run, Sets, StrategyArg, Symbol, Tape, Venue, answer, app, bar, find, pairs, settings_of, spec_of,
                                    table)
+from ..core.errors import ConfigError, NotFound, RefusedByGate
+from .console import Json, Run, answer, app, bar, find, table
 
 # %% ../../nbs/jobs/917_research_verbs.ipynb #93486e1a
 def ended(run):
@@ -225,7 +227,7 @@ def walkforward(strategy: StrategyArg, tape: Tape = None,
            files=[w.folder/n for n in ("walkforward.html", "walkforward.json", "windows.parquet", "points.parquet", "equity.parquet")],
            next_=f"algo backtest {strategy} --tape {tape} " + " ".join(f"-p {k}={v:g}" for k, v in d["rows"][-1]["params"].items()))
 
-# %% ../../nbs/jobs/917_research_verbs.ipynb #0df26276
+# %% ../../nbs/jobs/917_research_verbs.ipynb #3f6b97ea
 Tapes = Annotated[list[str] | None, typer.Option("--tape", help="PATH, lake:VENUE:SYMBOL[:FROM:TO], sim:SEED or sample; any number of times")]
 Grid = Annotated[list[str] | None,
                  typer.Option(help="NAME=LOW:HIGH:STEP, NAME=log:LOW:HIGH:HOW_MANY or NAME=A,B,C; to draw from, NAME=LOW:HIGH; any number of times")]
@@ -299,3 +301,21 @@ def _search(strategy, tape, space, s, method, trials, seed, metric, top, how):
            f"{st.name}: {st.done:,} trials by {method}, {st.skipped:,} refused by the strategy's rule, {st.repeated:,} met again" + (f"; {len(best)} on the front" if len(metrics) > 1 else ""),
            table(list(best.columns), [[g(x) for x in r] for r in best.itertuples(index=False)], range(len(best.columns))),
            f"the best of {st.done:,} is not a result: ask what it earns on rows it has not seen", files=[st.file], next_=f"the same command with more --trials goes on; algo walkforward {strategy} --tape {tape[0]}")
+# ## What to doubt
+
+# %% ../../nbs/jobs/917_research_verbs.ipynb #13c62e22
+@app.command()
+def lint(run: Run, deep: Annotated[bool, typer.Option("--deep", help="run it twice more: does one tick of latency change the result?")] = False,
+         sweep: Annotated[Path | None, typer.Option(help="points of the search its parameters came from: .parquet, .csv or .json")] = None,
+         strict: Annotated[bool, typer.Option("--strict", help="exit with 6 when a finding weighs high")] = False, json: Json = False):
+    "What to doubt in a run: each finding with its evidence, what to do about it, and how much it weighs."
+    r = ended(run)
+    if sweep is not None and not sweep.is_file(): raise NotFound(f"no file {sweep}", "sweep", str(sweep), "a table of points", "algo sweep writes one")
+    from algo_kit.research.lint import run_lint
+    out = run_lint(r.path, sweep, deep)
+    rows = [(x["weight"], x["issue"], x["evidence"], x["fix"]) for x in out["findings"]]
+    high = sum(x["weight"] == "high" for x in out["findings"])
+    words = table(("weight", "issue", "evidence", "what to do"), rows) if rows else "nothing to doubt was found"
+    answer(dict(run=r.run, dir=str(r.path)) | out, words, f"\n{len(out['asked'])} rules asked, {len(out['not_asked'])} could not be: " + ", ".join(out["not_asked"]),
+           files=[r/"lint.json"], next_=f"algo report {r.run}")
+    return RefusedByGate.code if strict and high else 0
