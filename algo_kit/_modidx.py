@@ -2482,6 +2482,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                         'algo_kit.research.runs.Mix': ('research/runs.html#mix', 'algo_kit/research/runs.py'),
                                         'algo_kit.research.runs.Mix.__init__': ( 'research/runs.html#mix.__init__',
                                                                                  'algo_kit/research/runs.py'),
+                                        'algo_kit.research.runs.Mix._count': ('research/runs.html#mix._count', 'algo_kit/research/runs.py'),
+                                        'algo_kit.research.runs.Mix._key': ('research/runs.html#mix._key', 'algo_kit/research/runs.py'),
                                         'algo_kit.research.runs.Mix.parts': ('research/runs.html#mix.parts', 'algo_kit/research/runs.py'),
                                         'algo_kit.research.runs.Mix.pnl': ('research/runs.html#mix.pnl', 'algo_kit/research/runs.py'),
                                         'algo_kit.research.runs.Mix.run': ('research/runs.html#mix.run', 'algo_kit/research/runs.py'),

@@ -145,7 +145,7 @@ def paced(
         tick(s | dict(rate=(s["events"] - first[1]) / since if since > 1 else 0))
     return f
 
-# %% ../../nbs/jobs/910_runner.ipynb #24c7de7e
+# %% ../../nbs/jobs/910_runner.ipynb #9ce31378
 RESULT = "run dir status events decisions orders fills state_hash passport resumed".split()
 
 def finish(
@@ -156,6 +156,12 @@ def finish(
     from algo_kit.research.validation import run_report_metrics
     d = Path(result["dir"])
     out = dict(result) | dict(metrics=run_report_metrics(d)[0])
+    from algo_kit.core.runs import RunDir
+    from algo_kit.research.metrics import run_metrics
+    from algo_kit.research.runs import keep_source
+    d = Path(result["dir"])
+    with suppress(OSError): keep_source(RunDir(d))  # a person's strategy file will be edited
+    out = dict(result) | dict(metrics=run_metrics(d))
     if report:
         try: import jinja2, plotly  # noqa: F401
         except ModuleNotFoundError as e: out["report"] = f"not written: {e.name} is missing, pip install 'algo_kit[research]'"
