@@ -362,7 +362,7 @@ def estimate(
                 memory=int((workers if apart else 1) * 250e6 + size * (1 if apart else 0) + _rss()),
                 disk=int(plan.n * (120 + 8 * len(plan.points.names) + 9 * days)) + (sum(t.n for t in plan.tapes) * 64 if apart else 0))
 
-# %% ../../nbs/research/745_sweep.ipynb #7fe79b10
+# %% ../../nbs/research/745_sweep.ipynb #d4f7e8db
 _OPEN = {}  # of a worker: the job it has loaded
 
 def _job(plan, folder, apart):
@@ -429,7 +429,8 @@ def serve(conn):
             except Exception as e: conn.send(("error", ("KitError", f"{type(e).__name__}: {e}", "worker", None, None, "see worker.log in the sweep's folder")))
     except (EOFError, OSError): return  # the other side is gone
 
-_START = "import sys; from multiprocessing.connection import Connection; c = Connection(int(sys.argv[1])); sys.path[:] = c.recv(); from algo_kit.research.sweep import serve; serve(c)"
+_START = ("import sys; from multiprocessing.connection import Connection; c = Connection(int(sys.argv[1])); sys.path[:] = c.recv(); "
+          "from algo_kit.research.sweep import serve; serve(c)")
 
 class _Worker:
     "One process, one pipe, at most one chunk."
@@ -515,7 +516,7 @@ def _dask(job, todo, scheduler, report):
     except ImportError as e: raise ConfigError("this needs dask and distributed, which are not installed", key="package", value="distributed",
                                                rule="an optional part of the kit", hint="pip install 'algo_kit[scale]'") from e
     from distributed.scheduler import KilledWorker
-    try: client = Client(scheduler, timeout=15, set_as_default=False)
+    try: client = Client(scheduler, timeout=5, set_as_default=False)
     except (OSError, TimeoutError, ValueError) as e:
         raise ConfigError(f"no Dask scheduler answers at {scheduler}: {e}", key="dask", value=str(scheduler), rule="tcp://HOST:PORT of a running scheduler",
                           hint="dask scheduler; dask worker tcp://HOST:8786") from e
@@ -526,7 +527,7 @@ def _dask(job, todo, scheduler, report):
         todo, going = list(reversed(todo)), {}
         ahead = 2 * max(sum(client.nthreads().values()), 1)
         give = lambda c: client.submit(run_chunk, job, c.tape, c.points(), pure=False, retries=0)
-        ac = as_completed()
+        ac = as_completed(loop=client.loop)
         try:
             while todo or going:
                 while todo and len(going) < ahead:
@@ -547,7 +548,7 @@ def _dask(job, todo, scheduler, report):
         finally:
             if going: client.cancel([f for _, f in going.values()])
 
-# %% ../../nbs/research/745_sweep.ipynb #84b1ab0b
+# %% ../../nbs/research/745_sweep.ipynb #55e66a09
 @dataclass
 class _Chunk:
     k: int
@@ -614,8 +615,9 @@ class Sweep:
         names = ", ".join(f'"{p}"' for p in self.params)
         up = metric not in LOWER_IS_BETTER
         where = f"error = '' and isfinite(\"{metric}\")" + (f" and tape = {int(tape)}" if tape is not None else "")
-        df = self.sql(f"select point, {names}, {'min' if up else 'max'}(\"{metric}\") as \"{metric}\", avg(\"{metric}\") as mean, count(*)::int as tapes, min(trades) as trades, min(max_drawdown) as worst_drawdown "
-                      f"from sweep where {where} group by all order by 1")
+        worst = "min" if up else "max"
+        df = self.sql(f"select point, {names}, {worst}(\"{metric}\") as \"{metric}\", avg(\"{metric}\") as mean, count(*)::int as tapes, "
+                      f"min(trades) as trades, min(max_drawdown) as worst_drawdown from sweep where {where} group by all order by 1")
         if not len(df):
             days = self.sql("select max(len(days)) as d from sweep").d[0]
             raise DataError(f"no set has a {metric}" + (f": {days} days, and below {MIN_PERIODS} nothing is annualised" if metric in ANNUALISED else ""),
@@ -753,12 +755,12 @@ def _run(plan, path, workers, chunk, mode, apart, scheduler, progress):
     chunks = _chunks(plan, size)
     have = {p.name for p in path.glob("chunks/c*.parquet")}
     todo = [c for c in chunks if c.name not in have]
-    info = (old or dict(name=path.name, key=plan.key, strategy=plan.strategy.name, source=plan.source, strategy_digest=plan.strategy.digest,
-                        params=plan.points.names, sets=plan.points.n,
-                        skipped=plan.points.skipped, why_skipped=plan.points.why, repeated=plan.points.repeated, evaluations=plan.n, tapes=[t.describe()
-                                                                                                                                            for t in plan.tapes], open=plan.how, settings=as_dict(plan.settings),
-                        settings_digest=digest(plan.settings), code_digest=plan.code, evaluator=plan.place, chunk=size, chunks=len(chunks), estimate=expected, started=iso(wall_ns()), times=0, ledger=_ledger_name(plan, path))
-            ) | dict(status="running", ended=None, failed=[], mode=mode, workers=workers)
+    info = old or dict(
+        name=path.name, key=plan.key, strategy=plan.strategy.name, source=plan.source, strategy_digest=plan.strategy.digest, params=plan.points.names,
+        sets=plan.points.n, skipped=plan.points.skipped, why_skipped=plan.points.why, repeated=plan.points.repeated, evaluations=plan.n,
+        tapes=[t.describe() for t in plan.tapes], open=plan.how, settings=as_dict(plan.settings), settings_digest=digest(plan.settings), code_digest=plan.code,
+        evaluator=plan.place, chunk=size, chunks=len(chunks), estimate=expected, started=iso(wall_ns()), times=0, ledger=_ledger_name(plan, path))
+    info |= dict(status="running", ended=None, failed=[], mode=mode, workers=workers)
     info["times"] += 1
     write_json(path/"sweep.json", info)
     if not old: write_table(path/"points.parquet", dict(point=np.arange(plan.points.n)) | plan.points.columns)
@@ -869,7 +871,8 @@ def sweep(
     grid,  # Dict of axes, `Points`, or a list of dicts
     tapes,  # Spec or `Tape`, or a list of them
     settings=None,  # `Settings`; loaded when None
-    folder=None, workers: int | None = None, chunk: int | None = None, mode: str = "processes", scheduler=None, progress=None, fresh: bool = False,  # As of `run_sweep`
+    folder=None, workers: int | None = None, chunk: int | None = None, mode: str = "processes", scheduler=None, progress=None,  # As of `run_sweep`
+    fresh: bool = False,
     evaluator="engine",  # engine, array, or a function of a module with the arguments of `evaluate_points`
     sample: int | None = None, seed: int = 0, how: str = "lhs",  # As of `plan_sweep`
     **tape_how,  # For `open_tape`
