@@ -18,7 +18,7 @@ from ..core.settings import digest, load_settings
 from .sweep import LOWER_IS_BETTER, METRICS, axis, evaluator_of, opened, require_metric
 from ..strategies.contract import load_strategy
 
-# %% ../../nbs/research/747_optimise.ipynb #5f4ea978
+# %% ../../nbs/research/747_optimise.ipynb #83be6a54
 METHODS = ("tpe", "cmaes", "nsga2", "random", "grid")
 MAX_GRID = 2_000  # sets of a grid search
 IDLE = 150  # sets in a row that were refused or met before, after which a search ends
@@ -52,11 +52,9 @@ def space_of(
 def sampler_of(
     method: str,
     seed: int | None,
-    space: dict,  # From `space_of`
 ):
     "An Optuna sampler by its name."
     import optuna, warnings
-    free = {k: d for k, d in space.items() if hasattr(d, "single")}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         if method == "tpe": return optuna.samplers.TPESampler(seed=seed)
@@ -66,7 +64,7 @@ def sampler_of(
         if method == "grid": return optuna.samplers.RandomSampler(seed=seed)  # it is told every set in advance
     raise unknown("method", method, METHODS)
 
-# %% ../../nbs/research/747_optimise.ipynb #a14c22a3
+# %% ../../nbs/research/747_optimise.ipynb #592670d8
 class Study:
     "A search on disk."
     def __init__(self, study, file, metrics, names,
@@ -189,7 +187,7 @@ def optimise(
     begun = len(study.get_trials(deepcopy=False))
     if method == "grid":
         for x in every: study.enqueue_trial(x, skip_if_exists=True)
-    study.sampler = sampler_of(method, seed if seed is None else seed + 7919 * begun, dists)  # a resumed search goes on with other numbers than it began with
+    study.sampler = sampler_of(method, seed if seed is None else seed + 7919 * begun)  # a resumed search goes on with other numbers than it began with
     ledger, owner = Trials(settings.paths.data), f"{socket.gethostname()}:{os.getpid()}"
     answers, read, refused, size = {}, set(), set(), math.prod(_values(d) for d in free.values())
     def count():
@@ -267,5 +265,6 @@ def _every(free):
             raise ConfigError(f"a grid search needs steps for {k}", key=k, value=str(d), rule="LOW:HIGH:STEP or values", hint="add a step, or take tpe")
     def values(d): return d.choices if hasattr(d, "choices") else [d.low + k * d.step for k in range(_values(d))]
     if (n := math.prod(map(_values, free.values()))) > MAX_GRID:
-        raise ConfigError(f"a grid search of {n:,} sets", key="method", value="grid", rule=f"at most {MAX_GRID:,}", hint="a sweep does that faster, or take tpe")
+        raise ConfigError(f"a grid search of {n:,} sets", key="method", value="grid", rule=f"at most {MAX_GRID:,}",
+                          hint="a sweep does that faster, or take tpe")
     return [dict(zip(free, x, strict=True)) for x in itertools.product(*map(values, free.values()))]
