@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['MAX_POINTS', 'METRICS', 'ANNUALISED', 'LOWER_IS_BETTER', 'EVALUATORS', 'MEASURED_ROWS', 'START_S', 'axis', 'Points',
-           'grid_points', 'sample_points', 'require_metric', 'evaluate_points', 'evaluator_of', 'Plan', 'opened',
-           'plan_sweep', 'listed_points', 'workers_here', 'estimate', 'run_chunk', 'serve', 'chunk_size', 'Sweep',
-           'list_sweeps', 'run_sweep', 'sweep', 'plot_heatmap']
+           'grid_points', 'sample_points', 'require_metric', 'evaluate_points', 'array_points', 'evaluator_of', 'Plan',
+           'opened', 'plan_sweep', 'listed_points', 'workers_here', 'estimate', 'run_chunk', 'serve', 'chunk_size',
+           'Sweep', 'list_sweeps', 'run_sweep', 'sweep', 'plot_heatmap']
 
 # %% ../../nbs/research/745_sweep.ipynb #8c05c497
 import hashlib, importlib, itertools, json, math, os, socket, subprocess, sys, threading, time
@@ -152,7 +152,7 @@ def sample_points(
         cols.append(c)
     return _points(strategy, list(s), zip(*cols, strict=True))
 
-# %% ../../nbs/research/745_sweep.ipynb #794a55ac
+# %% ../../nbs/research/745_sweep.ipynb #30b2a680
 METRICS = ("total_return", "max_drawdown", "sharpe", "sortino", "volatility", "calmar", "trades", "fills", "orders", "fees", "funding", "rejected")
 ANNUALISED = ("sharpe", "sortino", "volatility", "calmar")
 LOWER_IS_BETTER = ("volatility", "fees", "funding", "rejected")  # max_drawdown is negative: higher is better
@@ -215,6 +215,20 @@ def evaluate_points(
     for k, (d, x) in enumerate(zip(days, rets, strict=True)): mat[k, np.searchsorted(every, d)] = x
     return out | dict(days=every, returns=mat, state_hash=hashes, error=errors)
 
+def array_points(
+    strategy, tape, settings, points: list, lo: int = 0, hi: int | None = None, warm=None, tick=None,  # As of `evaluate_points`
+) -> dict:  # As of `evaluate_points`; sortino, calmar, fills, orders, funding and rejected it does not know
+    "Many parameter sets in one pass, by the strategy's array form."
+    from algo_kit.research.arrays import grid_evaluate
+    if warm is not None: raise ConfigError("the array form knows no rows that only warm", key="warm", rule="none", hint="leave them out, or take the engine")
+    if tick is not None: tick(0)
+    t, n, cash = time.perf_counter(), len(points), float(settings.run.cash)
+    g = grid_evaluate(strategy, tape, points, settings, lo, hi)
+    c = {k: np.asarray(v, "f8") for k, v in g.columns.items()}
+    return {m: c[m] for m in METRICS if m in c} | dict(fees=c["fees_paid"] / cash, days=np.asarray(g.days), returns=np.asarray(g.returns), state_hash=[""] * n,
+                                                      error=[""] * n, seconds=np.full(n, (time.perf_counter() - t) / n))
+array_points.sources = "algo_kit.research.arrays", "algo_kit.research.grids"
+
 def evaluator_of(
     what="engine",  # engine, array, "module:function", or a function of a module
 ) -> tuple:  # The function; "module:function", or "" when no other process could find it; sets that should go together; digest of its source
@@ -233,7 +247,7 @@ def evaluator_of(
 
 def _source_digest(f):
     "Of the code that decides what an evaluator answers: its module and those of `research` that it stands on."
-    here = [sys.modules[m].__file__ for m in ("algo_kit.research.quick", "algo_kit.research.metrics")]
+    here = [importlib.import_module(m).__file__ for m in ("algo_kit.research.quick", "algo_kit.research.metrics", *getattr(f, "sources", ()))]
     own = getattr(sys.modules.get(f.__module__), "__file__", None)
     h = hashlib.sha256(CODE_DIGEST.encode())
     for p in [*here, own] if own else here: h.update(Path(p).read_bytes())
