@@ -9,7 +9,7 @@ __all__ = ['OPENED', 'DAYS', 'CONVENTIONS', 'SECTIONS', 'read_run', 'fmt', 'span
            'drawdown_section', 'held_section', 'clock_section', 'breakeven_section', 'sections', 'tear_sheet',
            'summary_markdown']
 
-# %% ../../nbs/research/720_tearsheet.ipynb #15082744
+# %% ../../nbs/research/720_tearsheet.ipynb #0a072cb5
 import html, json
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,9 +23,8 @@ from .assumption_charts import plot_break_even, plot_surface
 from .benchmark import benchmark, plot_against
 from .excursions import excursion_summary, excursions, plot_mae, plot_mfe
 from .flow_charts import LEVELS, funnel, plot_funnel, plot_verdicts, verdict_strip
-from .metrics import DAY, MIN_PERIODS, daily, days_per_year, drawdowns, monthly_returns, read_columns, rolling_sharpe, start_equity
 from .lint import lint_of
-from .metrics import DAY, MIN_PERIODS, daily, days_per_year, drawdowns, monthly_returns, read_columns, rolling_sharpe, run_metrics, start_equity
+from .metrics import DAY, MIN_PERIODS, daily, days_per_year, drawdowns, monthly_returns, read_columns, rolling_sharpe, start_equity
 from .promises import has_levels, in_words, plot_promises, promises, trade_facts
 from .validation import run_report_metrics, validity_rows
 
@@ -220,7 +219,7 @@ def show_run(
     "The figures of a run, for a notebook to show."
     return list(figures(read_run(run_dir)).values())
 
-# %% ../../nbs/research/720_tearsheet.ipynb #8ce99228
+# %% ../../nbs/research/720_tearsheet.ipynb #b3e10003
 def when(ns) -> str:
     "A time for people: seconds, UTC."
     return iso(int(ns) // 10**9 * 10**9).replace("T", " ").removesuffix("Z")
@@ -339,7 +338,6 @@ def tables(
         out["promises"] = _table(("Promise", "Promised", "Measured", "n", "Verdict"),
                                  [[p["name"], p["promised"] or "–", in_words(p), f"{p['n']:,}", p["verdict"] or "–"] for p in promises(r.dir)])
     out["validity"] = _table(("Question", "Figure", "What it says"), validity_rows(r.validity))
-    out["metrics"] = _table(("Metric", "Figure"), [[k, fmt(k, v)] for k, v in r.metrics.items()])
     out["metrics"] = _table(("Metric", "Figure", "How it is meant"), [[k, fmt(k, v), CONVENTIONS.get(k, "")] for k, v in r.metrics.items()])
     if man.get("params"): out["params"] = _table(("Parameter", "Value"), [[k, _plain(v)] for k, v in man["params"].items()])
     s = man.get("settings") or {}
@@ -449,7 +447,7 @@ def sections(
     "Every section that has something to say, in order."
     return [s | dict(slot=slot) for slot, f in SECTIONS if (s := f(r))]
 
-# %% ../../nbs/research/720_tearsheet.ipynb #de303acb
+# %% ../../nbs/research/720_tearsheet.ipynb #d6c4ec31
 _CSS = """
 :root { --ink: #1F2933; --muted: #66727F; --line: #E3E7EB; --soft: #F6F7F9; --gain: #2F6DA3; --loss: #B85C0E; }
 * { box-sizing: border-box; }
@@ -520,7 +518,6 @@ _PAGE = """{% macro table(t, cls="", empty="none") %}{% if t -%}
 {% endfor %}</section>
 <div class="notes">{% for s in notes %}<p>{{ s }}</p>{% endfor %}</div>
 <section><h2>Is it skill?</h2>{{ table(t.validity) }}</section>
-<section><h2>How it went</h2>{{ fig("equity") }}{{ fig("drawdown") }}{{ fig("monthly") }}{{ fig("rolling_sharpe") }}
 {{ slot("top") }}<section><h2>How it went</h2>{{ fig("equity") }}{{ fig("drawdown") }}{{ fig("monthly") }}{{ fig("rolling_sharpe") }}
 {% if "equity" not in figs %}<p class="muted">No equity was written.</p>{% endif %}</section>
 {{ slot("course") }}<section><h2>Price and trades</h2>{% for name in figs if name.startswith("price_") %}{{ fig(name) }}{% endfor %}
