@@ -65,7 +65,7 @@ def _widened(t):
     t = types.unliteral(t)
     return types.int64 if isinstance(t, types.Integer) and t.signed else t
 
-# %% ../../nbs/core/000_cache.ipynb #68716024
+# %% ../../nbs/core/000_cache.ipynb #69e1a75c
 def local_sources(
     path: Path,  # A Python file
     source: str | None = None,  # Its code, when the file is a notebook
@@ -97,7 +97,8 @@ def files_digest(
     for p in paths: h.update(Path(p).name.encode() + b"\0" + Path(p).read_bytes() + b"\0")
     for m in more: h.update(m.encode() + b"\0")
     above = re.compile(rf"algo_kit\s*\.\s*({'|'.join(ABOVE)})\b|from\s+algo_kit\s+import")
-    h.update((KIT_DIGEST if any(above.search(t) for t in (*more, *(Path(p).read_text(encoding="utf-8", errors="replace") for p in paths))) else CODE_DIGEST).encode())
+    texts = [*more, *(Path(p).read_text(encoding="utf-8", errors="replace") for p in paths)]
+    h.update((KIT_DIGEST if any(map(above.search, texts)) else CODE_DIGEST).encode())
     return h.hexdigest()[:16]
 
 class cache_folder:
