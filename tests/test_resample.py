@@ -293,3 +293,23 @@ def test_short_trades_ask_the_tape(tmp_path):
 
 def test_no_run_is_not_found(tmp_path):
     with pytest.raises(NotFound): R.significance(tmp_path)
+
+
+def test_two_instruments_are_shifted_together_and_one_without_a_price_yet_waits(tmp_path):
+    from algo_kit.core.runs import read_table, write_table
+    d = R.toy_run(tmp_path/"r", .65)
+    m, man = read_table(d/"marks.parquet"), json.loads((d/"manifest.json").read_text())
+    T, rng = len(m["px"]), np.random.default_rng(0)
+    other = 50 * np.cumprod(1 + rng.normal(0, .004, T))
+    other[:7] = math.nan
+    both = {k: np.ravel(np.c_[m[k], v]) for k, v in dict(ts_ns=m["ts_ns"], row=np.ones(T, np.int32), px=other, lots=np.zeros(T, np.int64)).items()}
+    write_table(d/"marks.parquet", both)
+    one = R.significance(d, n=200)   # the manifest still knows one instrument
+    man["instruments"].append(dict(man["instruments"][0], symbol="ETH/USD"))
+    (d/"manifest.json").write_text(json.dumps(man))
+    e = R.read_evidence(d)
+    assert e.position.shape == e.moves.shape == (T - 8, 2) and set(e.prices) == {"BTC/USD", "ETH/USD"} and (e.position[:, 1] == 0).all()
+    r = np.diff(other[7:]) / other[7:-1]
+    np.testing.assert_allclose(e.moves[:, 1], r)
+    p = [{r["test"]: r["p"] for r in x["rows"]}["positions shifted"] for x in (one, R.significance(d, n=200))]
+    assert max(p) <= .01, "an instrument that was never held changes nothing"
