@@ -175,12 +175,12 @@ def _draw(fig, view, base, old=None):
         top = math.log10(max(10., asked.max()))
         fig.layout.xaxis2.range = [math.log10(.5), top * 1.55]
 
-# %% ../../nbs/research/760_tuner.ipynb #2940b8dc
+# %% ../../nbs/research/760_tuner.ipynb #cc62c227
 _CSS = ("<style>.ak{font:13px/1.45 Inter,'Segoe UI',Roboto,'Helvetica Neue',Arial,sans-serif;color:#1F2933;font-variant-numeric:tabular-nums}.ak small{color:#66727F;font-size:11.5px}"
         ".ak .n{display:flex;gap:26px;flex-wrap:wrap;margin:6px 0 4px}.ak .n b{display:block;font-size:20px;font-weight:600;line-height:1.25}.ak .l{color:#66727F;font-size:11.5px}"
         ".ak .up{color:#2F6DA3}.ak .dn{color:#C4601A}.ak .err{background:#FDECE3;color:#9A3B0B;border-radius:4px;padding:6px 10px;margin:4px 0}"
         ".ak .luck{background:#F4F6F8;border-radius:4px;padding:6px 10px;margin:6px 0}.ak table{border-collapse:collapse}.ak td,.ak th{padding:2px 14px 2px 0;text-align:left;border:0}"
-        ".ak td.r{text-align:right}.ak .live{color:#3C8A72}.ak .cold{color:#A0A9B3}</style>")
+        ".ak td.r{text-align:right}.ak .live{color:#3C8A72}.ak .cold{color:#A0A9B3}.algo-kit-figure>*{width:100%}.algo-kit-figure .js-plotly-plot{width:100%}</style>")
 
 def _ak(body): return f'<div class="ak">{body}</div>'
 
@@ -226,14 +226,14 @@ def somebody_there() -> bool:
     if kernel is None: return False
     return bool(getattr(kernel, "_allow_stdin", False)) or "VOILA_APP_PORT" in os.environ
 
-# %% ../../nbs/research/760_tuner.ipynb #df0fdb6e
+# %% ../../nbs/research/760_tuner.ipynb #b4149bab
 class _Knob:
     "Widgets of one parameter; `value` is typed."
     def __init__(self, p, value, changed):
         import ipywidgets as w
         self.p, self._changed, self._quiet = p, changed, False
         flat = dict(margin="0 2px")
-        label = w.HTML(layout=w.Layout(width="118px", **flat))
+        label = w.HTML(layout=w.Layout(width="106px", **flat))
         self.label = label
         if p.type == "bool":
             self.slider = self.box = w.Checkbox(value=value, indent=False, layout=w.Layout(width="auto", flex="1 1 auto", **flat))
@@ -242,12 +242,13 @@ class _Knob:
             s = stops(p, value)
             self.slider = w.SelectionSlider(options=[(f"{v:g}", v) for v in s], value=value, readout=False, continuous_update=True, layout=w.Layout(flex="1 1 auto", width="auto", min_width="90px", **flat))
             kind = w.BoundedIntText if p.type == "int" else w.BoundedFloatText
-            self.box = kind(value=value, min=p.min, max=p.max, **(dict(step=1) if p.type == "int" else dict(step=None)), layout=w.Layout(width="86px", **flat))
+            self.box = kind(value=value, min=p.min, max=p.max, **(dict(step=1) if p.type == "int" else dict(step=None)), layout=w.Layout(width="78px", **flat))
             main = [self.slider, self.box]
             self.box.observe(lambda c: self._moved(self.box), "value")
         self.slider.observe(lambda c: self._moved(self.slider), "value")
         unit = w.HTML(_ak(f"<small>{html.escape(p.unit)}</small>"), layout=w.Layout(width="118px", **flat))
         self.row = w.HBox([label, *main, unit, w.HTML(_ak(f"<small>{_badge(p)}</small>"), layout=w.Layout(width="58px", **flat))], layout=w.Layout(align_items="center", height="30px", overflow="hidden"))
+        self.row.add_class(f"algo-kit-knob-{p.name}")
         self.mark(False)
     def mark(self, differs):
         b = ("<b>", "</b>") if differs else ("", "")
@@ -269,7 +270,7 @@ class _Knob:
         finally: self._quiet = False
         self._changed()
 
-# %% ../../nbs/research/760_tuner.ipynb #71c011b6
+# %% ../../nbs/research/760_tuner.ipynb #356739cd
 class Tuner:
     "Sliders over one strategy and one tape. In a notebook the value of a cell; `set`, `wait`, `pin`, `scan`, `freeze`, `table` for hands on the keyboard."
     def __init__(self, strategy, tape, settings=None, params=None, lo=0, hi=None, warm=None, symbol=None, mode="auto", trials=None, settle_s=.4, remember=64, height=430, **how):
@@ -362,10 +363,12 @@ class Tuner:
         self.figure = go.FigureWidget(_figure(go, (x, px), self.symbol, self.view["run"]["curve"]["start"], self.height))
         self.figure._config = self.figure._config | dict(displaylogo=False, displayModeBar=False, responsive=True)
         out = lambda: w.HTML(layout=w.Layout(width="100%", margin="0"))
-        self.numbers, self.words, self.error, self.clock = out(), out(), out(), out()
+        self.numbers, self.words, self.error, self.clock = out(), out(), out(), w.HTML(layout=w.Layout(flex="1 1 auto", width="auto"))
         for a, name in ((self.numbers, "numbers"), (self.words, "luck"), (self.error, "message"), (self.clock, "clock")): a.add_class(f"algo-kit-{name}")
-        self.figure.add_class("algo-kit-figure") if hasattr(self.figure, "add_class") else None
-        button = lambda text, tip, f, **kw: self._button(w.Button(description=text, tooltip=tip, layout=w.Layout(width="auto"), **kw), f)
+        self.figure.update_layout(autosize=True)
+        picture = w.Box([self.figure], layout=w.Layout(width="100%", display="block"))  # a figure's own `layout` is plotly's, so its room is the box's
+        picture.add_class("algo-kit-figure")
+        button = lambda text, tip, f: self._button(w.Button(description=text, tooltip=tip, layout=w.Layout(width="auto", flex="0 0 auto")), f)
         self.pin_button = button("Pin as baseline", "compare everything that follows with this", lambda: self.pin())
         self.back_button = button("Back to baseline", "the pinned parameters", lambda: self.set(**self.base["params"]))
         self.default_button = button("Defaults", "the strategy's own parameters", lambda: self.set(**{p.name: p.default for p in self.strategy.params}))
@@ -380,7 +383,7 @@ class Tuner:
         self._tabs.selected_index = None
         acc = w.Accordion([self._tabs], titles=("Scan, seen so far, freeze",), selected_index=None)
         self._tabs.selected_index = 0
-        self.ui = w.VBox([title, knobs, head, self.error, self.numbers, self.words, self.figure, acc], layout=w.Layout(width="100%"))
+        self.ui = w.VBox([title, knobs, head, self.error, self.numbers, self.words, picture, acc], layout=w.Layout(width="100%"))
         self.ui.add_class("algo-kit-tuner")
         self._paint(self.view, None)
         self._thread = threading.Thread(target=self._work, name="tuner", daemon=True)
