@@ -320,7 +320,7 @@ def test_shapley_is_the_mean_over_all_orders(n, data):
         orders = list(permutations(names))
         assert got[k] == sum(Fraction(v(o[:o.index(f) + 1]) - v(o[:o.index(f)])) for o in orders) / len(orders)
     total = v(names) - v(())
-    whole = R._whole(got, total)
+    whole = R.whole_units(got, total)
     assert sum(whole) == total and all(abs(w - g) < 1 for w, g in zip(whole, got, strict=True))
 
 # ---- found again
