@@ -35,9 +35,9 @@ def planted_run(
     symbol="BTC/USD", side="long", exit_reason="exit_signal",  # One, or one for each
     cash=100_000., notional=10_000., days=40,
     lots_left=0, open_pnl=0.,  # What is still held at the end, and what it is worth
-    gates=None, gaps=(), params=None, funding_paid=0., market=None, waits_s=.05, status="finished", strategy="planted",
+    gates=None, gaps=(), params=None, funding_paid=0., market=None, waits_s=.05, step_s=600, status="finished", strategy="planted",
 ):
-    "A run folder with exactly these trades. `market`: price of each minute, shape (minutes,); flat at 10,000 when None."
+    "A run folder with exactly these trades. `market`: a price for each row of equity; flat at 10,000 when None."
     import pyarrow as pa
     import pyarrow.parquet as pq
     d = Path(path)
@@ -48,12 +48,12 @@ def planted_run(
     a, b, fee = np.asarray(entry_ts, "i8"), np.asarray(exit_ts, "i8"), each(fees, float)
     sym, sd, why, wait = each(symbol, object), each(side, object), each(exit_reason, object), each(waits_s, float)
     names = list(dict.fromkeys(sym)) or ["BTC/USD"]
-    ts = T0 + 60 * SEC * np.arange(1, int(days * 1440) + 1)
+    ts = T0 + step_s * SEC * np.arange(int(days * 86_400 / step_s))
     px = np.full(ts.size, 10_000.) if market is None else np.asarray(market, float)
-    eq, held = np.full(ts.size, cash), np.zeros((len(names), ts.size), "i8")
-    for i in range(n):
-        eq[np.searchsorted(ts, b[i]):] += pnl[i]
-        held[names.index(sym[i]), np.searchsorted(ts, a[i]):np.searchsorted(ts, b[i])] = 10**8
+    booked, held = np.zeros(ts.size + 1), np.zeros((len(names), ts.size), "i8")
+    np.add.at(booked, np.searchsorted(ts, b), pnl)
+    for i in range(n): held[names.index(sym[i]), np.searchsorted(ts, a[i]):np.searchsorted(ts, b[i])] = 10**8
+    eq = cash + np.cumsum(booked[:-1]) - funding_paid * np.linspace(0, 1, ts.size)
     eq[-1] += open_pnl
     held[0, -1] = lots_left
     entry_px = np.full(n, 10_000.)

@@ -9,7 +9,7 @@ from planted import saved, swinging
 
 from algo_kit.core.errors import ConfigError, DataError
 from algo_kit.core.settings import as_dict, load_settings
-from algo_kit.jobs.console import main
+from algo_kit.jobs.cli import main
 from algo_kit.research.assumption_charts import plot_break_even, plot_surface
 from algo_kit.research.breakeven import AXES, Again, assumed, axis_grid, break_even, judge, narrow, surface, with_axes
 from algo_kit.research.quick import quick_run

@@ -12,6 +12,7 @@ from algo_kit.core.kitdb import KitDB
 from algo_kit.core.records import CMD_FLATTEN
 from algo_kit.core.runs import RunDir, write_json, write_table
 from algo_kit.data.instruments import instrument
+from algo_kit.core.trials import Trials
 from algo_kit.data.feeds import serve_events
 from algo_kit.data.tapes import Tape, open_tape, save_npy
 from algo_kit.engine.journal import INSERT, OUT, pack_out, reseal, unpack_out
@@ -222,6 +223,16 @@ def test_two_things_share_it_and_orders_of_moving_bracket_it(a, b):
     back = adds_up(R.diff(b, a))
     assert {k: -v for k, v in parts(back).items()} == pytest.approx(parts(d), abs=1)
 
+def test_what_nobody_had_traded_counts_as_a_trial_once(tmp_path):
+    x, y = trade(tmp_path), trade(tmp_path, params={"entry_bars": 40}, flags=dict(venue__taker_bps=10.))
+    ledger = Trials(x.manifest["data_folder"])
+    assert ledger.count() == 2
+    for _ in range(2):
+        assert R.diff(x, y)["runs"] == 4 and R.repro(x)["differences"] == 0
+        assert ledger.count() == 4 and ledger.verify()
+    new = ledger.get(ledger.table()[-1]["seq"])
+    assert new["run"].startswith("mix-") and new["returns"].shape == (1, len(new["days"])) and len(new["days"]) == 2
+
 def test_nothing_differs(a, tmp_path):
     assert R.diff(a, a)["parts"] == [] and R.diff(a, a)["first_divergence"] is None
     other = trade(tmp_path, stage="paper", flags=dict(run__snapshot_events=5_000, run__chunk_events=999))
@@ -414,3 +425,12 @@ def test_words_for_people(home, a, b, monkeypatch, capsys):
     assert "venue.taker_bps" in out and "moved first" in out and "next  algo runs" in out and "is the first that differs" in out
     assert main(["repro", a.run]) == 0 and "0 differences" in capsys.readouterr().out
     assert main(["runs"]) == 0 and a.run in capsys.readouterr().out
+
+def test_a_run_from_a_terminal_keeps_the_source_of_a_strategy(algo, home):
+    f = home/"kept.py"
+    f.write_text(OWN % ("", "1"))
+    code, d = algo("backtest", f"{f}:mine", "--tape", "sample", "--for", "4h")
+    assert code == 0 and (Path(d["dir"])/"strategy"/"main.py").read_text() == f.read_text()
+    f.write_text("broken(")
+    code, d = algo("repro", d["run"])
+    assert code == 0 and d["differences"] == 0 and d["changed"][0]["what"] == "strategy kept.py"

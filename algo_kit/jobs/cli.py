@@ -7,7 +7,7 @@ __all__ = ['backtest', 'paper', 'demo', 'jobs_run', 'jobs_list', 'replay', 'why'
            'data_import', 'data_ls', 'data_check', 'config_show', 'config_explain', 'config_set', 'ini_with', 'checks',
            'doctor']
 
-# %% ../../nbs/jobs/920_cli.ipynb #99593d9a
+# %% ../../nbs/jobs/920_cli.ipynb #8f57ec83
 import json, os, sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -18,7 +18,7 @@ import typer
 from ..core.errors import ConfigError, KitError, NotFound, NotRunning, ParityError, RefusedByGate, Timeout, nearest
 from .console import (Cash, For, Fresh, Json, Name, Out, Params, Repair, Run, Seed, Sets, StrategyArg, Symbol, Tape, Venue, Warm, answer, app,
                                    bar, find, main, main_files, pairs, rel, run_words, settings_of, spec_of, sub, table)
-from . import research_verbs, templates  # noqa: F401  they bring their verbs along
+from . import research_verbs, run_verbs, templates  # noqa: F401  they bring their verbs along
 
 # %% ../../nbs/jobs/920_cli.ipynb #72453fba
 def _trade(spec, s, report):

@@ -7,7 +7,7 @@ __all__ = ['MOST', 'runs', 'compare', 'plot_compare', 'source_now', 'kept_source
            'journalled', 'repro', 'Factor', 'differences', 'together', 'Mix', 'exact', 'recorded', 'whole_units',
            'shapley', 'diff', 'first_divergence', 'plot_diff', 'waterfall']
 
-# %% ../../nbs/research/734_runs.ipynb #57f235e8
+# %% ../../nbs/research/734_runs.ipynb #1452c839
 import hashlib
 import json
 import re
@@ -26,9 +26,10 @@ from ..core.cache import CODE_DIGEST, cache_base, local_sources
 from ..core.errors import ConfigError, DataError, KitError, RefusedByGate
 from ..core.kitdb import KitDB
 from ..core.records import CMD_OPEN, CMD_WARM, COMMAND, event_dt
-from ..core.runs import RunDir, find_run, list_runs
+from ..core.runs import RunDir, find_run, list_runs, run_key
 from ..core.settings import FIELDS, OUTSIDE_DIGEST, as_dict, digest, load_settings
 from ..core.times import iso, parse_time
+from ..core.trials import Trials, daily, market_name
 from ..data.instruments import instrument_from
 from ..data.tapes import Tape
 from ..engine.journal import EVENTS, INSERT, OUT, OUT_DTYPES, TAPE, scan, unpack_out
@@ -430,7 +431,7 @@ def _walked(p, sc, details):
     _differ(dict(signals=old), dict(signals=new), ["signals"], details)
     return w.outputs(w.made), _counts(s), {}
 
-# %% ../../nbs/research/734_runs.ipynb #0ecd8b13
+# %% ../../nbs/research/734_runs.ipynb #4313907e
 MOST = 5  # factors of their own; 2 ** MOST runs
 
 @dataclass(frozen=True)
@@ -478,7 +479,9 @@ def together(factors, *kinds):
 
 class Mix:
     "Two runs, and every run between them."
-    def __init__(self, a: Parts, b: Parts): self.a, self.b, self.seen = a, b, {}
+    def __init__(self, a: Parts, b: Parts):
+        self.a, self.b, self.seen = a, b, {}
+        self.counted = {self._key(p.strategy, p.params, p.settings, p) for p in (a, b) if isinstance(p.run, RunDir)}
     def parts(self, keys):
         "Strategy, parameters, settings and data: A's, with B's for every (kind, key) of `keys`."
         pick = lambda kind: self.b if (kind, "") in keys else self.a
@@ -492,8 +495,19 @@ class Mix:
         keys = frozenset(keys)
         if keys not in self.seen:
             st, params, s, d = self.parts(keys)
-            self.seen[keys] = relive(st, params, s, d.tape, d.first, d.last, d.warm)
+            self.seen[keys] = r = relive(st, params, s, d.tape, d.first, d.last, d.warm)
+            self._count(self._key(st, st.check(params), s, d), r, st, params, s, d)
         return self.seen[keys]
+    def _key(self, st, params, s, d):
+        return run_key(dict(strategy=st and [st.name, st.digest], params=params, settings=digest(s), data=_data_key(d)))
+    def _count(self, key, r, st, params, s, d):
+        "A mixture that nobody has traded yet was looked at: it is a trial, once however often it is asked for."
+        folder = next((Path(p.m["data_folder"]) for p in (self.a, self.b) if isinstance(p.run, RunDir) and p.m.get("data_folder")), None)
+        if key in self.counted or folder is None or not folder.is_dir(): return
+        q = r["eqs"][r["eqs"]["ts"] >= d.tape.events["ts"][d.first]]
+        days, _, returns = daily(q["ts"], q["equity"] * r["unit"], r["start"] * r["unit"])
+        Trials(folder).add("backtest", st.name, st.digest, market_name(d.tape.instruments), d.tape.hash, st.check(params), returns, days, digest(s),
+                           f"mix-{key}", once=True)
     def pnl(self, keys, unit: Fraction) -> int:
         "P&L of a mixture, whole `unit`s."
         r = self.run(keys)

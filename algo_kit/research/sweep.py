@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['MAX_POINTS', 'METRICS', 'ANNUALISED', 'LOWER_IS_BETTER', 'EVALUATORS', 'MEASURED_ROWS', 'START_S', 'axis', 'Points',
-           'grid_points', 'sample_points', 'require_metric', 'evaluate_points', 'evaluator_of', 'Plan', 'opened',
-           'plan_sweep', 'listed_points', 'workers_here', 'estimate', 'run_chunk', 'serve', 'chunk_size', 'Sweep',
-           'list_sweeps', 'run_sweep', 'sweep', 'plot_heatmap']
+           'grid_points', 'sample_points', 'require_metric', 'evaluate_points', 'array_points', 'evaluator_of', 'Plan',
+           'opened', 'plan_sweep', 'listed_points', 'workers_here', 'estimate', 'run_chunk', 'serve', 'chunk_size',
+           'Sweep', 'list_sweeps', 'run_sweep', 'sweep', 'plot_heatmap']
 
 # %% ../../nbs/research/745_sweep.ipynb #8c05c497
 import hashlib, importlib, itertools, json, math, os, socket, subprocess, sys, threading, time
@@ -152,7 +152,7 @@ def sample_points(
         cols.append(c)
     return _points(strategy, list(s), zip(*cols, strict=True))
 
-# %% ../../nbs/research/745_sweep.ipynb #794a55ac
+# %% ../../nbs/research/745_sweep.ipynb #30b2a680
 METRICS = ("total_return", "max_drawdown", "sharpe", "sortino", "volatility", "calmar", "trades", "fills", "orders", "fees", "funding", "rejected")
 ANNUALISED = ("sharpe", "sortino", "volatility", "calmar")
 LOWER_IS_BETTER = ("volatility", "fees", "funding", "rejected")  # max_drawdown is negative: higher is better
@@ -215,6 +215,20 @@ def evaluate_points(
     for k, (d, x) in enumerate(zip(days, rets, strict=True)): mat[k, np.searchsorted(every, d)] = x
     return out | dict(days=every, returns=mat, state_hash=hashes, error=errors)
 
+def array_points(
+    strategy, tape, settings, points: list, lo: int = 0, hi: int | None = None, warm=None, tick=None,  # As of `evaluate_points`
+) -> dict:  # As of `evaluate_points`; sortino, calmar, fills, orders, funding and rejected it does not know
+    "Many parameter sets in one pass, by the strategy's array form."
+    from algo_kit.research.arrays import grid_evaluate
+    if warm is not None: raise ConfigError("the array form knows no rows that only warm", key="warm", rule="none", hint="leave them out, or take the engine")
+    if tick is not None: tick(0)
+    t, n, cash = time.perf_counter(), len(points), float(settings.run.cash)
+    g = grid_evaluate(strategy, tape, points, settings, lo, hi)
+    c = {k: np.asarray(v, "f8") for k, v in g.columns.items()}
+    return {m: c[m] for m in METRICS if m in c} | dict(fees=c["fees_paid"] / cash, days=np.asarray(g.days), returns=np.asarray(g.returns), state_hash=[""] * n,
+                                                      error=[""] * n, seconds=np.full(n, (time.perf_counter() - t) / n))
+array_points.sources = "algo_kit.research.arrays", "algo_kit.research.grids"
+
 def evaluator_of(
     what="engine",  # engine, array, "module:function", or a function of a module
 ) -> tuple:  # The function; "module:function", or "" when no other process could find it; sets that should go together; digest of its source
@@ -233,7 +247,7 @@ def evaluator_of(
 
 def _source_digest(f):
     "Of the code that decides what an evaluator answers: its module and those of `research` that it stands on."
-    here = [sys.modules[m].__file__ for m in ("algo_kit.research.quick", "algo_kit.research.metrics")]
+    here = [importlib.import_module(m).__file__ for m in ("algo_kit.research.quick", "algo_kit.research.metrics", *getattr(f, "sources", ()))]
     own = getattr(sys.modules.get(f.__module__), "__file__", None)
     h = hashlib.sha256(CODE_DIGEST.encode())
     for p in [*here, own] if own else here: h.update(Path(p).read_bytes())
@@ -362,7 +376,7 @@ def estimate(
                 memory=int((workers if apart else 1) * 250e6 + size * (1 if apart else 0) + _rss()),
                 disk=int(plan.n * (120 + 8 * len(plan.points.names) + 9 * days)) + (sum(t.n for t in plan.tapes) * 64 if apart else 0))
 
-# %% ../../nbs/research/745_sweep.ipynb #7fe79b10
+# %% ../../nbs/research/745_sweep.ipynb #d4f7e8db
 _OPEN = {}  # of a worker: the job it has loaded
 
 def _job(plan, folder, apart):
@@ -429,7 +443,8 @@ def serve(conn):
             except Exception as e: conn.send(("error", ("KitError", f"{type(e).__name__}: {e}", "worker", None, None, "see worker.log in the sweep's folder")))
     except (EOFError, OSError): return  # the other side is gone
 
-_START = "import sys; from multiprocessing.connection import Connection; c = Connection(int(sys.argv[1])); sys.path[:] = c.recv(); from algo_kit.research.sweep import serve; serve(c)"
+_START = ("import sys; from multiprocessing.connection import Connection; c = Connection(int(sys.argv[1])); sys.path[:] = c.recv(); "
+          "from algo_kit.research.sweep import serve; serve(c)")
 
 class _Worker:
     "One process, one pipe, at most one chunk."
@@ -515,7 +530,7 @@ def _dask(job, todo, scheduler, report):
     except ImportError as e: raise ConfigError("this needs dask and distributed, which are not installed", key="package", value="distributed",
                                                rule="an optional part of the kit", hint="pip install 'algo_kit[scale]'") from e
     from distributed.scheduler import KilledWorker
-    try: client = Client(scheduler, timeout=15, set_as_default=False)
+    try: client = Client(scheduler, timeout=5, set_as_default=False)
     except (OSError, TimeoutError, ValueError) as e:
         raise ConfigError(f"no Dask scheduler answers at {scheduler}: {e}", key="dask", value=str(scheduler), rule="tcp://HOST:PORT of a running scheduler",
                           hint="dask scheduler; dask worker tcp://HOST:8786") from e
@@ -526,7 +541,7 @@ def _dask(job, todo, scheduler, report):
         todo, going = list(reversed(todo)), {}
         ahead = 2 * max(sum(client.nthreads().values()), 1)
         give = lambda c: client.submit(run_chunk, job, c.tape, c.points(), pure=False, retries=0)
-        ac = as_completed()
+        ac = as_completed(loop=client.loop)
         try:
             while todo or going:
                 while todo and len(going) < ahead:
@@ -547,7 +562,7 @@ def _dask(job, todo, scheduler, report):
         finally:
             if going: client.cancel([f for _, f in going.values()])
 
-# %% ../../nbs/research/745_sweep.ipynb #84b1ab0b
+# %% ../../nbs/research/745_sweep.ipynb #55e66a09
 @dataclass
 class _Chunk:
     k: int
@@ -614,8 +629,9 @@ class Sweep:
         names = ", ".join(f'"{p}"' for p in self.params)
         up = metric not in LOWER_IS_BETTER
         where = f"error = '' and isfinite(\"{metric}\")" + (f" and tape = {int(tape)}" if tape is not None else "")
-        df = self.sql(f"select point, {names}, {'min' if up else 'max'}(\"{metric}\") as \"{metric}\", avg(\"{metric}\") as mean, count(*)::int as tapes, min(trades) as trades, min(max_drawdown) as worst_drawdown "
-                      f"from sweep where {where} group by all order by 1")
+        worst = "min" if up else "max"
+        df = self.sql(f"select point, {names}, {worst}(\"{metric}\") as \"{metric}\", avg(\"{metric}\") as mean, count(*)::int as tapes, "
+                      f"min(trades) as trades, min(max_drawdown) as worst_drawdown from sweep where {where} group by all order by 1")
         if not len(df):
             days = self.sql("select max(len(days)) as d from sweep").d[0]
             raise DataError(f"no set has a {metric}" + (f": {days} days, and below {MIN_PERIODS} nothing is annualised" if metric in ANNUALISED else ""),
@@ -753,12 +769,12 @@ def _run(plan, path, workers, chunk, mode, apart, scheduler, progress):
     chunks = _chunks(plan, size)
     have = {p.name for p in path.glob("chunks/c*.parquet")}
     todo = [c for c in chunks if c.name not in have]
-    info = (old or dict(name=path.name, key=plan.key, strategy=plan.strategy.name, source=plan.source, strategy_digest=plan.strategy.digest,
-                        params=plan.points.names, sets=plan.points.n,
-                        skipped=plan.points.skipped, why_skipped=plan.points.why, repeated=plan.points.repeated, evaluations=plan.n, tapes=[t.describe()
-                                                                                                                                            for t in plan.tapes], open=plan.how, settings=as_dict(plan.settings),
-                        settings_digest=digest(plan.settings), code_digest=plan.code, evaluator=plan.place, chunk=size, chunks=len(chunks), estimate=expected, started=iso(wall_ns()), times=0, ledger=_ledger_name(plan, path))
-            ) | dict(status="running", ended=None, failed=[], mode=mode, workers=workers)
+    info = old or dict(
+        name=path.name, key=plan.key, strategy=plan.strategy.name, source=plan.source, strategy_digest=plan.strategy.digest, params=plan.points.names,
+        sets=plan.points.n, skipped=plan.points.skipped, why_skipped=plan.points.why, repeated=plan.points.repeated, evaluations=plan.n,
+        tapes=[t.describe() for t in plan.tapes], open=plan.how, settings=as_dict(plan.settings), settings_digest=digest(plan.settings), code_digest=plan.code,
+        evaluator=plan.place, chunk=size, chunks=len(chunks), estimate=expected, started=iso(wall_ns()), times=0, ledger=_ledger_name(plan, path))
+    info |= dict(status="running", ended=None, failed=[], mode=mode, workers=workers)
     info["times"] += 1
     write_json(path/"sweep.json", info)
     if not old: write_table(path/"points.parquet", dict(point=np.arange(plan.points.n)) | plan.points.columns)
@@ -869,7 +885,8 @@ def sweep(
     grid,  # Dict of axes, `Points`, or a list of dicts
     tapes,  # Spec or `Tape`, or a list of them
     settings=None,  # `Settings`; loaded when None
-    folder=None, workers: int | None = None, chunk: int | None = None, mode: str = "processes", scheduler=None, progress=None, fresh: bool = False,  # As of `run_sweep`
+    folder=None, workers: int | None = None, chunk: int | None = None, mode: str = "processes", scheduler=None, progress=None,  # As of `run_sweep`
+    fresh: bool = False,
     evaluator="engine",  # engine, array, or a function of a module with the arguments of `evaluate_points`
     sample: int | None = None, seed: int = 0, how: str = "lhs",  # As of `plan_sweep`
     **tape_how,  # For `open_tape`
