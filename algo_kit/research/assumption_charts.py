@@ -36,11 +36,11 @@ def plot_break_even(
     if shown: f.update_yaxes(range=[min(min(shown), 0) - .05 * (np.ptp(shown) + 1e-6), max(max(shown), 0) + .08 * (np.ptp(shown) + 1e-6)])
     return f.update_yaxes(tickformat="~%")
 
-# %% ../../nbs/research/714_assumption_charts.ipynb #b470a37a
+# %% ../../nbs/research/714_assumption_charts.ipynb #deb9612b
 def plot_surface(
     s: dict,  # From `research.breakeven.surface`
 ) -> "go.Figure":
-    "Return over two assumptions; the line is where it is zero, the cross what the run assumes."
+    "Return over two assumptions; the line is where it is zero, the ring what the run assumes."
     z = np.array(s["z"], float)
     top = max(1e-4, float(np.nanmax(np.abs(z)))) if np.isfinite(z).any() else 1.
     f = _fig(title=f"Return by {s['x']} and {s['y']}", height=380, xaxis=dict(title=f"{s['x']}, {s['x_unit']}", showgrid=False),
@@ -55,5 +55,5 @@ def plot_surface(
         if s.get(f"{a}_log"): f.update_layout({f"{a}axis_type": "log"})
     b = s["base"]
     if all(q is not None and np.isfinite(q) for q in b): f.add_scatter(x=[b[0]], y=[b[1]], mode="markers", hoverinfo="skip",
-                                                                        marker=dict(symbol="x-thin", size=12, line=dict(width=2.5, color=INK)))
+                                                                        marker=dict(symbol="circle-open", size=30, color=INK, line=dict(width=1.5, color=INK)))
     return f

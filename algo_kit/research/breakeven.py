@@ -132,7 +132,7 @@ def narrow(
         slow = b - a > w / 2
     return a, fa, b, fb
 
-# %% ../../nbs/research/732_breakeven.ipynb #0e6c0b4a
+# %% ../../nbs/research/732_breakeven.ipynb #ad75b252
 _RISE = .05  # part of the curve's range, or of its height, by which a dearer point must be better to count
 
 def judge(
@@ -188,7 +188,8 @@ def break_even(
         dead = min((x for x, r in seen.items() if x >= bracket[1] * (1 - 1e-12)), default=bracket[1])
         status, words = "dies", f"dies at {num(value)} {a.unit}"
         if axis == "fee": words += f" ({in_bps(run.tape.instruments, run.settings, value)})"
-        if axis == "size": words += f" ({value * run.settings.run.cash:,.0f})"
+        if axis == "size": words += f" ({value * run.settings.run.cash:,.0f})" + (", orders moving their own price, which the run does not assume"
+                                                                                 if run.settings.venue.impact == "none" else "")
         if not seen[dead]["fills"]: words += ", because it no longer trades there"
         if np.isfinite(base): words += f"; the run assumes {num(base)}" if value > base else f", below the {num(base)} that the run assumes"
     monotone = not g["revivals"] and not g["rises"] and len(g["crossings"]) < 2

@@ -72,7 +72,7 @@ def _columns(sweep):
     if isinstance(sweep, dict): return {k: np.asarray(v) for k, v in sweep.items()}
     return {k: np.array([r.get(k) for r in sweep], object) for k in (sweep[0] if len(sweep) else {})}
 
-# %% ../../nbs/research/718_lint.ipynb #ebfba394
+# %% ../../nbs/research/718_lint.ipynb #6f322cdc
 LUCKY, LUCKY_DAYS = .5, 5             # part of the result that one trade or day may be; days with trades below which a day is not asked
 STALE_S, STALE_X, STALE_PART = 60., 20., .02  # a market order that waited this long, and this many times the usual; part of all fills
 DEFECT_PART = .2                      # part of all P&L made in trades that overlap a hole in the data
@@ -202,7 +202,7 @@ def fees_above_edge(f):
     if fees <= FEES_PART * gross: return None
     word = "Fees are above the gross edge" if fees >= gross else "Fees take most of the gross edge"
     return finding("fees_above_edge", "high" if fees >= gross else "medium", word, f"gross {_money(gross)}, fees {fees:,.2f}, {fees / gross:.0%} of it",
-                   "trade less and longer, rest orders where makers pay less, or leave it; `algo breakeven` says at which fee it lives")
+                   "trade less and longer, rest orders where makers pay less, or leave it; algo breakeven RUN says at which fee it lives")
 
 def never_flat(f):
     "It is never flat"
@@ -337,7 +337,7 @@ def too_good(f):
     what = ([f"Sharpe {s:.1f} a year over {f.returns.size} days"] if s is not None and s > SUSPECT_SHARPE else []) + (
         [f"{wins:.0%} of {f.n} trades won"] if f.n >= 20 and wins > SUSPECT_WINS and f.result > 0 else [])
     if not what: return None
-    return finding("too_good", "high", "Too good to be true", ", ".join(what), "look for the future in the features first: `algo causality`; then for fills nobody would have given")
+    return finding("too_good", "high", "Too good to be true", ", ".join(what), "look for the future in the features first: algo causality STRATEGY; then for fills nobody would have given")
 
 def only_market(f):
     "The benchmark explains it"

@@ -27,11 +27,12 @@ from .lint import lint_of
 from .metrics import DAY, MIN_PERIODS, daily, days_per_year, drawdowns, monthly_returns, read_columns, rolling_sharpe, run_metrics, start_equity
 from .promises import has_levels, in_words, plot_promises, promises, trade_facts
 
-# %% ../../nbs/research/720_tearsheet.ipynb #c60dcbb7
+# %% ../../nbs/research/720_tearsheet.ipynb #5c6730b2
 OPENED = 5_000_000  # rows of a tape that a report still opens to see how far trades went
 
 def read_run(
     run_dir: Path,  # A run folder
+    held: bool = True,  # Also look how far trades went, on the tape where it can be opened
 ) -> SimpleNamespace:  # manifest, metrics, equity, marks, trades, decisions, gates, passport, assumptions, cash, quote, symbols, bench (of `benchmark`), held (of `excursions`)
     "What a report needs of a run; metrics are computed afresh."
     d = Path(run_dir)
@@ -49,10 +50,10 @@ def read_run(
     r.days = (int(r.ts[-1]) - int(r.ts[0])) / DAY if len(r.ts) > 1 else 0.
     r.returns = daily(r.ts, r.eq, r.cash)[2] if len(r.eq) else np.empty(0)
     r.bench = benchmark(r.ts, r.eq, r.marks, r.cash, days_per_year(man)) if len(r.eq) and r.cash > 0 else {}
-    r.held = excursions(d, most=OPENED)
+    r.held = excursions(d, most=OPENED) if held else {}
     return r
 
-# %% ../../nbs/research/720_tearsheet.ipynb #03ae8458
+# %% ../../nbs/research/720_tearsheet.ipynb #660899e9
 _PCT = set("total_return cagr volatility max_drawdown ulcer_index win_rate exposure_time avg_trade best_trade worst_trade var_95 cvar_95 psr dsr pbo".split())
 _MONEY = set("expectancy fees_paid funding_paid".split())
 _SIGNED = set("total_return cagr avg_trade best_trade worst_trade var_95 cvar_95 max_drawdown expectancy".split())
@@ -63,6 +64,7 @@ def fmt(
 ) -> str:
     "A metric as a person writes it; an en dash where it is undefined."
     if v is None: return "–"
+    v = v or 0  # no minus before a zero
     if name == "avg_holding_s": return charts._hold(v)
     s = "+" if name in _SIGNED and v > 0 else ""
     if name in _PCT: return f"{s}{v:.1%}" if name in ("win_rate", "exposure_time", "psr", "dsr", "pbo") else f"{s}{v:.2%}"
@@ -219,7 +221,7 @@ def show_run(
     "The figures of a run, for a notebook to show."
     return list(figures(read_run(run_dir)).values())
 
-# %% ../../nbs/research/720_tearsheet.ipynb #99674a25
+# %% ../../nbs/research/720_tearsheet.ipynb #06ebcb30
 def when(ns) -> str:
     "A time for people: seconds, UTC."
     return iso(int(ns) // 10**9 * 10**9).replace("T", " ").removesuffix("Z")
@@ -239,7 +241,7 @@ def _plain(v):  # Nested values in one cell
     if isinstance(v, (list, tuple)): return ", ".join(map(_plain, v))
     return "–" if v is None else f"{v:,}" if isinstance(v, int) and not isinstance(v, bool) else f"{v:g}" if isinstance(v, float) else str(v)
 
-_NUM = "Measured|n|Qty|Entry|Exit|Fees|Net P&L|Return|Held|#|Trades|Mean|Passed|Refused|Last value|Threshold|Rows|Orders|Share|Slippage|Found|Figure|Depth|Under water|Win rate|Profit factor|Mean return|Best|Worst|Run|Holding|Dies at|Assumed|Runs".split("|")
+_NUM = "Measured|n|Qty|Entry|Exit|Fees|Net P&L|Return|Held|#|Trades|Mean|Passed|Refused|Last value|Threshold|Rows|Orders|Share|Slippage|Found|Figure|Depth|Under water|Win rate|Profit factor|Mean return|Best|Worst|This run|Holding|Dies at|Assumed|Runs".split("|")
 
 def _table(head, rows, **kw): return dict(head=list(head), rows=[[str(c) for c in row] for row in rows], num=[h in _NUM for h in head], **kw)
 
@@ -296,8 +298,8 @@ def by_side(
     "Long beside short, in words."
     pnl, ret, hold, fees, side = (np.asarray(t[c], k) for c, k in (("pnl", float), ("ret", float), ("holding_s", float), ("fees", float), ("side", object)))
     out = []
-    for name, k in (("long", side == "long"), ("short", side == "short"), ("both", np.ones(pnl.size, bool))):
-        if not k.any(): out.append([name, "0"] + ["–"] * 8); continue
+    kinds = [(s, side == s) for s in ("long", "short") if (side == s).any()]
+    for name, k in kinds + ([("both", np.ones(pnl.size, bool))] if len(kinds) > 1 else []):
         p, r = pnl[k], ret[k]
         loss = -p[p < 0].sum()
         out.append([name, f"{p.size:,}", f"{(p > 0).mean():.1%}", f"{p[p > 0].sum() / loss:.2f}" if loss > 0 else "–", f"{p.sum():+,.2f}", f"{r.mean():+.2%}", f"{r.max():+.2%}",
@@ -372,7 +374,7 @@ def tables(
     out["run"] = _table(("Run", ""), [[k, _plain(v)] for k, v in facts.items()])
     return out
 
-# %% ../../nbs/research/720_tearsheet.ipynb #2822c56d
+# %% ../../nbs/research/720_tearsheet.ipynb #343f536a
 def p(words, small=True) -> dict: return dict(p=words, cls="muted small" if small else "")
 
 def section(key, title, *blocks) -> dict: return dict(key=key, title=title, blocks=[b for b in blocks if b])
@@ -398,7 +400,7 @@ def benchmark_section(r: SimpleNamespace) -> dict | None:
                  ["Information ratio", num(b["information_ratio"]), ""], ["Tracking error, a year", "–" if b["tracking_error"] is None else f"{b['tracking_error']:.2%}", ""]]
         words = f"Alpha and beta are those of a straight line through {b['days']} daily returns. The benchmark pays no fees."
     else: words = f"Alpha, beta, correlation and information ratio need {MIN_PERIODS} daily returns and a market that moved; there are {b['days']}. The benchmark pays no fees."
-    return section("benchmark", "Against buying and holding", dict(figs=["benchmark"]), dict(table=_table(("", "Run", "Holding"), rows)), p(words))
+    return section("benchmark", "Against buying and holding", dict(figs=["benchmark"]), dict(table=_table(("", "This run", "Holding"), rows)), p(words))
 
 def drawdown_section(r: SimpleNamespace) -> dict | None:
     "The five deepest drawdowns."
@@ -436,7 +438,7 @@ def breakeven_section(r: SimpleNamespace) -> dict:
     rows = [[a["axis"], num(a["value"]), a["unit"], num(a["base"]), a["words"]] for a in b["axes"]]
     return section("breakeven", "Where the edge dies", dict(table=_table(("Assumption", "Dies at", "Unit", "Assumed", "In words"), rows)), dict(figs=["breakeven"]),
                    dict(figs=[f"surface_{j}" for j in range(len(b["surfaces"]))]),
-                   p(f"{b['runs']} runs of the same strategy and parameters; none of them is a trial, because none was chosen. The cross is what the run assumes."))
+                   p(f"{b['runs']} runs of the same strategy and parameters; none of them is a trial, because none was chosen. The ring is what the run assumes."))
 
 SECTIONS = [("top", doubt_section), ("course", benchmark_section), ("course", drawdown_section), ("trades", held_section), ("trades", clock_section), ("trust", breakeven_section)]
 
@@ -446,7 +448,7 @@ def sections(
     "Every section that has something to say, in order."
     return [s | dict(slot=slot) for slot, f in SECTIONS if (s := f(r))]
 
-# %% ../../nbs/research/720_tearsheet.ipynb #fdbade13
+# %% ../../nbs/research/720_tearsheet.ipynb #1f4ce754
 _CSS = """
 :root { --ink: #1F2933; --muted: #66727F; --line: #E3E7EB; --soft: #F6F7F9; --gain: #2F6DA3; --loss: #B85C0E; }
 * { box-sizing: border-box; }
@@ -468,7 +470,7 @@ p { margin: 6px 0; max-width: 78ch; }
 .modebar { opacity: 0; transition: opacity .15s; } .fig:hover .modebar { opacity: 1; }
 .tile .k { font-size: 13px; color: var(--muted); } .tile .v { font-size: 25px; line-height: 1.25; font-weight: 600; letter-spacing: -.01em;
   font-variant-numeric: tabular-nums; } .tile .n { font-size: 12.5px; color: var(--muted); line-height: 1.35; }
-td.w-high { color: #A3420B; font-weight: 600; } td.w-medium { color: #8A6D1B; font-weight: 600; } td.w-low { color: var(--muted); }
+td[class*="w-"] { white-space: nowrap; } td.w-high { color: #A3420B; font-weight: 600; } td.w-medium { color: #8A6D1B; font-weight: 600; } td.w-low { color: var(--muted); }
 .gain { color: var(--gain); } .loss { color: var(--loss); }
 .notes { border-left: 3px solid var(--line); padding: 2px 0 2px 14px; margin: 14px 0 0; color: var(--muted); font-size: 14px; }
 .fig { margin: 10px 0; min-width: 0; } .two { display: grid; grid-template-columns: minmax(0, 1fr) minmax(0, 1fr); gap: 8px 28px; align-items: start; }
@@ -478,6 +480,7 @@ th { text-align: left; color: var(--muted); font-weight: 600; border-bottom: 1px
   position: sticky; top: 0; background: #fff; }
 td { border-bottom: 1px solid var(--line); padding: 4px 14px 4px 0; vertical-align: top; overflow-wrap: anywhere; }
   td:last-child, th:last-child { padding-right: 0; }
+td:first-child { min-width: 92px; } td.num:first-child, .trades td:first-child { min-width: 0; }
 table.slim { width: auto; min-width: 55%; } .two table.slim { width: 100%; } .num + td:not(.num), .num + th:not(.num) { padding-left: 10px; }
 .num { text-align: right; white-space: nowrap; } .trades td { white-space: nowrap; }
 footer { margin-top: 48px; border-top: 1px solid var(--line); padding-top: 12px; }
