@@ -53,7 +53,8 @@ def test_what_is_marked_on_the_page_is_what_is_best(dirs, tmp_path):
     assert len(cells.marked) == sum(b is not None for b in c["best"].values()) > 5
     assert not [t for t, a in cells.tags if t in ("img", "iframe") or (t == "script" and "src" in a)] and page.stat().st_size < 6e6
 
-@pytest.mark.parametrize("values, trades, days, want", [([1., 2.], [99, 99], [99, 99], 1), ([2., 2.], [99, 99], [99, 99], None), ([None, 2.], [99, 99], [99, 99], None)])
+@pytest.mark.parametrize("values, trades, days, want", [([1., 2.], [99, 99], [99, 99], 1), ([2., 2.], [99, 99], [99, 99], None),
+                                                        ([None, 2.], [99, 99], [99, 99], None)])
 def test_ties_and_holes_have_no_best(values, trades, days, want):
     assert best("sharpe", values, trades, days) == want and best("fees_paid", values, trades, days) is None
 def test_few_trades_and_few_days_have_no_best():
@@ -100,7 +101,8 @@ def test_runs_that_left_nothing(dirs, tmp_path):
 
 def test_foreign_text_is_never_markup(dirs, tmp_path):
     d = toy_run(tmp_path/"evil", days=60, trades=150, symbol=EVIL)
-    m = json.loads((d/"manifest.json").read_text()) | dict(run=EVIL, strategy=EVIL, params={EVIL: EVIL}, settings={EVIL: EVIL}, versions={EVIL: EVIL}, status=EVIL)
+    m = json.loads((d/"manifest.json").read_text()) | dict(run=EVIL, strategy=EVIL, params={EVIL: EVIL}, settings={EVIL: EVIL}, versions={EVIL: EVIL},
+                                                           status=EVIL)
     (d/"manifest.json").write_text(json.dumps(m))
     a, b = (Cells(compare_page([x, dirs[1]], tmp_path/"c.html").read_text()) for x in (dirs[0], d))
     count = lambda c, t: sum(x == t for x, _ in c.tags)
@@ -117,7 +119,8 @@ def test_the_verb(tmp_path, capsys):
         capsys.readouterr()
         assert main(["compare", "r20", "r40", "--json"]) == 0
         d = json.loads(capsys.readouterr().out)
-        assert d["same_data"] and d["differs"] == {"parameter: entry_bars": [20, 40]} and d["names"] == ["A breakout", "B breakout"] and os.path.isfile(d["page"])
+        assert d["same_data"] and d["differs"] == {"parameter: entry_bars": [20, 40]} and d["names"] == ["A breakout",
+            "B breakout"] and os.path.isfile(d["page"])
         assert main(["compare", "r20", "r40", "--out", "page.html"]) == 0
         out = capsys.readouterr().out
         assert "total_return" in out and "entry_bars" in out and "page.html" in out and (tmp_path/"page.html").is_file()

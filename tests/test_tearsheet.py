@@ -153,7 +153,8 @@ def test_sections_come_in_order_and_more_can_be_added(tmp_path, monkeypatch):
     d = toy_run(tmp_path/"run", days=60, trades=200)
     r = T.read_run(d)
     assert [s["key"] for s in T.sections(r)] == ["doubt", "benchmark", "drawdowns", "held", "clock", "breakeven"]
-    monkeypatch.setattr(T, "SECTIONS", [("top", lambda r: T.section("mine", "A block <of> mine", T.p("words"), dict(table=T._table(("Depth",), [["1"]])))), *T.SECTIONS])
+    monkeypatch.setattr(T, "SECTIONS", [("top", lambda r: T.section("mine", "A block <of> mine", T.p("words"), dict(table=T._table(("Depth",), [["1"]])))),
+                                        *T.SECTIONS])
     page = T.tear_sheet(d).read_text()
     assert page.index('id="mine"') < page.index('id="doubt"') < page.index("How it went") < page.index('id="benchmark"') and "A block &lt;of&gt; mine" in page
     for key in ("held", "clock", "breakeven"): assert f'<section id="{key}">' in page

@@ -34,24 +34,27 @@ def sensitivity(run: Run, json: Json = False):
     answer(dict(run=r.run, dir=str(r.path), cases=rows), table(("case", "what changed", "return", "lost", "max drawdown", "fills", "fees"), map(line, rows),
            num=(2, 3, 4, 5, 6)), files=[r/"sensitivity.json"], next_=f"algo report {r.run}")
 
-# %% ../../nbs/jobs/917_research_verbs.ipynb #b49b3837
+# %% ../../nbs/jobs/917_research_verbs.ipynb #9d229b69
 @app.command()
 def breakeven(run: Run,
-              axis: Annotated[list[str] | None, typer.Option("--axis", help="fee, fee_bps, slippage, latency or size, any number of times; none: all but fee_bps")] = None,
+              axis: Annotated[list[str] | None,
+                              typer.Option("--axis", help="fee, fee_bps, slippage, latency or size, any number of times; none: all but fee_bps")] = None,
               map_: Annotated[list[str] | None, typer.Option("--map", help="X:Y, two axes, any number of times; none: fee:latency and slippage:fee")] = None,
               points: Annotated[int, typer.Option(help="of a map, a side; 0: no map", min=0, max=40)] = 7, json: Json = False):
     "The fee, slippage, latency and size at which a run stops earning: one number each, and maps of two."
     r = ended(run)
     from algo_kit.research.breakeven import DEFAULT, SURFACES, run_breakeven
     maps = [tuple(m.split(":")) for m in map_ or ()] or SURFACES
-    if bad := [m for m in maps if len(m) != 2]: raise ConfigError(f"map {':'.join(bad[0])!r} is not X:Y", "map", ":".join(bad[0]), "two axes", "e.g. --map fee:latency")
+    if bad := [m for m in maps if len(m) != 2]: raise ConfigError(f"map {':'.join(bad[0])!r} is not X:Y", "map", ":".join(bad[0]), "two axes",
+                                                                  "e.g. --map fee:latency")
     with bar() as tick: out = run_breakeven(r.path, tuple(axis or DEFAULT), maps if points else (), max(points, 2), tick)
     num = lambda a: "" if a["value"] is None else f"{a['value']:.4g} {a['unit']}"
-    answer(dict(run=r.run, dir=str(r.path)) | out, f"return as assumed {out['base_return']:+.2%}; {out['runs']} runs of the same parameters in {out['seconds']:.1f} s",
+    answer(dict(run=r.run, dir=str(r.path)) | out,
+           f"return as assumed {out['base_return']:+.2%}; {out['runs']} runs of the same parameters in {out['seconds']:.1f} s",
            table(("axis", "dies at", "in words", "runs"), [(a["axis"], num(a), a["words"], a["runs"]) for a in out["axes"]], (3,)), files=[r/"breakeven.json"],
            next_=f"algo report {r.run}")
 
-# %% ../../nbs/jobs/917_research_verbs.ipynb #13c62e22
+# %% ../../nbs/jobs/917_research_verbs.ipynb #49a713df
 @app.command()
 def lint(run: Run, deep: Annotated[bool, typer.Option("--deep", help="run it twice more: does one tick of latency change the result?")] = False,
          sweep: Annotated[Path | None, typer.Option(help="points of the search its parameters came from: .parquet, .csv or .json")] = None,
@@ -64,11 +67,12 @@ def lint(run: Run, deep: Annotated[bool, typer.Option("--deep", help="run it twi
     rows = [(x["weight"], x["issue"], x["evidence"], x["fix"]) for x in out["findings"]]
     high = sum(x["weight"] == "high" for x in out["findings"])
     words = table(("weight", "issue", "evidence", "what to do"), rows) if rows else "nothing to doubt was found"
-    answer(dict(run=r.run, dir=str(r.path)) | out, words, f"\n{len(out['asked'])} rules asked, {len(out['not_asked'])} could not be: " + ", ".join(out["not_asked"]),
+    answer(dict(run=r.run, dir=str(r.path)) | out, words, f"\n{len(out['asked'])} rules asked, {len(out['not_asked'])} could not be: "
+           + ", ".join(out["not_asked"]),
            files=[r/"lint.json"], next_=f"algo report {r.run}")
     return RefusedByGate.code if strict and high else 0
 
-# %% ../../nbs/jobs/917_research_verbs.ipynb #4fa6c4a4
+# %% ../../nbs/jobs/917_research_verbs.ipynb #ed25ebd9
 @app.command()
 def compare(runs: Annotated[list[str], typer.Argument(help="2 to 12 runs: names, keys, folders, or last")],
             out: Annotated[Path | None, typer.Option(help="the page; compare.html among the runs")] = None, json: Json = False):
@@ -83,6 +87,8 @@ def compare(runs: Annotated[list[str], typer.Argument(help="2 to 12 runs: names,
     cell = lambda k, j: fmt(k, c["metrics"][k][j]) + (" *" if c["best"].get(k) == j else "")
     shown = [k for k in c["metrics"] if any(v is not None for v in c["metrics"][k])]
     n = range(len(c["names"]))
-    diff = [table(("differs", *c["names"]), [(k, *("" if v is None else v for v in vs)) for k, vs in c["differs"].items()])] if c["differs"] else ["nothing differs"]
-    answer({k: v for k, v in c.items() if k != "read"} | dict(page=str(page)), table(("metric", *c["names"]), [(k, *(cell(k, j) for j in n)) for k in shown], tuple(j + 1 for j in n)), "",
+    diff = [table(("differs", *c["names"]), [(k, *("" if v is None else v for v in vs)) for k,
+                                             vs in c["differs"].items()])] if c["differs"] else ["nothing differs"]
+    answer({k: v for k, v in c.items() if k != "read"} | dict(page=str(page)),
+           table(("metric", *c["names"]), [(k, *(cell(k, j) for j in n)) for k in shown], tuple(j + 1 for j in n)), "",
            *diff, *c["notes"], files=[page], next_=f"algo report {c['runs'][0]}")

@@ -38,7 +38,7 @@ def best(
     i = int(v.argmax())
     return i if (np.delete(v, i) < v[i]).all() else None
 
-# %% ../../nbs/research/725_compare.ipynb #5d64c186
+# %% ../../nbs/research/725_compare.ipynb #440eda5f
 MOST = 12
 
 def differing(
@@ -52,7 +52,8 @@ def differing(
         s = {k: v for k, v in s.items() if not k.startswith(tuple(o + ("" if "." in o else ".") for o in OUTSIDE_DIGEST))}
         data = [f"{d.get('source')} {d.get('symbol')} {str(d.get('hash') or '')[:12]}" for d in m.get("data") or []]
         flat.append({"strategy": m.get("strategy"), "its code": m.get("strategy_digest")} | {f"parameter: {k}": v for k, v in (m.get("params") or {}).items()} |
-                    {f"setting: {k}": v for k, v in s.items()} | {"data": "; ".join(data), "tape time": (m.get("spec") or {}).get("for_ns"), "stage": m.get("stage"),
+                    {f"setting: {k}": v for k, v in s.items()} | {"data": "; ".join(data), "tape time": (m.get("spec") or {}).get("for_ns"),
+                                                                  "stage": m.get("stage"),
                      "the kit's code": m.get("code_digest")} | {f"version: {k}": v for k, v in (m.get("versions") or {}).items()})
     keys = dict.fromkeys(k for f in flat for k in f)
     rows = {k: [f.get(k) for f in flat] for k in keys}
@@ -76,26 +77,30 @@ def compare_runs(
 ) -> dict:  # names, runs, same_data, metrics {name: one a run}, best {name: run}, correlation, differs, notes; and `read`: what `read_run` says of each
     "Several runs side by side."
     dirs = list(dict.fromkeys(str(Path(d).resolve()) for d in run_dirs))
-    if not 2 <= len(dirs) <= MOST: raise ConfigError(f"{len(dirs)} different run{'s' * (len(dirs) != 1)} to compare", key="runs", value=len(dirs), rule=f"2 to {MOST}",
+    if not 2 <= len(dirs) <= MOST: raise ConfigError(f"{len(dirs)} different run{'s' * (len(dirs) != 1)} to compare", key="runs", value=len(dirs),
+                                                     rule=f"2 to {MOST}",
                                                      hint="algo list runs names them")
     rs = [read_run(Path(d), held=False) for d in dirs]
     names = [f"{chr(65 + k)} {r.manifest.get('strategy') or 'run'}" for k, r in enumerate(rs)]
-    slices = [[(d.get("hash"), d.get("first_ts"), d.get("last_ts")) for d in r.manifest.get("data") or []] + [(r.manifest.get("spec") or {}).get("for_ns")] for r in rs]
+    slices = [[(d.get("hash"), d.get("first_ts"), d.get("last_ts")) for d in r.manifest.get("data") or []] + [(r.manifest.get("spec") or {}).get("for_ns")]
+              for r in rs]
     same = all(s == slices[0] for s in slices[1:])
     trades = [r.n_trades for r in rs]
     metrics = {k: [r.metrics[k] for r in rs] for k in METRICS}
     d = [daily(r.ts, r.eq, r.cash) if len(r.eq) else (np.empty(0, "i8"), np.empty(0), np.empty(0)) for r in rs]
     notes = []
     if not same: notes.append("The runs are of different data or stretches of it: no figure is marked as the better one.")
-    if min(x[2].size for x in d) < MIN_PERIODS: notes.append(f"A run has fewer than {MIN_PERIODS} daily returns: nothing annualised and no correlation is given for it.")
+    if min(x[2].size
+           for x in d) < MIN_PERIODS: notes.append(f"A run has fewer than {MIN_PERIODS} daily returns: nothing annualised and no correlation is given for it.")
     if same and min(trades) < 30: notes.append("A run has fewer than 30 trades: what counts trades is not marked.")
     quotes = {r.quote for r in rs if r.quote}
     if len(quotes) > 1: notes.append(f"Money is in {', '.join(sorted(quotes))}: compare returns, not amounts.")
     notes.append("The best of several is chosen by looking: what it shows is more than it will earn.")
-    return dict(names=names, runs=[r.manifest.get("run") for r in rs], same_data=same, metrics=metrics, best={k: best(k, v, trades, [len(x[2]) for x in d]) for k, v in metrics.items()} if same else {},
+    return dict(names=names, runs=[r.manifest.get("run") for r in rs], same_data=same, metrics=metrics,
+                best={k: best(k, v, trades, [len(x[2]) for x in d]) for k, v in metrics.items()} if same else {},
                 correlation=daily_correlation([x[0] for x in d], [x[2] for x in d]), differs=differing([r.manifest for r in rs]), notes=notes, read=rs)
 
-# %% ../../nbs/research/725_compare.ipynb #5577dda2
+# %% ../../nbs/research/725_compare.ipynb #ef9e056d
 def compare_figures(
     c: dict,  # From `compare_runs`
 ) -> dict:  # equity, drawdown, correlation
@@ -112,7 +117,8 @@ def compare_figures(
     m = c["correlation"]
     if any(v is not None for row in m for v in row):
         z, names = np.array([[np.nan if v is None else v for v in row] for row in m]), _text(c["names"])
-        f["correlation"] = _fig(title="Correlation of daily returns", height=130 + 34 * len(names), margin=dict(t=80), xaxis=dict(side="top", ticks="", showline=False),
+        f["correlation"] = _fig(title="Correlation of daily returns", height=130 + 34 * len(names), margin=dict(t=80),
+                                xaxis=dict(side="top", ticks="", showline=False),
                                 yaxis=dict(autorange="reversed", showgrid=False, ticks="", ticklabelstandoff=6)).add_heatmap(
             z=z, x=names, y=names, zmin=-1, zmax=1, xgap=2, ygap=2, showscale=False, colorscale=[[0, "#E9A96B"], [.5, "#F7F8F9"], [1, "#8DB5D8"]],
             text=[["–" if np.isnan(v) else f"{v:.2f}" for v in row] for row in z], texttemplate="%{text}", hoverinfo="skip")
@@ -139,9 +145,11 @@ td.best { color: var(--gain); font-weight: 600; } td.best::after { content: " �
 {% endfor %}</tbody></table></div></section>
 <section><h2>How alike their days are</h2>{% if "correlation" in figs %}<div class="fig">{{ figs.correlation | safe }}</div>
 {% else %}<p class="muted small">Correlations need {{ least }} common days.</p>{% endif %}</section>
-<section><h2>What was different</h2>{% if differs %}<div class="scroll"><table><thead><tr><th></th>{% for n in names %}<th>{{ n }}</th>{% endfor %}</tr></thead><tbody>
+<section><h2>What was different</h2>{% if differs -%}
+<div class="scroll"><table><thead><tr><th></th>{% for n in names %}<th>{{ n }}</th>{% endfor %}</tr></thead><tbody>
 {% for k, values in differs %}<tr><td>{{ k }}</td>{% for v in values %}<td>{{ v }}</td>{% endfor %}</tr>
-{% endfor %}</tbody></table></div>{% else %}<p class="muted">Nothing: strategy, parameters, settings, data, code and versions are the same.</p>{% endif %}</section>
+{% endfor %}</tbody></table></div>{% else -%}
+<p class="muted">Nothing: strategy, parameters, settings, data, code and versions are the same.</p>{% endif %}</section>
 <footer class="muted small">simulations of the past, not forecasts</footer></main></body></html>
 """
 
@@ -157,11 +165,13 @@ def compare_page(
     config = dict(displaylogo=False, responsive=True, modeBarButtonsToRemove=["lasso2d", "select2d"])
     figs = {k: f.to_html(full_html=False, include_plotlyjs=False, div_id=f"fig-{k}", config=config) for k, f in compare_figures(c).items()}
     period = lambda r: f"{when(r.ts[0])} to {when(r.ts[-1])}, {span(r.days)}" if len(r.ts) else "nothing recorded"
-    heads = [(n, r.manifest.get("run") or "–", ", ".join(r.symbols[:6]) + (" …" if len(r.symbols) > 6 else "") or "none", period(r), r.manifest.get("status") or "–")
+    heads = [(n, r.manifest.get("run") or "–", ", ".join(r.symbols[:6]) + (" …" if len(r.symbols) > 6 else "") or "none", period(r), r.manifest.get("status")
+              or "–")
              for n, r in zip(c["names"], c["read"], strict=True)]
     rows = [(k, [fmt(k, v) for v in vs], c["best"].get(k), CONVENTIONS[k]) for k, vs in c["metrics"].items()]
     env = jinja2.Environment(autoescape=True, undefined=jinja2.ChainableUndefined)
-    page = env.from_string(_COMPARE).render(names=c["names"], same=c["same_data"], heads=heads, notes=c["notes"], figs=figs, rows=rows, least=MIN_PERIODS, css=_CSS,
+    page = env.from_string(_COMPARE).render(names=c["names"], same=c["same_data"], heads=heads, notes=c["notes"], figs=figs, rows=rows, least=MIN_PERIODS,
+                                            css=_CSS,
                                             marked=any(b is not None for *_, b, _ in rows), plotlyjs=get_plotlyjs(),
                                             differs=[(k, [_plain(v) for v in vs]) for k, vs in c["differs"].items()])
     with whole_file(path) as tmp: tmp.write_text(page, encoding="utf-8")
