@@ -54,7 +54,7 @@ def market_name(
     "What was traded, as the ledger says it."
     return ",".join(sorted({f"{i.venue}:{i.symbol}" for i in instruments}))
 
-# %% ../../nbs/core/077_trials.ipynb #3a90994b
+# %% ../../nbs/core/077_trials.ipynb #da9ecb42
 _ZIP = 1
 
 def _pack(a, dtype): return None if a is None else zlib.compress(np.ascontiguousarray(a, dtype).tobytes(), _ZIP)
@@ -74,7 +74,7 @@ class Trials(Chained):
         self,
         kind: str,  # One of `KINDS`
         strategy: str,  # Its name
-        digest: str,  # Of its code
+        digest: str,  # Of its code: `Strategy.digest`, or `CODE_DIGEST` for one of the kit's own
         market: str,  # "venue:symbol"; several with commas, see `market_name`
         data: str,  # Hash of the tape
         params: list,  # A dict of parameters for each trial
@@ -98,8 +98,9 @@ class Trials(Chained):
                 raise DataError(f"returns have shape {returns.shape} for {len(params)} trials and {days.size} days", "returns", returns.shape,
                                 "(trials, days)", "one row a trial, one column a day")
             if (np.diff(days) <= 0).any(): raise DataError("days do not increase", "days", rule="increasing", hint="sort them")
-        return self.append("run = ? and kind = ?" if once else "", (run, kind) if once else (), kind=kind, strategy=strategy, digest=digest, market=market, data=data,
-                           settings=settings, params=json.dumps(params, default=plain, separators=(",", ":")), n=len(params), days=_pack(days, np.int32),
+        known = ("run = ? and kind = ?", (run, kind)) if once else ()
+        return self.append(*known, kind=kind, strategy=strategy, digest=digest, market=market, data=data, settings=settings,
+                           params=json.dumps(params, default=plain, separators=(",", ":")), n=len(params), days=_pack(days, np.int32),
                            returns=_pack(returns, np.float32), run=run, source=source or trial_source())
 
     @staticmethod
@@ -142,6 +143,13 @@ class Trials(Chained):
             r["days"] = np.frombuffer(zlib.decompress(r["days"]), np.int32).astype(np.int64)
             r["returns"] = np.frombuffer(zlib.decompress(r["returns"]), np.float32).reshape(r["n"], -1)
         return r
+
+    def days(self, market: str = "", data: str = "", **which) -> np.ndarray:  # Day numbers, increasing
+        "Every day that a trial has a return on."
+        where, args = self._where(market, data, **which)
+        blobs = {r["days"] for r in self.rows("days", f"{where or '1'} and days is not null", args)}
+        all_days = [np.frombuffer(zlib.decompress(b), np.int32) for b in blobs]
+        return np.unique(np.concatenate(all_days)).astype(np.int64) if all_days else np.empty(0, np.int64)
 
     def each(
         self,

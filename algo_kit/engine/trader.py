@@ -136,7 +136,7 @@ def versions() -> dict:
     from importlib.metadata import version
     return dict(python=platform.python_version()) | {p: version(p) for p in ("algo_kit", "numpy", "numba", "pyarrow", "duckdb")}
 
-# %% ../../nbs/engine/560_trader.ipynb #b1c38049
+# %% ../../nbs/engine/560_trader.ipynb #c05edc7f
 TARGET_S, IDLE_S, WIND_S = 0.02, 0.2, 5.
 
 class Trader:
@@ -392,8 +392,9 @@ class Trader:
         "Put a backtest into the trial ledger, once however often it was stopped; its number there."
         start = float(equity[0]) if self.settings.run.wallets and len(equity) else self.settings.run.cash
         days, _, returns = daily(ts, equity, start)
-        return Trials(self.kitdb).add("backtest", self.strategy.name, self.strategy.digest, market_name(self.instruments), self.tape.hash, self.params, returns,
-                                      days, self.run_dir.manifest["settings_digest"], self.run_dir.run, once=True)
+        st, run = self.strategy, self.run_dir
+        return Trials(self.kitdb).add("backtest", st.name, st.digest or CODE_DIGEST, market_name(self.instruments), self.tape.hash, self.params, returns, days,
+                                      run.manifest["settings_digest"], run.run, once=True)
 
 # %% ../../nbs/engine/560_trader.ipynb #b9975a87
 def write_tables(s: Session, sc, run) -> dict:  # Table name to its columns

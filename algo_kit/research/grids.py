@@ -118,7 +118,7 @@ def _summaries(px, top, bot):
             x, y = min(x, px[k]), max(y, px[k])
         bot[b], top[b] = x, y
 
-# %% ../../nbs/research/738_grids.ipynb #c261b0dd
+# %% ../../nbs/research/738_grids.ipynb #eafb15e3
 @dataclass(frozen=True)
 class Deal:
     "How a turn becomes money."
@@ -150,6 +150,8 @@ class Grid:
     returns: np.ndarray | None  # Daily returns, shape (n, T), when asked for
     trips: np.ndarray | None  # `trip_dt` of the only set, when asked for
     deal: Deal = field(default_factory=Deal)
+    open_qty: float = 0.  # What the only set still holds at the end
+    holds: list = field(default_factory=list)  # Where this is what the engine would do, see `research.arrays.holds`
 
     def __len__(self): return len(self.columns["total_return"])
 
@@ -218,16 +220,22 @@ def _drive(work, n_sets, n_rows, step, group, threads, progress, stop):
         for s in spans: one(s)
     return not halted.is_set()
 
-# %% ../../nbs/research/738_grids.ipynb #d638d4a9
+# %% ../../nbs/research/738_grids.ipynb #39be1926
 @njit
-def _sma_block(st, lo, hi, ts, sums, close, fill, top, bot, ends, windows, fast, slow, warm, size, deals, sma, low, high, flag, turns, returns, trips, n_trips):
+def _sma_block(st, lo, hi, acts, ts, ticks, close, fill, top, bot, ends, windows, fast, slow, warm, size, deals, sma, low, high, flag, turns, returns, trips, n_trips):
     "Candles lo..hi of every pair."
     n, m, lag, last = close.size, hi - lo, deals[0].lag, hi == close.size
     for w in range(windows.size):
         k = windows[w]
         first = max(lo, k - 1)
         for t in range(lo, min(first, hi)): sma[w, t - lo] = np.nan
-        for t in range(first, hi): sma[w, t - lo] = (sums[t + 1] - sums[t + 1 - k]) / k
+        total = 0.0
+        if first < hi:
+            for t in range(first + 1 - k, first + 1): total += ticks[t]
+            sma[w, first - lo] = total / k
+        for t in range(first + 1, hi):
+            total += ticks[t] - ticks[t - k]
+            sma[w, t - lo] = total / k
         for b in range((m + 63) // 64):
             x, y = np.inf, -np.inf
             for t in range(b * 64, min(m, b * 64 + 64)):
@@ -257,7 +265,7 @@ def _sma_block(st, lo, hi, ts, sums, close, fill, top, bot, ends, windows, fast,
                     want = _ONES if above else _NONE
                     x ^= _ONES << np.uint64(z)
                     t = lo + a + j * 8 + (z >> 3)
-                    if t + lag < n and (above == 0) == held and t >= ready:
+                    if t < acts and (above == 0) == held and t >= ready:
                         turns[c].at, turns[c].seen, turns[c].why = t + lag, t, 2
                         held = not held
                         c += 1
@@ -266,12 +274,13 @@ def _sma_block(st, lo, hi, ts, sums, close, fill, top, bot, ends, windows, fast,
 
 def whole_ticks(
     px: np.ndarray,  # Prices, shape (n,)
+    bars: int | None = None,  # How many of them will be added up; None: all
 ) -> tuple[np.ndarray, float]:  # The same as whole numbers in doubles, and how many make 1.0; as they are and 0 when they lie on no decimal grid
     "Prices on the coarsest decimal grid that holds them all."
     for d in range(9):
         t = px * 10.**d
         r = np.rint(t)
-        if (np.abs(t - r) <= 1e-9 * np.maximum(1, np.abs(t))).all() and np.abs(r).max(initial=0) * len(px) < 2.**53: return r, 10.**d
+        if (np.abs(t - r) <= 1e-9 * np.maximum(1, np.abs(t))).all() and np.abs(r).max(initial=0) * (len(px) if bars is None else bars) < 2.**53: return r, 10.**d
     return px.astype("f8"), 0.
 
 def _candles_in(c):
@@ -290,6 +299,7 @@ def sma_grid(
     warm: int = 0,  # Closed candles before the first entry may be made; at least `slow`
     returns: bool = False,  # Keep daily returns: 8 bytes a set and day
     trips: int = 0,  # Room for round trips; for one set
+    tail: bool = False,  # The last candle is still open: it is valued, nothing acts on it
     periods: float = 365,  # Days in a year
     block: int = 1024,  # Candles taken by all sets before the next
     threads: int = 1,
@@ -303,25 +313,24 @@ def sma_grid(
     f, s, n, m = p["fast"].astype("i8"), p["slow"].astype("i8"), len(px), len(p["fast"])
     if (f < 1).any() or (s <= f).any(): raise ConfigError("a pair of means is not fast < slow", key="fast", rule="1 <= fast < slow")
     if trips and m > 1: raise ConfigError(f"round trips of {m} sets", key="trips", value=trips, rule="one set", hint="ask for daily returns, or for one set")
-    sums = np.concatenate([[0.], np.cumsum(whole_ticks(px)[0])])
-    windows = np.unique(np.concatenate([f, s]))
+    ticks, windows = whole_ticks(px, 1 + int(s.max()))[0], np.unique(np.concatenate([f, s]))
     fi, si, sizes = np.searchsorted(windows, f), np.searchsorted(windows, s), np.broadcast_to(np.asarray(size, "f8"), m).copy()
     fill = px if deal.lag == 0 else o
     (top, bot), (ends, days), st, row = _blocks(px), _ends(ts), _books(m, deal), deal.row()
     ready, ret, room, got = np.maximum(s, warm), np.zeros((m if returns else 0, len(ends))), np.zeros(trips, trip_dt), np.zeros(1, "i8")
-    block = max(64, block // 64 * 64)
+    block, acts = max(64, block // 64 * 64), n - max(deal.lag, int(tail))
     def work(a, b):
         used = np.unique(np.concatenate([fi[a:b], si[a:b]]))
         mean, low, high = np.empty((len(used), block)), np.empty((len(used), block // 64)), np.empty((len(used), block // 64))
         flag, turns = np.zeros(64, "u1"), np.zeros(block + 2, turn_dt)
         args = windows[used], np.searchsorted(used, fi[a:b]), np.searchsorted(used, si[a:b]), ready[a:b], sizes[a:b]
-        return lambda lo, hi: _sma_block(st[a:b], lo, hi, ts, sums, px, fill, top, bot, ends, *args, row, mean, low, high, flag, turns, ret[a:b], room, got)
+        return lambda lo, hi: _sma_block(st[a:b], lo, hi, acts, ts, ticks, px, fill, top, bot, ends, *args, row, mean, low, high, flag, turns, ret[a:b], room, got)
     if not _drive(work, m, n, block, -(-m // threads) if threads > 1 else m, threads, progress, stop): return None
-    return Grid(p | (dict(size=sizes) if np.ndim(size) else {}), _columns(st, px[-1], ts, deal, periods), days, ret if returns else None, room[:got[0]] if trips else None, deal)
+    return Grid(p | (dict(size=sizes) if np.ndim(size) else {}), _columns(st, px[-1], ts, deal, periods), days, ret if returns else None, room[:got[0]] if trips else None, deal, float(st["qty"][0]) if m == 1 else 0.)
 
-# %% ../../nbs/research/738_grids.ipynb #875f0ca5
+# %% ../../nbs/research/738_grids.ipynb #57411d91
 @njit
-def _rows_block(st, lo, hi, ts, enter, leave, fi, si, warm, close, fill, top, bot, ends, size, deals, turns, returns, trips, n_trips):
+def _rows_block(st, lo, hi, acts, ts, enter, leave, fi, si, warm, close, fill, top, bot, ends, size, deals, turns, returns, trips, n_trips):
     n, lag, last = close.size, deals[0].lag, hi == close.size
     for i in range(st.size):
         k, held, c, r, q = max(lo, st[i].next), st[i].since >= 0, 0, fi[i], si[i]
@@ -332,7 +341,7 @@ def _rows_block(st, lo, hi, ts, enter, leave, fi, si, warm, close, fill, top, bo
                 k = max(k, warm[i])
                 while k < hi and enter[r, k] == 0: k += 1
             if k >= hi: break
-            if k + lag < n:
+            if k < acts:
                 turns[c].at, turns[c].seen, turns[c].why = k + lag, k, 2
                 held = not held
                 c += 1
@@ -348,7 +357,7 @@ def rows_grid(
     enter: np.ndarray, leave: np.ndarray,  # Boolean rows, shapes (rows, n) and (rows, n): the rule wants in, wants out, at the close of each candle
     entry_row=None, exit_row=None,  # Row of each set, shape (sets,); None: set i takes row i
     points: dict | None = None,  # Parameters of each set, for the answer
-    deal: Deal | None = None, size=0.5, warm=0, returns: bool = False, trips: int = 0, periods: float = 365, threads: int = 1, progress=None, stop=None,  # As of `sma_grid`
+    deal: Deal | None = None, size=0.5, warm=0, returns: bool = False, trips: int = 0, tail: bool = False, periods: float = 365, threads: int = 1, progress=None, stop=None,  # As of `sma_grid`
 ) -> Grid | None:
     "In at the first wanted entry while flat, out at the first wanted exit after it."
     deal = deal or Deal()
@@ -364,13 +373,14 @@ def rows_grid(
     sizes, ready = np.broadcast_to(np.asarray(size, "f8"), m).copy(), np.broadcast_to(np.asarray(warm, "i8"), m).copy()
     (top, bot), (ends, days), st, row = _blocks(px), _ends(ts), _books(m, deal), deal.row()
     ret, room, got, fill = np.zeros((m if returns else 0, len(ends))), np.zeros(trips, trip_dt), np.zeros(1, "i8"), px if deal.lag == 0 else o
+    acts = len(px) - max(deal.lag, int(tail))
     def work(a, b):
         turns = np.zeros(512, turn_dt)
-        return lambda lo, hi: _rows_block(st[a:b], lo, hi, ts, e, x, fi[a:b], si[a:b], ready[a:b], px, fill, top, bot, ends, sizes[a:b], row, turns, ret[a:b], room, got)
+        return lambda lo, hi: _rows_block(st[a:b], lo, hi, acts, ts, e, x, fi[a:b], si[a:b], ready[a:b], px, fill, top, bot, ends, sizes[a:b], row, turns, ret[a:b], room, got)
     if not _drive(work, m, len(px), 1 << 14, max(1, min(256, -(-m // threads))), threads, progress, stop): return None
-    return Grid(_sets(points) if points else {}, _columns(st, px[-1], ts, deal, periods), days, ret if returns else None, room[:got[0]] if trips else None, deal)
+    return Grid(_sets(points) if points else {}, _columns(st, px[-1], ts, deal, periods), days, ret if returns else None, room[:got[0]] if trips else None, deal, float(st["qty"][0]) if m == 1 else 0.)
 
-# %% ../../nbs/research/738_grids.ipynb #ae55be9a
+# %% ../../nbs/research/738_grids.ipynb #76af9f4e
 @njit
 def _tick_block(st, lo, hi, px, ts, feat, f_top, f_bot, top, bot, ends, enter, leave, trail, hold_ns, size, deals, turns, returns, trips, n_trips):
     "Trades lo..hi of every set."
@@ -499,4 +509,4 @@ def tick_grid(
         args = p["enter"][a:b], p["leave"][a:b], p["trail_ppm"][a:b] * 1e-6, hold[a:b]
         return lambda lo, hi: _tick_block(st[a:b], lo, hi, t.px, t.ts, feat, f_top, f_bot, t.top, t.bot, t.ends, *args, p["size"][a:b], row, turns, ret[a:b], room, got)
     if not _drive(work, m, len(t), chunk, max(1, min(256, -(-m // threads))), threads, progress, stop): return None
-    return Grid(p, _columns(st, t.px[-1], t.ts, deal, periods), t.days, ret if returns else None, room[:got[0]] if trips else None, deal)
+    return Grid(p, _columns(st, t.px[-1], t.ts, deal, periods), t.days, ret if returns else None, room[:got[0]] if trips else None, deal, float(st["qty"][0]) if m == 1 else 0.)

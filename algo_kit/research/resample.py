@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MIN_TRADES', 'BOOTSTRAPS', 'monte_carlo', 'block_length', 'redraw', 'intervals', 'spa', 'shift_test',
-           'random_entries', 'overfit', 'by_period', 'verdict', 'read_evidence', 'significance', 'plot_significance',
-           'write_figure', 'toy_run']
+           'random_entries', 'overfit', 'by_period', 'verdict', 'read_evidence', 'tape_prices_of', 'significance',
+           'plot_significance', 'write_figure', 'toy_run']
 
 # %% ../../nbs/research/706_resample.ipynb #d6c7e4d7
 import json, math
@@ -203,7 +203,7 @@ def overfit(
     pbo, logits = pbo_cscv(m, blocks)
     return dict(pbo=pbo, logits=logits) | base
 
-# %% ../../nbs/research/706_resample.ipynb #10631315
+# %% ../../nbs/research/706_resample.ipynb #0ccc26ad
 _STEPS = {"1 d": DAY, "4 h": 4 * 3_600_000_000_000, "1 h": 3_600_000_000_000, "10 min": 600_000_000_000, "1 min": 60_000_000_000}
 
 def by_period(
@@ -273,16 +273,37 @@ def read_evidence(
     e.holding_s = float(np.median(e.trades["exit_ts"] - e.trades["entry_ts"])) / 1e9 if pnl.size else None
     return e
 
+def tape_prices_of(
+    run_dir,  # Folder of a run on a tape
+) -> dict | None:  # symbol -> (times, prices of its trades); None when the tape has none, has gone or has changed
+    "Every traded price that a run saw, for trades too short for its marks."
+    from algo_kit.core.errors import KitError
+    from algo_kit.core.records import TRADE
+    from algo_kit.core.settings import load_settings
+    from algo_kit.engine.trader import RunSpec, run_end, run_tape
+    m = json.loads((Path(run_dir)/"manifest.json").read_text(encoding="utf-8"))
+    if not (m.get("spec") or {}).get("tape"): return None
+    try:
+        spec, settings = RunSpec(**m["spec"]), load_settings({k: "" if v is None else v for k, v in m["settings"].items()})
+        tape = run_tape(spec, settings)
+    except (KitError, OSError): return None
+    if tape.hash != m["data"][0]["hash"]: return None
+    ev = tape.slice(0, run_end(spec, tape))
+    ev = ev[(ev["kind"] == TRADE) & (ev["px"] > 0)]
+    out = {i.symbol: (ev["ts"][k], ev["px"][k]) for n, i in enumerate(tape.instruments) if (k := np.flatnonzero(ev["row"] == n)).size}
+    return out if len(out) == len(tape.instruments) else None
+
 def significance(
     run_dir,  # Folder of a finished run
     n: int = 2_000,  # Histories of each kind
     seed: int = 0,
     ruin: float = 0.5,  # Loss of capital that counts as ruin
-    tape_prices=None,  # f() -> symbol -> (times, prices) as of `random_entries`, asked when trades are too short for the marks
+    tape_prices=None,  # f() -> prices as of `random_entries`, or None; asked when trades are too short for the marks; `tape_prices_of` the run when None
     confidence: float = 0.95,
     on=lambda done, of, what: None,  # Called before each question
 ) -> dict:  # run, strategy, period, periods, days, trades, rows: one a question; notes; verdict; `draws` for the figure
     "Every question of this notebook, put to a run; also written to its significance.json."
+    if n < 100: raise ConfigError(f"{n} histories", key="n", value=n, rule="at least 100", hint="a p-value of 0.01 needs them")
     e, rows, notes, draws, asked = read_evidence(run_dir), [], [], {}, 0
     pct = f"{confidence:.0%}"
     def ask(what):
@@ -336,13 +357,14 @@ def significance(
             says=None if s["p"] is not None else "the position never changed" if len(e.position) >= 22 else f"{len(e.position)} marks: too few")
     ask("entries at random times")
     prices = e.prices
-    if e.holding_s and e.marks_s and e.holding_s < 10 * e.marks_s and tape_prices is not None: prices = tape_prices()
+    short = e.holding_s is not None and e.marks_s is not None and e.holding_s < 10 * e.marks_s
+    if short: prices = (tape_prices or (lambda: tape_prices_of(e.dir)))() or e.prices
     if m and prices:
         s = random_entries(e.trades, prices, n, seed)
         if s["p"] is not None: draws |= dict(entries=s["null"], entries_observed=s["observed"])
         row("random entries", f"same {m} trades at random times, mean before costs", s["observed"], p=s["p"], n=s["n"],
             says=None if s["p"] is not None else f"{m} trades: too few, at least {MIN_TRADES}")
-        if prices is e.prices and e.holding_s and e.marks_s and e.holding_s < 10 * e.marks_s:
+        if short and prices is e.prices:
             notes.append(f"trades last {e.holding_s:.0f} s, prices are known every {e.marks_s:.0f} s: random entries are coarse.")
     else: row("random entries", "same trades at random times", says="no closed trade" if not m else "no prices")
     notes.append("One run knows nothing of the variants it was picked from: the trial ledger and DSR do.")
@@ -355,6 +377,7 @@ def significance(
     elif max(timing) <= .05: final = "the rule knew when, but after costs it is not shown to pay"
     elif profit[0] <= .05: final = "it paid, but the same positions at other times would have too: exposure, not timing"
     else: final = "nothing here that luck does not do as well"
+    on(asked, 6, "done")
     doc = dict(run=e.run, strategy=e.strategy, period=e.step, periods=len(e.returns), days=e.days, trades=m, histories=n, seed=seed, rows=rows, notes=notes,
                verdict=final)
     write_json(e.dir/"significance.json", doc)

@@ -5,21 +5,19 @@
 # %% auto #0
 __all__ = ['CASES', 'worse', 'sensitivity', 'run_sensitivity']
 
-# %% ../../nbs/research/730_sensitivity.ipynb #5372a2d6
+# %% ../../nbs/research/730_sensitivity.ipynb #60531866
 import json
 import time
 from pathlib import Path
 
-from ..core.errors import ConfigError, DataError, KitError
+from ..core.errors import KitError
 from ..core.runs import whole_file
 from ..core.settings import as_dict, load_settings
 from ..data.tapes import open_tape
-from ..engine.trader import RunSpec, run_end, run_tape
-from ..engine.warmup import WarmUp
-from .quick import quick_run
+from .quick import quick_run, run_inputs
 from ..strategies.contract import load_strategy
 
-# %% ../../nbs/research/730_sensitivity.ipynb #048fb096
+# %% ../../nbs/research/730_sensitivity.ipynb #5c7d1130
 CASES = {
     "as assumed": {},
     "latency x 2": {"venue.latency_factor": 2.},
@@ -71,28 +69,17 @@ def sensitivity(
             rows.append(dict(case=case, changed=changed, note=str(e)))
             continue
         if base is None: base = r["total_return"]
-        told = {k: v for k, v in r.items() if k not in ("curve", "days", "returns", "state_hash")}
-        rows.append(dict(case=case, changed=changed, **told, lost=base - r["total_return"], note="",
+        rows.append(dict(case=case, changed=changed, **{k: v for k, v in r.items() if k not in ("curve", "days", "returns", "state_hash")}, lost=base - r["total_return"], note="",
                          seconds=time.perf_counter() - t))
     return rows
 
-# %% ../../nbs/research/730_sensitivity.ipynb #6a5d0bbb
+# %% ../../nbs/research/730_sensitivity.ipynb #3065b6c1
 def run_sensitivity(
     run_dir,  # Folder of a run on a tape
     cases=None,  # As of `sensitivity`
 ) -> list[dict]:  # Its rows, written to sensitivity.json
     "What is left of a run when its assumptions are worse."
-    d = Path(run_dir)
-    m = json.loads((d/"manifest.json").read_text(encoding="utf-8"))
-    spec, settings = RunSpec(**m["spec"]), load_settings({k: "" if v is None else v for k, v in m["settings"].items()})
-    if not spec.tape: raise ConfigError(f"run {m['run']} traded a live feed, which does not come again", key="run", value=m["run"], rule="a run on a tape",
-                                        hint="record the feed")
-    tape = run_tape(spec, settings)
-    if tape.hash != m["data"][0]["hash"]:
-        raise DataError(f"the tape of run {m['run']} is not the one it traded", key="tape", value=spec.tape, rule=f"hash {m['data'][0]['hash'][:16]}",
-                        hint="restore the file")
-    warm = None
-    if m.get("warm"): warm = WarmUp(run_tape(spec, settings, m["warm"]["source"]), tape.instruments, tape.kind, tape.first_ts).same_as(m["warm"])
-    rows = sensitivity(load_strategy(m["strategy_source"]), tape, m["params"], settings, cases, run_end(spec, tape), warm)
-    with whole_file(d/"sensitivity.json") as tmp: tmp.write_text(json.dumps(rows, indent=1))
+    q = run_inputs(run_dir)
+    rows = sensitivity(q.strategy, q.tape, q.params, q.settings, cases, q.last, q.warm)
+    with whole_file(Path(run_dir)/"sensitivity.json") as tmp: tmp.write_text(json.dumps(rows, indent=1))
     return rows
