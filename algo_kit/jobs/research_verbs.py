@@ -4,17 +4,17 @@
 
 # %% auto #0
 __all__ = ['SHOWN', 'SHOWN_RUN', 'RunOrStrategy', 'Tapes', 'Grid', 'ended', 'sensitivity', 'runs', 'repro', 'parts_table', 'diff',
-           'breakeven', 'divergence', 'significance', 'walkforward', 'sweep']
+           'breakeven', 'divergence', 'significance', 'walkforward', 'sweep', 'causality', 'certify', 'verify']
 
-# %% ../../nbs/jobs/917_research_verbs.ipynb #7d844d9a
+# %% ../../nbs/jobs/917_research_verbs.ipynb #8e5b568a
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ..core.errors import ConfigError, NotFound, ParityError, RefusedByGate
-from .console import (Fresh, Json, Params, Repair, Run, Sets, StrategyArg, Symbol, Tape, Venue, answer, app, bar, find, pairs, settings_of, spec_of,
-                                   table)
+from ..core.errors import ConfigError, KitError, NotFound, ParityError, RefusedByGate
+from .console import (For, Fresh, Json, Params, Repair, Run, Sets, StrategyArg, Symbol, Tape, Venue, Warm, answer, app, bar, find, pairs, settings_of,
+                                   spec_of, table)
 
 # %% ../../nbs/jobs/917_research_verbs.ipynb #93486e1a
 def ended(run):
@@ -299,3 +299,68 @@ def _search(strategy, tape, space, s, method, trials, seed, metric, top, how):
            f"{st.name}: {st.done:,} trials by {method}, {st.skipped:,} refused by the strategy's rule, {st.repeated:,} met again" + (f"; {len(best)} on the front" if len(metrics) > 1 else ""),
            table(list(best.columns), [[g(x) for x in r] for r in best.itertuples(index=False)], range(len(best.columns))),
            f"the best of {st.done:,} is not a result: ask what it earns on rows it has not seen", files=[st.file], next_=f"the same command with more --trials goes on; algo walkforward {strategy} --tape {tape[0]}")
+
+# %% ../../nbs/jobs/917_research_verbs.ipynb #4a14fb80
+@app.command()
+def causality(strategy: Annotated[str, typer.Argument(help="registered name, FILE:NAME of a strategy or a function of candles, or a research notebook alone")],
+              tape: Tape = None, bars: Annotated[int | None, typer.Option(help="candles from the start of the tape; 1500 unless said")] = None,
+              static: Annotated[bool, typer.Option("--static", help="only read the code for the usual suspects: a hint, exits with 0")] = False,
+              timeframe: Annotated[str, typer.Option(help="of the candles, when the strategy does not say")] = "1m",
+              input: Annotated[str | None, typer.Option(help="of a notebook alone: the name of the frame its cells work on")] = None,
+              budget: Annotated[float, typer.Option(help="s for the search")] = 30.,
+              param: Params = None, set_: Sets = None, venue: Venue = None, symbol: Symbol = None, repair: Repair = False, json: Json = False):
+    "Cut the data, change its future, start later: does the past move? A leak exits with 8 and is named by bar, column, cell and line."
+    s = settings_of(pairs(set_, "--set"))
+    from algo_kit.research.suspects import in_words, suspects
+    if static:
+        found = suspects(strategy)
+        return answer(dict(strategy=strategy, suspects=[x._asdict() for x in found]), *map(in_words, found),
+                      f"{len(found)} suspicion{'s' * (len(found) != 1)}; a suspicion is no verdict", next_=f"algo causality {strategy}")
+    from algo_kit.engine.trader import RunSpec, run_tape
+    from algo_kit.research.causality import causality as ask
+    from algo_kit.research.causality import verdict
+    t = run_tape(RunSpec(strategy, tape or "sample", venue=venue or "", symbol=symbol or "", repair=repair), s)
+    with bar() as tick:
+        r = ask(strategy, t, pairs(param, "-p"), s, bars, timeframe, input, budget, lambda k, n: tick(dict(status="cutting", events=k, n=n, unit="cuts")))
+    hints = []
+    if not r["ok"] and r["line"]:
+        try: hints = [x for x in suspects(strategy) if (x.cell, x.line) == (r["cell"], r["line"])]
+        except KitError: pass
+    answer(r | dict(suspects=[x._asdict() for x in hints]), verdict(r), *(f"  {x.reason}; {x.fix}" for x in hints),
+           next_=f"algo certify {strategy} --tape {tape or 'sample'}" if r["ok"] else f"mend the line and ask again; algo causality {strategy} --static")
+    return 0 if r["ok"] else ParityError.code
+
+# %% ../../nbs/jobs/917_research_verbs.ipynb #e6de064b
+@app.command()
+def certify(strategy: StrategyArg, tape: Tape = None, venue: Venue = None, symbol: Symbol = None, param: Params = None, set_: Sets = None, for_: For = None,
+            warm: Warm = None, repair: Repair = False, out: Annotated[Path | None,
+                                                                      typer.Option(help="folder of certificates; data/certificates unless said")] = None,
+            causal: Annotated[bool, typer.Option("--causality/--no-causality", help="also look for leaks")] = True, json: Json = False):
+    "Array form, engine and live runner on one recorded tape: a parity certificate, or exit 8."
+    spec, s = spec_of(strategy, "backtest", tape, venue, symbol, None, None, param, set_, for_, repair=repair, warm=warm or "")
+    from algo_kit.research.certificate import certify as make
+    with bar() as tick:
+        d = make(strategy, spec.tape, spec.params, s, folder=out, causal=causal, venue=spec.venue, symbol=spec.symbol, for_ns=spec.for_ns, repair=repair,
+                 warm=spec.warm,
+                 progress=lambda leg, k, n: tick(dict(status=leg, events=k, n=n, unit="forms")))
+    rows = [(x["leg"], "not compared" if x["same"] is None else "the same" if x["same"] else "another", x["what"]) for x in d["legs"]]
+    look, r = d["causality"], d["result"]
+    answer(d, table(("form", "answer", ""), rows),
+           f"\n{r['events']:,} events, {r['decisions']:,} decisions, {r['fills']:,} fills, state {r['state_hash'][:16]}",
+           *(f"  {x}" for x in d["differences"]), *([f"  causality: {look['fault']} at {look['bar']}, {look['statement'] or look['column']}"] if look
+                                                    and not look["ok"] else []),
+           f"certificate {d['certificate']}" if d["agreed"] else "refused: no certificate", files=[d["file"]],
+           next_=f"algo verify {d['file']}" if d["agreed"] else f"algo causality {strategy} --static")
+    return 0 if d["agreed"] else ParityError.code
+
+@app.command()
+def verify(certificate: Annotated[Path, typer.Argument(help="a certificate's file")],
+           again: Annotated[bool, typer.Option("--again", help="make every comparison anew")] = False, set_: Sets = None, json: Json = False):
+    "Does a parity certificate still hold? Anything but valid exits with 8."
+    s = settings_of(pairs(set_, "--set"))
+    from algo_kit.research.certificate import verify as ask
+    v = ask(certificate, settings=s, again=again)
+    short = lambda x: str(x)[:80]
+    answer(v, f"{v['strategy']} {v['certificate']}: {v['status']}", *(f"  {x['what']}: was {short(x['was'])}, now {short(x['now'])}" for x in v["reasons"]),
+           next_="algo paper STRATEGY --tape T" if v["status"] == "valid" else "algo certify STRATEGY --tape T makes another")
+    return 0 if v["status"] == "valid" else ParityError.code
