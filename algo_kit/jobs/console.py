@@ -158,7 +158,7 @@ Params = Annotated[list[str] | None, typer.Option("-p", "--param", help="key=val
 Sets = Annotated[list[str] | None, typer.Option("--set", help="section.key=value, any number of times")]
 Run = Annotated[str, typer.Argument(help="run name, its key, its folder, or last")]
 
-# %% ../../nbs/jobs/915_console.ipynb #e8a729c8
+# %% ../../nbs/jobs/915_console.ipynb #70e596f8
 def settings_of(overrides=None):
     "Settings, and the compile cache they ask for, before the first kernel."
     from algo_kit.core.settings import load_settings, use_cache
@@ -181,9 +181,6 @@ def bar():
                 pace = f", {rate:,.{0 if rate >= 10 else 1}f}/s" if rate else ""
                 what = f"{n:,} {s.get('unit', 'events')}{pace}" + (f", equity {s['equity']:,.2f}" if s.get("equity") is not None else "")
                 if not n and "unit" not in s: what = "compiling, if this is the first start" if s.get("status") else "the kernel starts"
-                what = f"{n:,} {s.get('unit', 'events')}" + (f", {rate:,.0f}/s" if rate and rate >= 10 else f", {rate:.1f}/s"
-                                                             if rate else "") + (f", equity {s['equity']:,.2f}" if s.get("equity") is not None else "")
-                if not n: what = "compiling, if this is the first start" if s.get("status") else "the kernel starts"
                 p.update(t, description=s.get("status", ""), completed=n, total=s.get("n") or None, what=what)
             yield tick
     return bar()

@@ -9,7 +9,7 @@ __all__ = ['OPENED', 'DAYS', 'CONVENTIONS', 'SECTIONS', 'read_run', 'fmt', 'span
            'drawdown_section', 'held_section', 'clock_section', 'breakeven_section', 'sections', 'tear_sheet',
            'summary_markdown']
 
-# %% ../../nbs/research/720_tearsheet.ipynb #78d9d1da
+# %% ../../nbs/research/720_tearsheet.ipynb #0a072cb5
 import html, json
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,12 +25,10 @@ from .excursions import excursion_summary, excursions, plot_mae, plot_mfe
 from .flow_charts import LEVELS, funnel, plot_funnel, plot_verdicts, verdict_strip
 from .lint import lint_of
 from .metrics import DAY, MIN_PERIODS, daily, days_per_year, drawdowns, monthly_returns, read_columns, rolling_sharpe, start_equity
-from .metrics import (DAY, MIN_PERIODS, daily, days_per_year, drawdowns, monthly_returns, read_columns, rolling_sharpe,
-                                       run_metrics, start_equity)
 from .promises import has_levels, in_words, plot_promises, promises, trade_facts
 from .validation import run_report_metrics, validity_rows
 
-# %% ../../nbs/research/720_tearsheet.ipynb #5c442d74
+# %% ../../nbs/research/720_tearsheet.ipynb #ebb25dbe
 OPENED = 5_000_000  # rows of a tape that a report still opens to see how far trades went
 
 def read_run(
@@ -42,7 +40,8 @@ def read_run(
     m, v = run_report_metrics(d)
     doc = lambda name, empty: json.loads((d/name).read_text(encoding="utf-8")) if (d/name).exists() else empty
     man = doc("manifest.json", {})
-    r = SimpleNamespace(dir=d, manifest=man, metrics=m, validity=v, gates=doc("gates.json", {}), passport=doc("passport.json", {}), assumptions=doc("assumptions.json", []),
+    r = SimpleNamespace(dir=d, manifest=man, metrics=m, validity=v, gates=doc("gates.json", {}), passport=doc("passport.json", {}),
+                        assumptions=doc("assumptions.json", []),
                         **{n: read_columns(d/f"{n}.parquet") for n in ("equity", "marks", "trades", "decisions", "verdicts")})
     r.ts, r.eq = r.equity.get("ts_ns", np.empty(0, np.int64)), r.equity.get("equity", np.empty(0))
     r.cash = start_equity(man, r.eq)
@@ -226,7 +225,7 @@ def show_run(
     "The figures of a run, for a notebook to show."
     return list(figures(read_run(run_dir)).values())
 
-# %% ../../nbs/research/720_tearsheet.ipynb #24ed0803
+# %% ../../nbs/research/720_tearsheet.ipynb #25fc2f1a
 def when(ns) -> str:
     "A time for people: seconds, UTC."
     return iso(int(ns) // 10**9 * 10**9).replace("T", " ").removesuffix("Z")
@@ -281,7 +280,7 @@ CONVENTIONS = dict(
     skew="of daily returns, population moments",
     kurtosis="of daily returns, Pearson: a normal law has 3",
     tail_ratio="95 % quantile of daily returns over the 5 % quantile, without signs",
-    psr="probability that the true Sharpe ratio is above 0, from the ratio of single days",
+    psr="probability that the true Sharpe ratio is above 0, from the ratio of single days; from 30 on",
     dsr="the same above the best of as many worthless trials; needs the number of trials",
     min_trl="days until psr would reach 95 %",
     pbo="probability that the best of the variants in sample is below their median out of sample; needs the variants",
