@@ -155,6 +155,32 @@ def test_the_first_difference_names_row_time_and_field(made, tmp_path):
     c["fil"]["px"][3] += 1
     assert first_difference(a, c).startswith("fill 3 at 2019-07-1") and "px" in first_difference(a, c)
 
+def test_the_verb_that_asks_whether_it_holds(made, capsys):
+    from algo_kit.jobs.cli import main
+    capsys.readouterr()
+    assert main(["verify", made[2]["file"], "--json"]) == 0 and json.loads(capsys.readouterr().out)["status"] == "valid"
+    assert main(["verify", made[2]["file"], "--set", "venue.slippage_bps=3", "--json"]) == 8 and json.loads(capsys.readouterr().out)["status"] == "stale"
+    assert main(["verify", "none.json", "--json"]) == 2
+
+@pytest.mark.slow
+def test_the_verb_that_makes_one(tmp_path, monkeypatch, capsys):
+    from algo_kit.jobs.cli import main
+    monkeypatch.chdir(tmp_path)
+    p = write(tmp_path, "drawn", IMPURE["drawn"] + """
+from algo_kit.strategies.contract import pandas_strategy
+def signals(candles, **_):
+    up = candles["close"].diff() > 0
+    return (up, ~up) if odd() else (~up, up)
+mine = pandas_strategy("mine", "impure", signals, (), timeframe="1m", window_bars=3)
+""")
+    capsys.readouterr()
+    assert main(["certify", f"{p}:mine", "--tape", "sample", "--for", "2h", "--json"]) == 8
+    d = json.loads(capsys.readouterr().out)
+    assert not d["agreed"] and d["differences"] and d["causality"]["fault"] == "impure"
+    assert main(["certify", "breakout", "--tape", "sample", "--for", "12h", "--json"]) == 0
+    d = json.loads(capsys.readouterr().out)
+    assert d["agreed"] and d["forms"]["array"]["same"] and (tmp_path/"data"/"certificates").is_dir()
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["order_flow", "breakout", "sma_cross"])
 def test_the_shipped_strategies_have_one(tmp_path, name):
