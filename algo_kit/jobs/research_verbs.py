@@ -171,7 +171,7 @@ def _search(strategy, tape, space, s, method, trials, seed, metric, top, how):
                 best=best.to_dict("records")), *words, _rows(best), NO_RESULT.format(st.done), files=[st.file],
            next_=f"the same command with more --trials goes on; algo walkforward {strategy} --tape {tape[0]}")
 
-# %% ../../nbs/jobs/917_research_verbs.ipynb #4a14fb80
+# %% ../../nbs/jobs/917_research_verbs.ipynb #8e85a3bc
 @app.command()
 def causality(strategy: Annotated[str, typer.Argument(help="registered name, FILE:NAME of a strategy or a function of candles, or a research notebook alone")],
               tape: Tape = None, bars: Annotated[int | None, typer.Option(help="candles from the start of the tape; 1500 unless said")] = None,
@@ -192,34 +192,35 @@ def causality(strategy: Annotated[str, typer.Argument(help="registered name, FIL
     from algo_kit.research.causality import verdict
     t = run_tape(RunSpec(strategy, tape or "sample", venue=venue or "", symbol=symbol or "", repair=repair), s)
     with bar() as tick:
-        r = ask(strategy, t, pairs(param, "-p"), s, bars, timeframe, input, budget, lambda k, n: tick(dict(status="cutting", events=k, n=n, unit="cuts")))
+        r = ask(strategy, t, pairs(param, "-p"), s, bars, timeframe, input, budget, min(budget, 5.),
+                lambda k, n: tick(dict(status="cutting", events=k, n=n, unit="cuts")))
     hints = []
     if not r["ok"] and r["line"]:
         try: hints = [x for x in suspects(strategy) if (x.cell, x.line) == (r["cell"], r["line"])]
         except KitError: pass
     answer(r | dict(suspects=[x._asdict() for x in hints]), verdict(r), *(f"  {x.reason}; {x.fix}" for x in hints),
-           next_=f"algo certify {strategy} --tape {tape or 'sample'}" if r["ok"] else f"mend the line and ask again; algo causality {strategy} --static")
+           next_=f"algo causality {strategy} --static; mend the line and ask again" if not r["ok"] else f"algo certify {strategy} --tape {tape or 'sample'}"
+           if r["kind"] == "engine" or r["warmup"]["stated"] else "algo new strategy NAME")
     return 0 if r["ok"] else ParityError.code
 
-# %% ../../nbs/jobs/917_research_verbs.ipynb #e6de064b
+# %% ../../nbs/jobs/917_research_verbs.ipynb #594f1976
 @app.command()
 def certify(strategy: StrategyArg, tape: Tape = None, venue: Venue = None, symbol: Symbol = None, param: Params = None, set_: Sets = None, for_: For = None,
-            warm: Warm = None, repair: Repair = False, out: Annotated[Path | None,
-                                                                      typer.Option(help="folder of certificates; data/certificates unless said")] = None,
+            warm: Warm = None, repair: Repair = False,
+            out: Annotated[Path | None, typer.Option(help="folder of certificates; data/certificates unless said")] = None,
             causal: Annotated[bool, typer.Option("--causality/--no-causality", help="also look for leaks")] = True, json: Json = False):
     "Array form, engine and live runner on one recorded tape: a parity certificate, or exit 8."
     spec, s = spec_of(strategy, "backtest", tape, venue, symbol, None, None, param, set_, for_, repair=repair, warm=warm or "")
     from algo_kit.research.certificate import certify as make
     with bar() as tick:
         d = make(strategy, spec.tape, spec.params, s, folder=out, causal=causal, venue=spec.venue, symbol=spec.symbol, for_ns=spec.for_ns, repair=repair,
-                 warm=spec.warm,
-                 progress=lambda leg, k, n: tick(dict(status=leg, events=k, n=n, unit="forms")))
+                 warm=spec.warm, progress=lambda leg, k, n: tick(dict(status=leg, events=k, n=n, unit="forms")))
     rows = [(x["leg"], "not compared" if x["same"] is None else "the same" if x["same"] else "another", x["what"]) for x in d["legs"]]
     look, r = d["causality"], d["result"]
     answer(d, table(("form", "answer", ""), rows),
            f"\n{r['events']:,} events, {r['decisions']:,} decisions, {r['fills']:,} fills, state {r['state_hash'][:16]}",
-           *(f"  {x}" for x in d["differences"]), *([f"  causality: {look['fault']} at {look['bar']}, {look['statement'] or look['column']}"] if look
-                                                    and not look["ok"] else []),
+           *(f"  {x}" for x in d["differences"]),
+           *([f"  causality: {look['fault']} at {look['bar']}, {look['statement'] or look['column']}"] if look and not look["ok"] else []),
            f"certificate {d['certificate']}" if d["agreed"] else "refused: no certificate", files=[d["file"]],
            next_=f"algo verify {d['file']}" if d["agreed"] else f"algo causality {strategy} --static")
     return 0 if d["agreed"] else ParityError.code
