@@ -223,6 +223,11 @@ def test_an_error_in_a_worker_arrives_as_itself(home, tape):
     assert s.status == "failed" and s.done == 0
     with pytest.raises(NotFound, match="no answer yet"): s.table()
 
+def test_workers_that_do_not_start_say_why(home, tape, monkeypatch):
+    monkeypatch.setattr(sw, "_START", "raise SystemExit('no such package')")
+    with pytest.raises(KitError, match="do not start: exit 1: no such package") as e: run(home, tape, mode="processes", workers=2)
+    assert "worker.log" in e.value.hint and Trials(home.paths.data).count() == 0
+
 def test_an_answer_of_the_wrong_shape_is_refused(home, tape):
     with pytest.raises(KitError, match="one row a set|answered 3 sets"): run(home, tape, sweep_eval.short)
 
@@ -274,7 +279,9 @@ def test_the_best_of_several_tapes_is_the_best_of_its_worst(home, tape):
 def test_a_set_with_an_error_is_not_a_trial_and_never_best(home, tape):
     s = run(home, tape, sweep_eval.odd)
     t = s.table()
-    assert (t.error != "").sum() == 12 and Trials(home.paths.data).count() == 12 and set(s.best(n=50).entry_bars) == {10, 30, 50}
+    assert (t.error != "").sum() == 12 and Trials(home.paths.data).count() == 12 and set(s.best(n=50).entry_bars) == {10, 30, 50} and s.errors == {"even": 12}
+    none = sweep("breakout", dict(entry_bars=[20, 40]), tape, home, mode="serial", evaluator=sweep_eval.odd)
+    with pytest.raises(DataError, match="no set could be run: even"): none.best()
 
 def test_the_heatmap_shows_what_the_table_says(home, tape):
     s = run(home, tape)

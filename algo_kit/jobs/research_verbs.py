@@ -6,14 +6,15 @@
 __all__ = ['SHOWN', 'SHOWN_RUN', 'RunOrStrategy', 'Tapes', 'Grid', 'NO_RESULT', 'ended', 'sensitivity', 'runs', 'repro',
            'parts_table', 'diff', 'breakeven', 'divergence', 'significance', 'walkforward', 'sweep']
 
-# %% ../../nbs/jobs/917_research_verbs.ipynb #7d844d9a
+# %% ../../nbs/jobs/917_research_verbs.ipynb #7f1ffa0d
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ..core.errors import ConfigError, NotFound, ParityError, RefusedByGate
-from .console import (Fresh, Json, Params, Repair, Run, Sets, StrategyArg, Symbol, Tape, Venue, answer, app, bar, find, pairs, settings_of, spec_of,
+from .console import (Fresh, Json, Params, Repair, Run, Sets, StrategyArg, Symbol, Tape, Venue, answer, app, bar, find, pairs, settings_of,
+                                   spec_of,
                                    table)
 
 # %% ../../nbs/jobs/917_research_verbs.ipynb #93486e1a
@@ -107,20 +108,23 @@ def diff(a: Annotated[str, typer.Argument(help="a run: name, key, folder or last
            f"  {d['runs']} run{'s' * (d['runs'] != 1)} in memory; what is left unexplained: {d['residual']:,.2f}", files=[html] if html is not None else (),
            next_=f"algo runs {d['a']} {d['b']}")
 
-# %% ../../nbs/jobs/917_research_verbs.ipynb #b49b3837
+# %% ../../nbs/jobs/917_research_verbs.ipynb #8f2c397c
 @app.command()
 def breakeven(run: Run,
-              axis: Annotated[list[str] | None, typer.Option("--axis", help="fee, fee_bps, slippage, latency or size, any number of times; none: all but fee_bps")] = None,
+              axis: Annotated[list[str] | None, typer.Option("--axis",
+                                                             help="fee, fee_bps, slippage, latency or size, any number of times; none: all but fee_bps")] = None,
               map_: Annotated[list[str] | None, typer.Option("--map", help="X:Y, two axes, any number of times; none: fee:latency and slippage:fee")] = None,
               points: Annotated[int, typer.Option(help="of a map, a side; 0: no map", min=0, max=40)] = 7, json: Json = False):
     "The fee, slippage, latency and size at which a run stops earning: one number each, and maps of two."
     r = ended(run)
     from algo_kit.research.breakeven import DEFAULT, SURFACES, run_breakeven
     maps = [tuple(m.split(":")) for m in map_ or ()] or SURFACES
-    if bad := [m for m in maps if len(m) != 2]: raise ConfigError(f"map {':'.join(bad[0])!r} is not X:Y", "map", ":".join(bad[0]), "two axes", "e.g. --map fee:latency")
+    if bad := [m for m in maps if len(m) != 2]: raise ConfigError(f"map {':'.join(bad[0])!r} is not X:Y", "map", ":".join(bad[0]), "two axes",
+                                                                  "e.g. --map fee:latency")
     with bar() as tick: out = run_breakeven(r.path, tuple(axis or DEFAULT), maps if points else (), max(points, 2), tick)
     num = lambda a: "" if a["value"] is None else f"{a['value']:.4g} {a['unit']}"
-    answer(dict(run=r.run, dir=str(r.path)) | out, f"return as assumed {out['base_return']:+.2%}; {out['runs']} runs of the same parameters in {out['seconds']:.1f} s",
+    answer(dict(run=r.run, dir=str(r.path)) | out,
+           f"return as assumed {out['base_return']:+.2%}; {out['runs']} runs of the same parameters in {out['seconds']:.1f} s",
            table(("axis", "dies at", "in words", "runs"), [(a["axis"], num(a), a["words"], a["runs"]) for a in out["axes"]], (3,)), files=[r/"breakeven.json"],
            next_=f"algo report {r.run}")
 
@@ -225,7 +229,7 @@ def walkforward(strategy: StrategyArg, tape: Tape = None,
            files=[w.folder/n for n in ("walkforward.html", "walkforward.json", "windows.parquet", "points.parquet", "equity.parquet")],
            next_=f"algo backtest {strategy} --tape {tape} " + " ".join(f"-p {k}={v:g}" for k, v in d["rows"][-1]["params"].items()))
 
-# %% ../../nbs/jobs/917_research_verbs.ipynb #4e9f2fd4
+# %% ../../nbs/jobs/917_research_verbs.ipynb #98a2a739
 Tapes = Annotated[list[str] | None, typer.Option("--tape", help="PATH, lake:VENUE:SYMBOL[:FROM:TO], sim:SEED or sample; any number of times")]
 Grid = Annotated[list[str] | None,
                  typer.Option(help="NAME=LOW:HIGH:STEP, NAME=log:LOW:HIGH:HOW_MANY or NAME=A,B,C; to draw from, NAME=LOW:HIGH; any number of times")]
@@ -272,6 +276,7 @@ def sweep(strategy: StrategyArg, tape: Tapes = None, grid: Grid = None,
     checked = sw.check(min(top, 5), metric) if by != "engine" else None
     words = [f"{i['name']}: {sw.status}, {sw.done:,} of {i['evaluations']:,} backtests"]
     if i["skipped"]: words.append(f"  {i['skipped']:,} sets left out: {i['why_skipped']}")
+    if bad := sw.errors: words.append(f"  {sum(bad.values()):,} could not be run: {next(iter(bad))}")
     n = sum(f["sets"] for f in i["failed"])
     if n: words.append(f"  {n:,} have no answer: a worker died of them twice, the first at set {i['failed'][0]['at']}")
     more = [] if checked is None else ["the best again through the engine:", _rows(checked)]
@@ -292,8 +297,15 @@ def _search(strategy, tape, space, s, method, trials, seed, metric, top, how):
     from algo_kit.research.optimise import optimise
     metrics = metric.split(",")
     with bar() as tick:
-        def progress(p): tick(dict(status=p["status"], events=p["done"], n=p["n"], rate=p["rate"], unit="trials"))
-        st = optimise(strategy, tape, space or None, s, method, trials, seed, metrics, progress=progress, **how)
+        last = {}
+        def progress(p):
+            last.update(p)
+            tick(dict(status=p["status"], events=p["done"], n=p["n"], rate=p["rate"], unit="trials"))
+        try: st = optimise(strategy, tape, space or None, s, method, trials, seed, metrics, progress=progress, **how)
+        except KeyboardInterrupt:
+            if not last: raise
+            return answer(dict(status="stopped", study=last["study"], done=last["done"], n=last["n"]), f"stopped after {last['done']:,} of {last['n']:,}",
+                          next_="the same command goes on")
     best = st.best(top)
     words = [f"{st.name}: {st.done:,} trials by {method}, {st.skipped:,} refused by the strategy's rule, {st.repeated:,} met again"]
     if len(metrics) > 1: words.append(f"  {len(best)} on the front")
