@@ -6,7 +6,7 @@ import numpy as np, pytest
 
 import sweep_eval
 from algo_kit.core.errors import ConfigError, DataError, KitError, NotFound, RefusedByGate
-from algo_kit.core.runs import Lock
+from algo_kit.core.runs import Lock, read_table
 from algo_kit.core.settings import load_settings
 from algo_kit.core.trials import Trials
 from algo_kit.data.tapes import open_tape
@@ -206,7 +206,7 @@ def test_a_worker_that_dies_is_told_and_its_chunk_tried_once_more(home, tape, no
 
 def test_a_chunk_that_kills_twice_is_given_up_and_the_others_go_on(home, tape, notes, tmp_path, monkeypatch):
     s = run(home, tape, sweep_eval.deadly, mode="processes", workers=2, chunk=5)
-    assert s.status == "incomplete" and len(s.failed) == 1
+    assert s.status == "incomplete" and len(s.failed) == 1 and len(read_table(s.path/"table.parquet")["point"]) == N - 5
     f = s.failed[0]
     assert (f["exit"], f["tries"], f["sets"]) == (42, 2, 5) and f["at"] == 16 and dict(entry_bars=50, exit_bars=5) in f["points"]
     assert s.done == N - 5 == len(s.table()) == Trials(home.paths.data).count() and all(x[0] != 50 or x not in [(50, 5)] for x in sets(notes()))
@@ -215,6 +215,7 @@ def test_a_chunk_that_kills_twice_is_given_up_and_the_others_go_on(home, tape, n
     monkeypatch.setenv("ALGO_KIT_TEST_ONCE", str(tmp_path/"once"))  # mended
     s = run(home, tape, sweep_eval.deadly, mode="processes", workers=2)
     assert s.status == "finished" and s.done == N == Trials(home.paths.data).count() and not s.failed
+    assert read_table(s.path/"table.parquet")["total_return"].tolist() == s.table().total_return.tolist()
 
 def test_an_error_in_a_worker_arrives_as_itself(home, tape):
     with pytest.raises(DataError, match="the rows are bad") as e: run(home, tape, sweep_eval.defective, mode="processes", workers=1)

@@ -578,7 +578,7 @@ def _dask(job, todo, scheduler, report):
         finally:
             if going: client.cancel([f for _, f in going.values()])
 
-# %% ../../nbs/research/745_sweep.ipynb #e3c4ef5e
+# %% ../../nbs/research/745_sweep.ipynb #ac2d1225
 @dataclass
 class _Chunk:
     k: int
@@ -840,6 +840,7 @@ def _run(plan, path, workers, chunk, mode, apart, scheduler, progress):
                     now["done"] += c.hi - c.lo
                     now["seen"] = max(now["seen"], now["done"] - n_before)
                 say(force=True)
+        if todo or not (path/"table.parquet").exists(): _join(path)
         status = "incomplete" if info["failed"] else "finished"
     except (KeyboardInterrupt, GeneratorExit): status = "stopped"; raise
     finally:
@@ -867,6 +868,14 @@ def _log(path, message, **more):
     try: os.write(fd, line.encode())
     except OSError as e: raise no_space(e, path/"log.jsonl") from e
     finally: os.close(fd)
+
+def _join(path):
+    "Every answer in one file, without the returns: for whoever wants one."
+    import duckdb
+    if not any((path/"chunks").glob("c*.parquet")): return
+    with whole_file(path/"table.parquet") as tmp, duckdb.connect() as c:
+        text = lambda p: "'" + str(p).replace("'", "''") + "'"
+        c.execute(f"copy (select * exclude (days, returns) from read_parquet({text(path/'chunks'/'c*.parquet')}) order by tape, point) to {text(tmp)} (format parquet, compression zstd)")
 
 def _write(plan, path, c, r):
     n = c.hi - c.lo
