@@ -5,14 +5,15 @@
 # %% auto #0
 __all__ = ['RunOrStrategy', 'Tapes', 'Grid', 'NO_RESULT', 'significance', 'walkforward', 'sweep', 'compare']
 
-# %% ../../nbs/jobs/917_research_verbs.ipynb #2d1398cb
+# %% ../../nbs/jobs/917_research_verbs.ipynb #2c71f548
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ..core.errors import ConfigError, NotFound, RefusedByGate
-from .console import (Fresh, Json, Params, Repair, Sets, StrategyArg, Symbol, Tape, Venue, answer, app, bar, find, pairs, settings_of, spec_of,
+from .console import (Fresh, Json, Params, Repair, Sets, StrategyArg, Symbol, Tape, Venue, answer, app, bar, ended, find, pairs, settings_of,
+                                   spec_of,
                                    table)
 
 # %% ../../nbs/jobs/917_research_verbs.ipynb #06644571
@@ -94,7 +95,7 @@ def walkforward(strategy: StrategyArg, tape: Tape = None,
            files=[w.folder/n for n in ("walkforward.html", "walkforward.json", "windows.parquet", "points.parquet", "equity.parquet")],
            next_=f"algo backtest {strategy} --tape {tape} " + " ".join(f"-p {k}={v:g}" for k, v in d["rows"][-1]["params"].items()))
 
-# %% ../../nbs/jobs/917_research_verbs.ipynb #8900c6c6
+# %% ../../nbs/jobs/917_research_verbs.ipynb #ed412a6c
 Tapes = Annotated[list[str] | None, typer.Option("--tape", help="PATH, lake:VENUE:SYMBOL[:FROM:TO], sim:SEED or sample; any number of times")]
 Grid = Annotated[list[str] | None,
                  typer.Option(help="NAME=LOW:HIGH:STEP, NAME=log:LOW:HIGH:HOW_MANY or NAME=A,B,C; to draw from, NAME=LOW:HIGH; any number of times")]
@@ -148,7 +149,8 @@ def sweep(strategy: StrategyArg, tape: Tapes = None, grid: Grid = None,
     doc = dict(sweep=i["name"], folder=str(sw.path), status=sw.status, sets=i["sets"], skipped=i["skipped"], evaluations=i["evaluations"], done=sw.done,
                failed=i["failed"], metric=metric, best=best.to_dict("records"), check=None if checked is None else checked.to_dict("records"))
     p = " ".join(f"-p {k}={best.iloc[0][k]:g}" for k in sw.params)
-    answer(doc, *words, _rows(best), *more, NO_RESULT.format(i["sets"]), files=[sw.path/"sweep.json", sw.path/"table.parquet", f"{sw.path}/chunks/ with {len(sw.files)}"],
+    answer(doc, *words, _rows(best), *more, NO_RESULT.format(i["sets"]), files=[sw.path/"sweep.json", sw.path/"table.parquet",
+                                                                                f"{sw.path}/chunks/ with {len(sw.files)}"],
            next_=f"algo walkforward {strategy} --tape {tape[0]}, or algo backtest {strategy} --tape {tape[0]} {p}")
     return 1 if i["failed"] else 0
 

@@ -578,7 +578,7 @@ def _dask(job, todo, scheduler, report):
         finally:
             if going: client.cancel([f for _, f in going.values()])
 
-# %% ../../nbs/research/745_sweep.ipynb #ac2d1225
+# %% ../../nbs/research/745_sweep.ipynb #df757c98
 @dataclass
 class _Chunk:
     k: int
@@ -875,7 +875,8 @@ def _join(path):
     if not any((path/"chunks").glob("c*.parquet")): return
     with whole_file(path/"table.parquet") as tmp, duckdb.connect() as c:
         text = lambda p: "'" + str(p).replace("'", "''") + "'"
-        c.execute(f"copy (select * exclude (days, returns) from read_parquet({text(path/'chunks'/'c*.parquet')}) order by tape, point) to {text(tmp)} (format parquet, compression zstd)")
+        c.execute(f"copy (select * exclude (days, returns) from read_parquet({text(path/'chunks'/'c*.parquet')}) order by tape, point) "
+                  f"to {text(tmp)} (format parquet, compression zstd)")
 
 def _write(plan, path, c, r):
     n = c.hi - c.lo
