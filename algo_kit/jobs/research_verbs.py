@@ -6,7 +6,7 @@
 __all__ = ['RunOrStrategy', 'Tapes', 'Grid', 'NO_RESULT', 'significance', 'walkforward', 'sweep', 'causality', 'certify',
            'verify']
 
-# %% ../../nbs/jobs/917_research_verbs.ipynb #daedc320
+# %% ../../nbs/jobs/917_research_verbs.ipynb #5ab7daa2
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +15,10 @@ import typer
 from ..core.errors import ConfigError, KitError, NotFound, ParityError, RefusedByGate
 from .console import (For, Fresh, Json, Params, Repair, Sets, StrategyArg, Symbol, Tape, Venue, Warm, answer, app, bar, find, pairs, settings_of,
                                    spec_of, table)
+from ..core.errors import ConfigError, NotFound, RefusedByGate
+from .console import (Fresh, Json, Params, Repair, Sets, StrategyArg, Symbol, Tape, Venue, answer, app, bar, ended, find, pairs, settings_of,
+                                   spec_of,
+                                   table)
 
 # %% ../../nbs/jobs/917_research_verbs.ipynb #06644571
 RunOrStrategy = Annotated[str, typer.Argument(metavar="RUN|STRATEGY", help="a run: name, key, folder or last; with --tape a strategy, backtested first")]
@@ -95,7 +99,7 @@ def walkforward(strategy: StrategyArg, tape: Tape = None,
            files=[w.folder/n for n in ("walkforward.html", "walkforward.json", "windows.parquet", "points.parquet", "equity.parquet")],
            next_=f"algo backtest {strategy} --tape {tape} " + " ".join(f"-p {k}={v:g}" for k, v in d["rows"][-1]["params"].items()))
 
-# %% ../../nbs/jobs/917_research_verbs.ipynb #4e9f2fd4
+# %% ../../nbs/jobs/917_research_verbs.ipynb #ed412a6c
 Tapes = Annotated[list[str] | None, typer.Option("--tape", help="PATH, lake:VENUE:SYMBOL[:FROM:TO], sim:SEED or sample; any number of times")]
 Grid = Annotated[list[str] | None,
                  typer.Option(help="NAME=LOW:HIGH:STEP, NAME=log:LOW:HIGH:HOW_MANY or NAME=A,B,C; to draw from, NAME=LOW:HIGH; any number of times")]
@@ -142,13 +146,15 @@ def sweep(strategy: StrategyArg, tape: Tapes = None, grid: Grid = None,
     checked = sw.check(min(top, 5), metric) if by != "engine" else None
     words = [f"{i['name']}: {sw.status}, {sw.done:,} of {i['evaluations']:,} backtests"]
     if i["skipped"]: words.append(f"  {i['skipped']:,} sets left out: {i['why_skipped']}")
+    if bad := sw.errors: words.append(f"  {sum(bad.values()):,} could not be run: {next(iter(bad))}")
     n = sum(f["sets"] for f in i["failed"])
     if n: words.append(f"  {n:,} have no answer: a worker died of them twice, the first at set {i['failed'][0]['at']}")
     more = [] if checked is None else ["the best again through the engine:", _rows(checked)]
     doc = dict(sweep=i["name"], folder=str(sw.path), status=sw.status, sets=i["sets"], skipped=i["skipped"], evaluations=i["evaluations"], done=sw.done,
                failed=i["failed"], metric=metric, best=best.to_dict("records"), check=None if checked is None else checked.to_dict("records"))
     p = " ".join(f"-p {k}={best.iloc[0][k]:g}" for k in sw.params)
-    answer(doc, *words, _rows(best), *more, NO_RESULT.format(i["sets"]), files=[sw.path/"sweep.json", f"{sw.path}/chunks/ with {len(sw.files)}"],
+    answer(doc, *words, _rows(best), *more, NO_RESULT.format(i["sets"]), files=[sw.path/"sweep.json", sw.path/"table.parquet",
+                                                                                f"{sw.path}/chunks/ with {len(sw.files)}"],
            next_=f"algo walkforward {strategy} --tape {tape[0]}, or algo backtest {strategy} --tape {tape[0]} {p}")
     return 1 if i["failed"] else 0
 
@@ -162,8 +168,15 @@ def _search(strategy, tape, space, s, method, trials, seed, metric, top, how):
     from algo_kit.research.optimise import optimise
     metrics = metric.split(",")
     with bar() as tick:
-        def progress(p): tick(dict(status=p["status"], events=p["done"], n=p["n"], rate=p["rate"], unit="trials"))
-        st = optimise(strategy, tape, space or None, s, method, trials, seed, metrics, progress=progress, **how)
+        last = {}
+        def progress(p):
+            last.update(p)
+            tick(dict(status=p["status"], events=p["done"], n=p["n"], rate=p["rate"], unit="trials"))
+        try: st = optimise(strategy, tape, space or None, s, method, trials, seed, metrics, progress=progress, **how)
+        except KeyboardInterrupt:
+            if not last: raise
+            return answer(dict(status="stopped", study=last["study"], done=last["done"], n=last["n"]), f"stopped after {last['done']:,} of {last['n']:,}",
+                          next_="the same command goes on")
     best = st.best(top)
     words = [f"{st.name}: {st.done:,} trials by {method}, {st.skipped:,} refused by the strategy's rule, {st.repeated:,} met again"]
     if len(metrics) > 1: words.append(f"  {len(best)} on the front")
