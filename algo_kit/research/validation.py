@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['DRAWS', 'ALIKE', 'CONFIDENCE', 'PBO_BLOCKS', 'PBO_TRIALS', 'best_of', 'trials_of', 'Count', 'effective_trials',
-           'sharpe_interval', 'gate', 'ledger_pbo', 'run_ledger', 'validity', 'validity_rows', 'run_report_metrics']
+           'sharpe_interval', 'gate', 'market_counts', 'ledger_pbo', 'run_ledger', 'validity', 'validity_rows',
+           'run_report_metrics']
 
 # %% ../../nbs/research/702_validation.ipynb #739523f0
 import math
@@ -150,7 +151,7 @@ def effective_trials(
         p.add(r["returns"], r["days"], [(r["digest"], r["data"], r["settings"], str(sorted(x.items()))) for x in r["params"]])
     return p.count()
 
-# %% ../../nbs/research/702_validation.ipynb #33ab49a9
+# %% ../../nbs/research/702_validation.ipynb #9920646f
 CONFIDENCE = 0.95
 
 def _noncentrality(t, df, p):
@@ -198,7 +199,7 @@ def gate(
     trials,  # `Trials` on whose count it stands; or a `Count` of one's own
     market: str = "",  # "venue:symbol": all trials on this market count
     data: str = "",  # Hash of the tape: and all on this data
-    seq: int | None = None,  # Record of the trial, when the ledger holds other returns of it (a run that was stopped in between); found by its returns when None
+    seq: int | None = None,  # Record of the trial, when the ledger holds other returns of it (a run stopped in between); found by its returns when None
     forward: bool = False,  # Returns that came after the choice (paper, holdout): they are no trial, and need not be in the ledger
     periods: float = 365,  # Days in a year
     confidence: float = CONFIDENCE,
@@ -234,13 +235,27 @@ def gate(
         year = math.sqrt(periods)
         out |= dict(sharpe=sr * year, psr=p, dsr=d, luck=luck * year, min_trl=min_trl(sr, 0., sk, ku, confidence), needed=need)
         rule("psr", p, confidence, p > confidence, f"above zero with probability {p:.1%}")
-        rule("dsr", d, confidence, d > confidence, f"above the {luck * year:.2f} that the best of {c.trials:,} trials (worth {c.effective:,.0f}) shows by luck, "
-                                                   f"with probability {d:.1%}")
+        rule("dsr", d, confidence, d > confidence,
+             f"above the {luck * year:.2f} that the best of {c.trials:,} trials (worth {c.effective:,.0f}) shows by luck, with probability {d:.1%}")
         if need is not None and n < need:
             rule("length", n, math.ceil(need), False, f"at this Sharpe ratio {math.ceil(need):,} days would be needed, there are {n:,}")
         if pbo is not None: rule("pbo", pbo, max_pbo, pbo <= max_pbo, f"the best in sample is below the median out of sample in {pbo:.0%} of splits")
     ok = all(w["ok"] for w in why)
     return dict(verdict="void" if void else "not enough data" if not enough else "pass" if ok else "fail", reasons=why) | out
+
+# %% ../../nbs/research/702_validation.ipynb #7f2c7695
+def market_counts(
+    trials: Trials,
+    market: str = "",  # One of them; all when empty
+    worth: bool = True,  # Also how many independent ones they amount to
+) -> list[dict]:  # market, trials, records, effective, groups, luck (standard deviations); most trials first
+    "What was tried where."
+    names = [market] if market else sorted({m for r in trials.table() for m in r["market"].split(",")})
+    out = []
+    for m in names:
+        c = effective_trials(trials, m) if worth else None
+        out.append(dict(market=m, trials=trials.count(m), records=len(trials.table(m)), effective=c and c.effective, groups=c and c.groups, luck=c and c.best))
+    return sorted(out, key=lambda r: (-r["trials"], r["market"]))
 
 # %% ../../nbs/research/702_validation.ipynb #48be74a3
 PBO_BLOCKS, PBO_TRIALS = 10, 10
