@@ -40,7 +40,7 @@ def trials_of(
         lo, hi = (mid, hi) if best_of(math.exp(mid)) < best else (lo, mid)
     return math.exp(lo)
 
-# %% ../../nbs/research/702_validation.ipynb #7a8391d7
+# %% ../../nbs/research/702_validation.ipynb #8f147f24
 DRAWS = 256       # random weights for each day, each used with both signs
 ALIKE = 0.9       # correlation of daily returns from which two trials are of one group
 _FOUNDERS = 2048  # most groups that a trial is compared with; one that fits none of them counts as a group of its own
@@ -134,6 +134,8 @@ class _Pool:
         return Count(trials=self.trials, bare=len(self.bare), flat=self.flat, groups=len(self.z_sum) + self.lone + len(self.bare) + (self.flat > 0),
                      effective=effective, best=best_of(effective), spread=spread, found=self.found)
 
+_COUNTED = {}  # of this process: a run's metrics and its page ask the same
+
 def effective_trials(
     trials,  # `Trials`, or daily returns (n, T) with NaN for a day a trial did not see
     market: str = "", data: str = "",  # Of a ledger: trials on this market or on the tape with this hash
@@ -146,10 +148,14 @@ def effective_trials(
         p = _Pool(np.arange(m.shape[1]), mine)
         for a in range(0, len(m), _BLOCK): p.add(m[a:a + _BLOCK], p.days, list(range(a, min(a + _BLOCK, len(m)))))
         return p.count()
-    p = _Pool(trials.days(market, data), mine)
-    for r in trials.each(market, data):
-        p.add(r["returns"], r["days"], [(r["digest"], r["data"], r["settings"], str(sorted(x.items()))) for x in r["params"]])
-    return p.count()
+    key = (str(trials.db.path.resolve()), trials.rows("max(seq) as n, chain")[0]["chain"], market, data, None if mine is None else mine.tobytes())
+    if key not in _COUNTED:
+        p = _Pool(trials.days(market, data), mine)
+        for r in trials.each(market, data):
+            p.add(r["returns"], r["days"], [(r["digest"], r["data"], r["settings"], str(sorted(x.items()))) for x in r["params"]])
+        while len(_COUNTED) >= 32: _COUNTED.pop(next(iter(_COUNTED)))
+        _COUNTED[key] = p.count()
+    return _COUNTED[key]
 
 # %% ../../nbs/research/702_validation.ipynb #9920646f
 CONFIDENCE = 0.95
