@@ -18,3 +18,16 @@ def on_event(st, row, e, acct, p, out):
         s.stop_for = a.signal
         place(out, row, SELL, TRAIL, trail_ppm=np.int64(5000), reduce_only=True, reason=TRAILING)
 strategy = Strategy("tick_rule", "n upticks in a row", (Param("run", 6, 1, 100), Param("size", 0.2, 0.01, 1)), state_dt, on_event, gates=("run",))
+
+@njit
+def upticks(px):
+    "The rule's number at each trade: upticks in a row, downticks negative."
+    out, prev, run = np.empty(px.size), 0.0, 0
+    for k in range(px.size):
+        if px[k] > prev: run = run + 1 if run > 0 else 1
+        elif px[k] < prev: run = run - 1 if run < 0 else -1
+        prev = px[k]
+        out[k] = run
+    return out
+
+array_forms = {"tick_rule": dict(feature=lambda trades: upticks(trades.px), enter="run", trail_ppm=5000)}

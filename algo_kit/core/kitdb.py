@@ -5,14 +5,15 @@
 # %% auto #0
 __all__ = ['KitDB']
 
-# %% ../../nbs/core/075_kitdb.ipynb #a2522d48
+# %% ../../nbs/core/075_kitdb.ipynb #92a2eddd
 import hashlib, os, sqlite3, threading
+from contextlib import contextmanager
 from pathlib import Path
 
 from .errors import DataError, KitError, NotFound
 from .times import wall_ns
 
-# %% ../../nbs/core/075_kitdb.ipynb #c146ef17
+# %% ../../nbs/core/075_kitdb.ipynb #3ae225e0
 _SCHEMA = """
 create table if not exists anchors(run text primary key, seq integer not null, chain text not null, ts_ns integer not null) strict;
 create table if not exists hashes(path text primary key, stamp text not null, sha256 text not null) strict;
@@ -24,7 +25,7 @@ class KitDB:
         self,
         data: str | Path,  # The data folder; the file is kit.db in it
     ):
-        self.path = Path(data)/"kit.db"
+        self.data, self.path = Path(data), Path(data)/"kit.db"
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._mutex = threading.Lock()
         try:
@@ -36,6 +37,8 @@ class KitDB:
         if "not a database" in str(e) or "malformed" in str(e):
             return DataError(f"{self.path} is damaged: {e}", "kit.db", str(self.path), "an SQLite database",
                              "restore it, or move it away and lose the journals' anchors")
+        if isinstance(e, sqlite3.IntegrityError):
+            return DataError(f"{self.path} refuses: {e}", "kit.db", str(self.path), "it fits what is written", "see what is there: `algo trials verify`")
         if getattr(e, "sqlite_errorname", "") in ("SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE", "SQLITE_IOERR_TRUNCATE"):
             return KitError(f"no space left while writing kit.db ({e})", "disk", str(self.path), "room for the data folder",
                             "free some space and start the same command again")
@@ -44,6 +47,27 @@ class KitDB:
         with self._mutex:
             try: return self._db.execute(sql, args).fetchall()
             except sqlite3.Error as e: raise self._error(e) from e
+    def extend(self, script: str):
+        "Tables of another module: `create … if not exists` statements."
+        with self._mutex:
+            try: self._db.executescript(script)
+            except sqlite3.Error as e: raise self._error(e) from e
+    @contextmanager
+    def transaction(
+        self,
+        write: bool = True,  # Have the database to itself and be on the disk at the end; else one consistent look
+    ):  # The connection
+        "All of it, or nothing."
+        with self._mutex:
+            try:
+                if write: self._db.execute("pragma synchronous=full")
+                self._db.execute("begin immediate" if write else "begin")
+                yield self._db
+                self._db.execute("commit")
+            except sqlite3.Error as e: raise self._error(e) from e
+            finally:
+                if self._db.in_transaction: self._db.execute("rollback")
+                if write: self._db.execute("pragma synchronous=normal")
     def close(self): self._db.close()
     def __enter__(self): return self
     def __exit__(self, *_): self.close()

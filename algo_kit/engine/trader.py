@@ -6,7 +6,7 @@
 __all__ = ['STAGES', 'TARGET_S', 'IDLE_S', 'WIND_S', 'RunSpec', 'prepare', 'run_tape', 'run_end', 'versions', 'Trader',
            'write_tables']
 
-# %% ../../nbs/engine/560_trader.ipynb #66cca1a8
+# %% ../../nbs/engine/560_trader.ipynb #2c0ebc5a
 import threading
 import time
 from contextlib import suppress
@@ -21,6 +21,7 @@ from ..core.kitdb import KitDB
 from ..core.records import ACTIVE, CANCELED, CMD_CANCEL_ALL, CMD_FLATTEN, CMD_REDUCE, CMD_RESUME, EXPIRED, REJECT, TRADE, event_dt
 from ..core.runs import new_run, run_key
 from ..core.times import iso, wall_ns
+from ..core.trials import Trials, daily, market_name
 from ..data.feeds import EndOfFeed, SocketFeed, TapeFeed
 from ..data.tapes import open_tape
 from .artifacts import Table, cash_table, decisions_table, equity_table, fills_table, gates_json, marks_table, orders_table, trades_table
@@ -135,7 +136,7 @@ def versions() -> dict:
     from importlib.metadata import version
     return dict(python=platform.python_version()) | {p: version(p) for p in ("algo_kit", "numpy", "numba", "pyarrow", "duckdb")}
 
-# %% ../../nbs/engine/560_trader.ipynb #8a754995
+# %% ../../nbs/engine/560_trader.ipynb #c05edc7f
 TARGET_S, IDLE_S, WIND_S = 0.02, 0.2, 5.
 
 class Trader:
@@ -374,9 +375,10 @@ class Trader:
         if status == "finished": self.journal.write(END, counts | dict(seq=s.seq), s.seq)
         else: self.note("stopped", asked=self._stop, policy=policy, events=s.taken)
         self.journal.close()
-        self.write_tables()
+        eq = self.write_tables()["equity"]
+        counted = dict(trial=self._count_trial(eq["ts_ns"], eq["equity"])) if self.spec.stage == "backtest" else {}
         paid = -float(s.world.k[0]["acct"]["funding"]) * s.cash_unit
-        self.run_dir.update(status=status, ended=iso(wall_ns()), funding_paid=paid, **counts)
+        self.run_dir.update(status=status, ended=iso(wall_ns()), funding_paid=paid, **counted, **counts)
         self._status = status
         self.run_dir.log(status, **counts)
         self._result = dict(run=self.run_dir.run, dir=str(self.dir), status=status, **counts, passport=self.run_dir.read_json("passport.json"),
@@ -384,10 +386,18 @@ class Trader:
 
     def write_tables(self):
         "Everything a report reads, from the journal."
-        write_tables(self.session, scan(self.journal.path, verify=False), self.run_dir)
+        return write_tables(self.session, scan(self.journal.path, verify=False), self.run_dir)
 
-# %% ../../nbs/engine/560_trader.ipynb #355ad92e
-def write_tables(s: Session, sc, run):
+    def _count_trial(self, ts, equity):
+        "Put a backtest into the trial ledger, once however often it was stopped; its number there."
+        start = float(equity[0]) if self.settings.run.wallets and len(equity) else self.settings.run.cash
+        days, _, returns = daily(ts, equity, start)
+        st, run = self.strategy, self.run_dir
+        return Trials(self.kitdb).add("backtest", st.name, st.digest or CODE_DIGEST, market_name(self.instruments), self.tape.hash, self.params, returns, days,
+                                      run.manifest["settings_digest"], run.run, once=True)
+
+# %% ../../nbs/engine/560_trader.ipynb #b9975a87
+def write_tables(s: Session, sc, run) -> dict:  # Table name to its columns
     "Write a run's tables from its journal `sc` and the state of session `s`."
     out = {}
     for i in sc.of(OUT):
@@ -410,3 +420,4 @@ def write_tables(s: Session, sc, run):
                                 verdict=chg["verdict"], value=chg["value"], threshold=chg["threshold"]))
     for name, cols in tables.items(): run.write_table(name, cols)
     run.write_json("gates.json", gates_json(t, gates))
+    return tables

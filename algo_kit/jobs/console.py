@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['app', 'sub', 'Json', 'Params', 'Sets', 'Run', 'StrategyArg', 'Tape', 'Venue', 'Symbol', 'Cash', 'Seed', 'For', 'Out',
            'Fresh', 'Repair', 'Name', 'Warm', 'err_console', 'table', 'say', 'answer', 'rel', 'main_files', 'pairs',
-           'as_error', 'main', 'settings_of', 'bar', 'run_words', 'spec_of', 'find']
+           'as_error', 'main', 'settings_of', 'bar', 'run_words', 'spec_of', 'find', 'ended']
 
-# %% ../../nbs/jobs/915_console.ipynb #4f983981
+# %% ../../nbs/jobs/915_console.ipynb #42d1e3b9
 import json, os, sys
 from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from ..core.errors import ConfigError, KitError, nearest
+from ..core.errors import ConfigError, KitError, RefusedByGate, nearest
 
 # %% ../../nbs/jobs/915_console.ipynb #cb94b81a
 _J = dict(on=False, real=None)  # whether this process answers in JSON, and its real standard output
@@ -158,7 +158,7 @@ Params = Annotated[list[str] | None, typer.Option("-p", "--param", help="key=val
 Sets = Annotated[list[str] | None, typer.Option("--set", help="section.key=value, any number of times")]
 Run = Annotated[str, typer.Argument(help="run name, its key, its folder, or last")]
 
-# %% ../../nbs/jobs/915_console.ipynb #607f27c2
+# %% ../../nbs/jobs/915_console.ipynb #70e596f8
 def settings_of(overrides=None):
     "Settings, and the compile cache they ask for, before the first kernel."
     from algo_kit.core.settings import load_settings, use_cache
@@ -178,9 +178,9 @@ def bar():
             t = p.add_task("starting", total=None, what="")
             def tick(s):
                 n, rate = s.get("events", 0), s.get("rate")
-                what = f"{n:,} {s.get('unit', 'events')}" + (f", {rate:,.0f}/s" if rate and rate >= 10 else f", {rate:.1f}/s"
-                                                             if rate else "") + (f", equity {s['equity']:,.2f}" if s.get("equity") is not None else "")
-                if not n: what = "compiling, if this is the first start" if s.get("status") else "the kernel starts"
+                pace = f", {rate:,.{0 if rate >= 10 else 1}f}/s" if rate else ""
+                what = f"{n:,} {s.get('unit', 'events')}{pace}" + (f", equity {s['equity']:,.2f}" if s.get("equity") is not None else "")
+                if not n and "unit" not in s: what = "compiling, if this is the first start" if s.get("status") else "the kernel starts"
                 p.update(t, description=s.get("status", ""), completed=n, total=s.get("n") or None, what=what)
             yield tick
     return bar()
@@ -231,3 +231,9 @@ Warm = Annotated[str | None, typer.Option(help="as --tape: rows before those tra
 def find(run):
     from algo_kit.core.runs import find_run
     return find_run(settings_of().paths.runs, run)
+
+def ended(run):
+    "A run that is no longer running."
+    r = find(run)
+    if r.status == "running": raise RefusedByGate(f"run {r.run} is still running", "run", r.run, "a run that has ended", f"algo stop {r.run}")
+    return r

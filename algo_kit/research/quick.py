@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['quick_run', 'run_inputs']
 
-# %% ../../nbs/research/705_quick.ipynb #a01e4050
+# %% ../../nbs/research/705_quick.ipynb #3902d8a0
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +15,7 @@ import numpy as np
 from ..core.errors import ConfigError, DataError, NotFound
 from ..core.records import REJECT
 from ..core.settings import load_settings
-from ..engine.artifacts import Table, decisions_table, fills_table, gates_json, trades_table
+from ..engine.artifacts import Table, decisions_table, fills_table, gates_json, marks_table, trades_table
 from ..engine.session import Session, ask_signals
 from ..engine.setup import session_market
 from ..engine.trader import RunSpec, run_end, run_tape
@@ -23,7 +23,9 @@ from ..engine.warmup import WarmUp
 from .metrics import daily
 from ..strategies.contract import load_strategy
 
-# %% ../../nbs/research/705_quick.ipynb #989db63a
+# %% ../../nbs/research/705_quick.ipynb #2e8679b4
+class _GivenUp(Exception): pass
+
 def quick_run(
     strategy,  # `Strategy`
     tape,  # `Tape`
@@ -32,16 +34,24 @@ def quick_run(
     lo: int = 0, hi: int | None = None,  # Rows of the tape
     warm=None,  # `WarmUp`: rows that come before
     market: dict | None = None,  # What `session_market` measured of these rows; measured here when None
-    tables: bool = False,  # Also fills, trades, decisions and gates, as a run folder holds them
-) -> dict:  # total_return, max_drawdown, trades (closing fills), fills, orders, fees, funding, rejected; `curve` (ts, equity); `days`, `returns`; state_hash
+    tables: bool = False,  # Also fills, trades, decisions, marks and gates, as a run folder holds them
+    stop=None,  # f() -> True: nobody waits for this any more; asked between pieces of the tape and at each closed candle of a pandas strategy
+) -> dict | None:  # total_return, max_drawdown, trades (closing fills), fills, orders, fees, funding, rejected; `curve` (ts, equity, start); `days`, `returns`; state_hash. None when stopped
     "Backtest in memory."
+    try: return _quick_run(strategy, tape, settings, params, lo, hi, warm, market, tables, stop or (lambda: False))
+    except _GivenUp: return None
+
+def _quick_run(strategy, tape, settings, params, lo, hi, warm, market, tables, stop):
+    def signals(rows):
+        if stop(): raise _GivenUp
+        return ask_signals(s, rows)
     events = tape.slice(lo, tape.n if hi is None else hi)
     if market is None: market, _ = session_market(events, tape.instruments, settings)
     s = Session(strategy, strategy.check(params or {}), tape.instruments, settings, ledger=tables, **market)
     if warm is not None:
         for ev in (warm.hold(), warm.events[:warm.used], warm.open(events[0])):
-            for _ in s.step(ev, lambda rows: ask_signals(s, rows)): pass
-    start, out, refused, closed = s.equity, dict(eqs=[], fil=[], dec=[]), 0, 0
+            for _ in s.step(ev, signals): pass
+    start, out, refused, closed = s.equity, dict(eqs=[], fil=[], dec=[], mks=[]), 0, 0
     def keep(o):
         nonlocal refused, closed
         for k in out:
@@ -49,7 +59,8 @@ def quick_run(
         refused += int((o["ven"]["kind"] == REJECT).sum())
         closed += int((o["fil"]["realised"] != 0).sum())
     for lo_ in range(0, len(events), 1 << 17):
-        for o in s.step(events[lo_:lo_ + (1 << 17)], lambda rows: ask_signals(s, rows)): keep(o)
+        if stop(): raise _GivenUp
+        for o in s.step(events[lo_:lo_ + (1 << 17)], signals): keep(o)
     for o in s.drain(): keep(o)
     out = {k: np.concatenate(v) for k, v in out.items() if v}
     q = out["eqs"]
@@ -58,11 +69,11 @@ def quick_run(
     days, _, returns = daily(q["ts"], curve, start)
     r = dict(total_return=s.equity / start - 1, max_drawdown=float((path / np.maximum.accumulate(path) - 1).min()), trades=closed, fills=int(g["fills"]),
              orders=int(g["orders"]), fees=float(acct["fees"]) * s.cash_unit / start, funding=float(acct["funding"]) * s.cash_unit / start, rejected=refused,
-             curve=dict(ts=q["ts"], equity=curve), days=days, returns=returns, state_hash=s.hash)
+             curve=dict(ts=q["ts"], equity=curve, start=start), days=days, returns=returns, state_hash=s.hash)
     if tables:
         t, gates = Table(s), strategy.all_gates
         r["tables"] = dict(fills=fills_table(t, out["fil"]), trades=trades_table(t, out["fil"], out["dec"], strategy.name),
-                           decisions=decisions_table(t, out["dec"], gates), gates=gates_json(t, gates))
+                           decisions=decisions_table(t, out["dec"], gates), marks=marks_table(out["mks"]), gates=gates_json(t, gates))
     return r
 
 # %% ../../nbs/research/705_quick.ipynb #bbeb4020

@@ -9,7 +9,7 @@ __all__ = ['OPENED', 'DAYS', 'CONVENTIONS', 'SECTIONS', 'read_run', 'fmt', 'span
            'drawdown_section', 'held_section', 'clock_section', 'breakeven_section', 'sections', 'tear_sheet',
            'summary_markdown']
 
-# %% ../../nbs/research/720_tearsheet.ipynb #eea946c1
+# %% ../../nbs/research/720_tearsheet.ipynb #0a072cb5
 import html, json
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,11 +24,11 @@ from .benchmark import benchmark, plot_against
 from .excursions import excursion_summary, excursions, plot_mae, plot_mfe
 from .flow_charts import LEVELS, funnel, plot_funnel, plot_verdicts, verdict_strip
 from .lint import lint_of
-from .metrics import (DAY, MIN_PERIODS, daily, days_per_year, drawdowns, monthly_returns, read_columns, rolling_sharpe,
-                                       run_metrics, start_equity)
+from .metrics import DAY, MIN_PERIODS, daily, days_per_year, drawdowns, monthly_returns, read_columns, rolling_sharpe, start_equity
 from .promises import has_levels, in_words, plot_promises, promises, trade_facts
+from .validation import run_report_metrics, validity_rows
 
-# %% ../../nbs/research/720_tearsheet.ipynb #9dfe2538
+# %% ../../nbs/research/720_tearsheet.ipynb #ebb25dbe
 OPENED = 5_000_000  # rows of a tape that a report still opens to see how far trades went
 
 def read_run(
@@ -37,10 +37,11 @@ def read_run(
 ) -> SimpleNamespace:  # manifest, metrics, every table, cash, quote, symbols, bench (of `benchmark`), held (of `excursions`)
     "What a report needs of a run; metrics are computed afresh."
     d = Path(run_dir)
-    m = run_metrics(d)
+    m, v = run_report_metrics(d)
     doc = lambda name, empty: json.loads((d/name).read_text(encoding="utf-8")) if (d/name).exists() else empty
     man = doc("manifest.json", {})
-    r = SimpleNamespace(dir=d, manifest=man, metrics=m, gates=doc("gates.json", {}), passport=doc("passport.json", {}), assumptions=doc("assumptions.json", []),
+    r = SimpleNamespace(dir=d, manifest=man, metrics=m, validity=v, gates=doc("gates.json", {}), passport=doc("passport.json", {}),
+                        assumptions=doc("assumptions.json", []),
                         **{n: read_columns(d/f"{n}.parquet") for n in ("equity", "marks", "trades", "decisions", "verdicts")})
     r.ts, r.eq = r.equity.get("ts_ns", np.empty(0, np.int64)), r.equity.get("equity", np.empty(0))
     r.cash = start_equity(man, r.eq)
@@ -54,7 +55,7 @@ def read_run(
     r.held = excursions(d, most=OPENED) if held else {}
     return r
 
-# %% ../../nbs/research/720_tearsheet.ipynb #660899e9
+# %% ../../nbs/research/720_tearsheet.ipynb #90e35d37
 _PCT = set("total_return cagr volatility max_drawdown ulcer_index win_rate exposure_time avg_trade best_trade worst_trade var_95 cvar_95 psr dsr pbo".split())
 _MONEY = set("expectancy fees_paid funding_paid".split())
 _SIGNED = set("total_return cagr avg_trade best_trade worst_trade var_95 cvar_95 max_drawdown expectancy".split())
@@ -92,7 +93,6 @@ def notes(
     if r.n_trades == 0: out.append("No round trip was closed: there are no trade statistics.")
     elif r.n_trades < 30: out.append(f"{r.n_trades} trade{'s' * (r.n_trades > 1)}: too few for the win rate or the profit factor to mean much.")
     if len(r.eq) and np.ptp(r.eq) == 0: out.append("Equity never moved: ratios that divide by its variance are undefined.")
-    out.append("DSR and PBO need the trials this strategy was picked from, which a single run does not know.")
     return out
 
 def tiles(
@@ -225,7 +225,7 @@ def show_run(
     "The figures of a run, for a notebook to show."
     return list(figures(read_run(run_dir)).values())
 
-# %% ../../nbs/research/720_tearsheet.ipynb #7d711e7d
+# %% ../../nbs/research/720_tearsheet.ipynb #25fc2f1a
 def when(ns) -> str:
     "A time for people: seconds, UTC."
     return iso(int(ns) // 10**9 * 10**9).replace("T", " ").removesuffix("Z")
@@ -280,7 +280,7 @@ CONVENTIONS = dict(
     skew="of daily returns, population moments",
     kurtosis="of daily returns, Pearson: a normal law has 3",
     tail_ratio="95 % quantile of daily returns over the 5 % quantile, without signs",
-    psr="probability that the true Sharpe ratio is above 0, from the ratio of single days",
+    psr="probability that the true Sharpe ratio is above 0, from the ratio of single days; from 30 on",
     dsr="the same above the best of as many worthless trials; needs the number of trials",
     min_trl="days until psr would reach 95 %",
     pbo="probability that the best of the variants in sample is below their median out of sample; needs the variants",
@@ -346,6 +346,7 @@ def tables(
     if has_levels(r.gates):
         out["promises"] = _table(("Promise", "Promised", "Measured", "n", "Verdict"),
                                  [[p["name"], p["promised"] or "–", in_words(p), f"{p['n']:,}", p["verdict"] or "–"] for p in promises(r.dir)])
+    out["validity"] = _table(("Question", "Figure", "What it says"), validity_rows(r.validity))
     out["metrics"] = _table(("Metric", "Figure", "How it is meant"), [[k, fmt(k, v), CONVENTIONS.get(k, "")] for k, v in r.metrics.items()])
     if man.get("params"): out["params"] = _table(("Parameter", "Value"), [[k, _plain(v)] for k, v in man["params"].items()])
     s = man.get("settings") or {}
@@ -465,7 +466,7 @@ def sections(
     "Every section that has something to say, in order."
     return [s | dict(slot=slot) for slot, f in SECTIONS if (s := f(r))]
 
-# %% ../../nbs/research/720_tearsheet.ipynb #2f447fbc
+# %% ../../nbs/research/720_tearsheet.ipynb #c4ab1ec6
 _CSS = """
 :root { --ink: #1F2933; --muted: #66727F; --line: #E3E7EB; --soft: #F6F7F9; --gain: #2F6DA3; --loss: #B85C0E; }
 * { box-sizing: border-box; }
@@ -540,6 +541,7 @@ _PAGE = """{% macro table(t, cls="", empty="none") %}{% if t -%}
 <div class="tile"><div class="k">{{ k }}</div><div class="v {{ tone }}">{{ v }}</div><div class="n">{{ n }}</div></div>
 {% endfor %}</section>
 <div class="notes">{% for s in notes %}<p>{{ s }}</p>{% endfor %}</div>
+<section><h2>Is it skill?</h2>{{ table(t.validity) }}</section>
 {{ slot("top") }}<section><h2>How it went</h2>{{ fig("equity") }}{{ fig("drawdown") }}{{ fig("monthly") }}{{ fig("rolling_sharpe") }}
 {% if "equity" not in figs %}<p class="muted">No equity was written.</p>{% endif %}</section>
 {{ slot("course") }}<section><h2>Price and trades</h2>{% for name in figs if name.startswith("price_") %}{{ fig(name) }}{% endfor %}
@@ -592,7 +594,7 @@ def tear_sheet(
     with whole_file(out) as tmp: tmp.write_text(page, encoding="utf-8")
     return out
 
-# %% ../../nbs/research/720_tearsheet.ipynb #2d100dad
+# %% ../../nbs/research/720_tearsheet.ipynb #0b8c90b9
 def summary_markdown(
     run_dir: Path,  # A run folder
 ) -> str:  # Markdown
@@ -603,4 +605,5 @@ def summary_markdown(
     head = f"**{esc(m.get('strategy'))}** on {esc(', '.join(r.symbols) or 'no instrument')}, {esc(m.get('stage'))}, {esc(m.get('status'))}"
     if len(r.ts): head += f", {when(r.ts[0])} to {when(r.ts[-1])} UTC ({span(r.days)}), data {esc(verdict(r.passport)[0])}"
     rows = [f"| {esc(k)} | {esc(v)} | {esc(n)} |" for k, v, n, _ in tiles(r)]
+    rows += [f"| {esc(k)} | {esc(v)} | {esc(n)} |" for k, v, n in validity_rows(r.validity)]
     return "\n".join([head, "", "| | | |", "|:--|--:|:--|", *rows, "", *(f"- {esc(s)}" for s in notes(r))])
