@@ -28,7 +28,7 @@ from .metrics import DAY, MIN_PERIODS, daily, days_per_year, read_columns, run_m
 from .quick import quick_run, run_inputs
 from ..strategies.contract import ENGINE_GATES
 
-# %% ../../nbs/research/718_lint.ipynb #c5f5f3d5
+# %% ../../nbs/research/718_lint.ipynb #609fa24f
 WEIGHTS = ("high", "medium", "low")
 
 class Silent(Exception): "A rule that had nothing to look at, and why."
@@ -37,7 +37,8 @@ def finding(rule, weight, issue, evidence, fix) -> dict: return dict(rule=rule, 
 
 def facts(
     run_dir,  # A run folder
-    sweep=None,  # Points of the search that the parameters came from: list of dicts, dict of columns, DataFrame, or a .parquet, .csv or .json file
+    sweep=None,
+    # Points of the search that the parameters came from: list of dicts, dict of columns, DataFrame, a .parquet, .csv or .json file, or a sweep's folder
     load: bool = True,  # May the strategy be loaded, to know its parameters' limits? A registered one always is
 ) -> SimpleNamespace:
     "What every rule looks at."
@@ -66,6 +67,7 @@ def _columns(sweep):
     if sweep is None: return {}
     if isinstance(sweep, (str, Path)):
         p = Path(sweep)
+        if p.is_dir(): p = p/"points.parquet"  # of `algo sweep`
         if p.suffix == ".parquet": return read_columns(p)
         import pandas as pd
         sweep = pd.read_csv(p) if p.suffix == ".csv" else json.loads(p.read_text(encoding="utf-8"))
