@@ -378,3 +378,24 @@ def test_a_preset_is_a_toml_file_and_must_exist(tape, tmp_path):
     with pytest.raises(ConfigError, match="try x.toml"): write_preset(tmp_path/"x.json", load_strategy("breakout"), {}, tape, {}, {})
     with pytest.raises(NotFound): read_preset(tmp_path/"x.toml")
     assert presets.FORMAT == 1
+
+# the verbs
+
+def algo(*argv, capsys):
+    from algo_kit.jobs.cli import main
+    code = main([*map(str, argv), "--json"])
+    return code, json.loads(capsys.readouterr().out)
+
+def test_verbs_show_a_preset_put_it_into_a_job_and_trade_it(tape, job, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    f = write_preset(tmp_path/"p.toml", load_strategy("breakout"), dict(entry_bars=60, exit_bars=30), tape, dict(total_return=-.04), dict(market=7, here=3))
+    code, d = algo("preset", "show", f, capsys=capsys)
+    assert code == 0 and d["params"]["entry_bars"] == 60 and d["trials"]["market"] == 7 and d["warnings"] == []
+    code, d = algo("preset", "job", f, job, capsys=capsys)
+    assert code == 0 and d["changes"] and not d["written"] and "entry_bars" not in job.read_text()
+    code, d = algo("preset", "job", f, job, "--confirm", capsys=capsys)
+    assert code == 0 and d["written"] and "entry_bars" in job.read_text()
+    code, d = algo("backtest", "breakout", "--tape", "sample", "-p", "@p.toml", "-p", "exit_bars=20", capsys=capsys)
+    assert code == 0 and d["state_hash"] == quick_run(load_strategy("breakout"), tape, load_settings(), dict(entry_bars=60, exit_bars=20))["state_hash"]
+    code, d = algo("backtest", "order_flow", "--tape", "sample", "-p", "@p.toml", capsys=capsys)
+    assert code == 4 and "is a preset of breakout" in d["error"]["message"]

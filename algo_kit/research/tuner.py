@@ -277,7 +277,7 @@ class _Knob:
         finally: self._quiet = False
         self._changed()
 
-# %% ../../nbs/research/760_tuner.ipynb #356739cd
+# %% ../../nbs/research/760_tuner.ipynb #d471b7d5
 class Tuner:
     "Sliders over one strategy and one tape. In a notebook the value of a cell; `set`, `wait`, `pin`, `scan`, `freeze`, `table` for hands on the keyboard."
     def __init__(self, strategy, tape, settings=None, params=None, lo=0, hi=None, warm=None, symbol=None, mode="auto", trials=None, settle_s=.4, remember=64, height=430, **how):
@@ -648,7 +648,7 @@ class Tuner:
         self.freeze_words, self.write_button, shown = place, write, {}
         def save():
             f = self.freeze(self.preset_path.value, note=self.preset_note.value)
-            place.value = _ak(f"Wrote <b>{html.escape(str(f))}</b>. Run it: <code>algo backtest {html.escape(self.source)} --preset {html.escape(str(f))} --tape {html.escape(self.tape.spec)}</code>")
+            place.value = _ak(f"Wrote <b>{html.escape(str(f))}</b>. Run it: <code>algo backtest {html.escape(self.source)} -p @{html.escape(str(f))} --tape {html.escape(self.tape.spec)}</code>")
         def diff():
             shown["diff"] = d = self.freeze(self.preset_path.value, self.job_path.value, note=self.preset_note.value)
             place.value, write.disabled = _ak(f"<small>{html.escape(str(d.path))} would change like this:</small>") + d._repr_html_(), not d.changes
