@@ -1664,6 +1664,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'algo_kit.jobs.console.main': ('jobs/console.html#main', 'algo_kit/jobs/console.py'),
                                        'algo_kit.jobs.console.main_files': ('jobs/console.html#main_files', 'algo_kit/jobs/console.py'),
                                        'algo_kit.jobs.console.pairs': ('jobs/console.html#pairs', 'algo_kit/jobs/console.py'),
+                                       'algo_kit.jobs.console.params_of': ('jobs/console.html#params_of', 'algo_kit/jobs/console.py'),
                                        'algo_kit.jobs.console.rel': ('jobs/console.html#rel', 'algo_kit/jobs/console.py'),
                                        'algo_kit.jobs.console.run_words': ('jobs/console.html#run_words', 'algo_kit/jobs/console.py'),
                                        'algo_kit.jobs.console.say': ('jobs/console.html#say', 'algo_kit/jobs/console.py'),

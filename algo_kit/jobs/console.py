@@ -78,11 +78,7 @@ def pairs(
         out[k.strip()] = v.strip()
     return out
 
-<<<<<<< HEAD
-# %% ../../nbs/jobs/915_console.ipynb #9924623d
-=======
-# %% ../../nbs/jobs/915_console.ipynb #c6d910e5
->>>>>>> d_tuner
+# %% ../../nbs/jobs/915_console.ipynb #f76921ed
 def as_error(
     e: BaseException,
     app=None,  # For the names of its verbs

@@ -7,15 +7,15 @@ __all__ = ['Tapes', 'Grid', 'NO_RESULT', 'RunOrStrategy', 'presets', 'PresetArg'
            'significance', 'holdout_seal', 'holdout_open', 'holdout_ls', 'certify', 'verify', 'preset_show',
            'preset_job']
 
-# %% ../../nbs/jobs/917_research_verbs.ipynb #42e9177e
+# %% ../../nbs/jobs/917_research_verbs.ipynb #cf25bb0b
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ..core.errors import ConfigError, DataError, KitError, NotFound, ParityError, RefusedByGate
-from .console import (For, Fresh, Json, Params, Repair, Sets, StrategyArg, Symbol, Tape, Venue, Warm, answer, app, bar, ended, find,
-                                       pairs, say, settings_of, spec_of, sub, table)
+from ..core.errors import ConfigError, KitError, NotFound, ParityError, RefusedByGate
+from .console import (For, Fresh, Json, Params, Repair, Sets, StrategyArg, Symbol, Tape, Venue, Warm, answer, app, bar, find,
+                                       pairs, settings_of, spec_of, sub, table)
 
 # %% ../../nbs/jobs/917_research_verbs.ipynb #8e85a3bc
 @app.command()
