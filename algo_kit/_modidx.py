@@ -1798,6 +1798,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                       'algo_kit/research/arrays.py'),
                                           'algo_kit.research.arrays._form_candles': ( 'research/arrays.html#_form_candles',
                                                                                       'algo_kit/research/arrays.py'),
+                                          'algo_kit.research.arrays._from_days': ( 'research/arrays.html#_from_days',
+                                                                                   'algo_kit/research/arrays.py'),
                                           'algo_kit.research.arrays._groups': ( 'research/arrays.html#_groups',
                                                                                 'algo_kit/research/arrays.py'),
                                           'algo_kit.research.arrays._highest': ( 'research/arrays.html#_highest',
