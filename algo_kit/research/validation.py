@@ -157,7 +157,7 @@ def effective_trials(
         _COUNTED[key] = p.count()
     return _COUNTED[key]
 
-# %% ../../nbs/research/702_validation.ipynb #9920646f
+# %% ../../nbs/research/702_validation.ipynb #1f3c59e4
 CONFIDENCE = 0.95
 
 def _noncentrality(t, df, p):
@@ -230,7 +230,8 @@ def gate(
                psr=None, dsr=None, luck=None, min_trl=None, needed=None, pbo=pbo, market=market)
     void = not all(w["ok"] for w in why)
     enough = n >= MIN_PERIODS
-    rule("periods", n, MIN_PERIODS, enough, f"{n} daily returns" + ("" if enough else f": below {MIN_PERIODS} there is an interval, no figure"))
+    few = "" if enough else f": below {MIN_PERIODS} there is an interval, no figure"
+    rule("periods", n, MIN_PERIODS, enough, f"{n:,} daily return{'s' * (n != 1)}{few}")
     if enough and sr is None: rule("variance", 0., None, False, "the returns never moved: nothing is defined")
     elif enough:
         sk, ku = moments(r)
