@@ -72,8 +72,10 @@ def sweep(strategy: StrategyArg, tape: Tapes = None, grid: Grid = None,
     if not tape: raise ConfigError("no tape was named", "tape", "", "--tape PATH, lake:VENUE:SYMBOL, sim:SEED or sample", "try --tape sample")
     how = {k: v for k, v in dict(venue=venue, symbol=symbol, repair=repair).items() if v}
     if optimise: return _search(strategy, tape, pairs(grid, "--grid"), s, optimise, trials, seed, metric, top, how)
-    from algo_kit.research.sweep import plan_sweep, require_metric, run_sweep, workers_here
+    from algo_kit.research.points import require_metric
     from algo_kit.research.sweep import estimate as cost
+    from algo_kit.research.sweep import plan_sweep, run_sweep
+    from algo_kit.research.workers import workers_here
     plan = plan_sweep(strategy, pairs(grid, "--grid"), tape, s, by, sample, seed, **how)
     require_metric(metric, plan.tapes)
     if estimate:
@@ -181,7 +183,7 @@ def walkforward(strategy: StrategyArg, tape: Tape = None,
         raise ConfigError("there is nothing to choose from: no --grid", "grid", "", "NAME=LOW:HIGH:STEP or NAME=A,B,C",
                           "e.g. --grid entry_bars=20,60,120")
     ns = {k: parse_duration(v) for k, v in dict(train=train, test=test, purge=purge, embargo=embargo).items()}
-    from algo_kit.research.sweep import evaluator_of
+    from algo_kit.research.points import evaluator_of
     from algo_kit.research.walkforward import summary, tape_walk_forward
     with bar() as tick:
         w = tape_walk_forward(strategy, run_tape(spec, s), pairs(grid, "--grid"), ns["train"], ns["test"], s, anchored, ns["purge"], ns["embargo"],
@@ -326,7 +328,7 @@ def verify(certificate: Annotated[Path, typer.Argument(help="a certificate's fil
            next_="algo paper STRATEGY --tape T" if v["status"] == "valid" else "algo certify STRATEGY --tape T makes another")
     return 0 if v["status"] == "valid" else ParityError.code
 
-# %% ../../nbs/jobs/917_research_verbs.ipynb #88fa81cc
+# %% ../../nbs/jobs/917_research_verbs.ipynb #ab2d9258
 presets = typer.Typer(help="Frozen settings: show, job.", no_args_is_help=False, rich_markup_mode=None)
 app.add_typer(presets, name="preset")
 PresetArg = Annotated[Path, typer.Argument(help="a .toml that the tuner wrote")]
@@ -343,7 +345,7 @@ def preset_show(file: PresetArg, json: Json = False):
     seen = ", ".join(f"{k} {v:.4g}" for k, v in d["seen"].items() if k in ("total_return", "max_drawdown", "trades", "win_rate", "profit_factor"))
     answer(d, f"{p['strategy']}, written {p.get('written', '?')} by kit {p.get('kit', '?')}" + (f": {p['note']}" if p.get("note") else ""),
            f"  on {d['data'].get('market', '?')}, tape {d['data']['hash'][:16]}, {d['data'].get('first', '?')} to {d['data'].get('last', '?')}",
-           f"  seen: {seen or 'nothing'}; {d['trials']['market']:,} settings had been looked at on that market", 
+           f"  seen: {seen or 'nothing'}; {d['trials']['market']:,} settings had been looked at on that market",
            *(f"  warning: {w}" for w in d["warnings"]), "",
            table(("parameter", "value", "unit", "default", ""), rows, (1, 3)),
            next_=f"algo backtest {p.get('source') or p['strategy']} --tape {d['data'].get('tape') or 'TAPE'} -p @{file}")
