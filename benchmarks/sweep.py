@@ -1,13 +1,18 @@
 """Parameter sweeps, one core: the kit's grids beside vectorbt, and beside the engine that they stand in for.
 
     python benchmarks/sweep.py [millions of trades] [--pairs 10000] [--json] [--no-vectorbt]
+    python benchmarks/sweep.py --workers [--seconds 30] [--json]
 
 Pairs of moving averages over 500,000 candles: the kit's grid with 100 and with all pairs (every pair with its round trips, fees, deepest fall of equity valued
 at each candle, and daily returns folded into a Sharpe ratio), and vectorbt with 20 pairs, each in a process of its own so that the peak of memory is its own.
 Then the tick rule of `tick_rule.py`, 100 sets over one tape: a fused loop run once a set, the grid that shares what no set changes, and the engine.
 Times are processor time, best of three; a rate counts candles (or trades) times sets.
+
+Last, or alone with `--workers`: one sweep of `breakout` through the engine over a million simulated events, by one worker process and by two, as many sets as
+keep one of them busy for `--seconds`. Wall time with the start of the workers and the files they write, best of two, and processor time of all processes.
+On a quiet machine with two cores the second worker should bring 1.8 times or more; on a busy one the wall says who else was there.
 """
-import json, resource, subprocess, sys, time
+import json, os, resource, subprocess, sys, tempfile, time
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +94,41 @@ def ticks(n):
             seconds=b, turns=float(g.columns["trades"].mean()),
                 fused_return=cash / 1e5 - 1, grid_return=float(g.columns["total_return"][i]), peak_mb=peak_mb(), tape_mb=ev.nbytes >> 20)
 
+def used():
+    "Processor seconds of this process and of the children it has seen end."
+    return sum(r.ru_utime + r.ru_stime for r in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)))
+
+def workers(seconds, events=1_000_000, times=2):
+    from algo_kit.core.settings import load_settings
+    from algo_kit.research.sweep import estimate, plan_sweep, run_sweep
+    from algo_kit.research.workers import workers_here
+    with tempfile.TemporaryDirectory() as tmp:
+        home = load_settings({"paths.data": tmp, "sim.events": events})
+        every = dict(entry_bars=list(range(10, 190)), exit_bars=list(range(4, 60)))  # 10,080 sets: a sample of them
+        plan = lambda n: plan_sweep("breakout", every, "sim:7", home, sample=n, seed=1)
+        each, = estimate(plan(3), 1)["seconds_each"]
+        p = plan(max(16, min(round(seconds / each), 5_000)))
+        chunk, out, said = max(1, p.n // 32), {1: [], 2: []}, {}
+        for k in range(times):
+            for n in out:
+                wall, cpu = time.perf_counter(), used()
+                s = run_sweep(p, Path(tmp)/f"{n}-{k}", workers=n, chunk=chunk)
+                out[n].append((time.perf_counter() - wall, used() - cpu))
+                if s.status != "finished" or s.done != p.n: raise SystemExit(f"{s}")
+                said[n] = s.table().drop(columns="seconds")
+        if not said[1].equals(said[2]): raise SystemExit("two workers answer otherwise than one")
+    wall, cpu = ({n: min(x[i] for x in r) for n, r in out.items()} for i in (0, 1))
+    return dict(sets=p.n, events=events, chunk=chunk, cores=workers_here(), load=os.getloadavg()[0], wall=list(wall.values()), cpu=list(cpu.values()),
+                factor=wall[1] / wall[2])
+
+def print_workers(w):
+    print(f"sweep through the engine, {w['sets']:,} sets x {w['events']:,} events in chunks of {w['chunk']}, {w['cores']} cores, "
+          f"load {w['load']:.1f} at the end")
+    for n, a, c in zip((1, 2), w["wall"], w["cpu"], strict=True):
+        print(f"{n} worker{'s' * (n > 1):2s} {a:8.1f} s on the wall {c:8.1f} s of processor {w['sets'] * w['events'] / a / 1e6:8.1f} M event-sets/s")
+    print(f"two workers are {w['factor']:.2f} times as fast as one (asked on a quiet machine: 1.8) and use {w['cpu'][1] / w['cpu'][0]:.2f} times "
+          "its processor time; the same answers, bit for bit")
+
 def alone(what, *args):
     "A part in a process of its own."
     p = subprocess.run([sys.executable, __file__, "--part", what, *map(str, args)], capture_output=True, text=True)
@@ -98,12 +138,17 @@ def alone(what, *args):
 def main(argv):
     if "--part" in argv:
         k = argv.index("--part")
-        print(json.dumps(dict(kit=kit_pairs, vectorbt=vbt_pairs, ticks=ticks)[argv[k + 1]](int(argv[k + 2]))))
+        print(json.dumps(dict(kit=kit_pairs, vectorbt=vbt_pairs, ticks=ticks, workers=workers)[argv[k + 1]](int(argv[k + 2]))))
+        return
+    seconds = int(argv[argv.index("--seconds") + 1]) if "--seconds" in argv else 30
+    if "--workers" in argv:
+        w = alone("workers", seconds)
+        print(json.dumps(w)) if "--json" in argv else print_workers(w)
         return
     most = int(argv[argv.index("--pairs") + 1]) if "--pairs" in argv else 10_000
-    n = int(float(next((a for k, a in enumerate(argv) if not a.startswith("-") and argv[k - 1] != "--pairs"), 10)) * 1e6)
+    n = int(float(next((a for k, a in enumerate(argv) if not a.startswith("-") and argv[k - 1] not in ("--pairs", "--seconds")), 10)) * 1e6)
     out = dict(kit=[alone("kit", p) for p in (20, 100, 1000, 1024, most)], vectorbt=None if "--no-vectorbt" in argv else alone("vectorbt", 20),
-            ticks=alone("ticks", n))
+            ticks=alone("ticks", n), workers=alone("workers", seconds))
     if out["vectorbt"]:
         out["largest_difference"] = {k: float(np.abs(np.array(out["kit"][0][k]) - out["vectorbt"][k]).max()) for k in ("total_return", "max_drawdown")}
     if "--json" in argv: print(json.dumps(out)); return
@@ -120,5 +165,6 @@ def main(argv):
         print(f"{k:38s} {v:9.1f} M trade-sets/s")
     print(f"peak {t['peak_mb']:.0f} MB, of which the tape {t['tape_mb']} MB")
     print(f"return of six upticks and 0.5 %: fused {t['fused_return']:.6%}, grid {t['grid_return']:.6%}")
+    print_workers(out["workers"])
 
 if __name__ == "__main__": main(sys.argv[1:])

@@ -106,14 +106,14 @@ def test_a_set_of_a_sweep_is_a_backtest(breakout, tape, home):
         assert all(r[m][k] == one[m] for m in ("total_return", "max_drawdown", "trades", "fills", "fees"))
     assert "2 to 200" in r["error"][1] and np.isnan(r["total_return"][1]) and np.isnan(r["returns"][1]).all()
 
-def test_every_mode_gives_the_same_bits(tape, home, tmp_path):
+@pytest.mark.parametrize("mode", ["threads", pytest.param("processes", marks=pytest.mark.slow)])
+def test_every_mode_gives_the_same_bits(tape, home, tmp_path, mode):
     got = {}
-    for mode in ("serial", "threads", "processes"):
-        s = sweep("breakout", GRID, [tape, open_tape("sim:8", n_events=EVENTS)], home, folder=tmp_path/mode, mode=mode, workers=2, chunk=5)
+    for m in ("serial", mode):
+        s = sweep("breakout", GRID, [tape, open_tape("sim:8", n_events=EVENTS)], home, folder=tmp_path/m, mode=m, workers=2, chunk=5)
         assert s.status == "finished" and s.done == 2 * N
-        got[mode] = s.table().drop(columns="seconds"), s.returns(0), s.returns(1)
-    for mode in ("threads", "processes"):
-        for a, b in zip(got["serial"], got[mode], strict=True): assert a.equals(b), mode
+        got[m] = s.table().drop(columns="seconds"), s.returns(0), s.returns(1)
+    for a, b in zip(got["serial"], got[mode], strict=True): assert a.equals(b)
     t = got["serial"][0]
     assert list(t.point) == [*range(N)] * 2 and t.state_hash.nunique() > 1 and (t.error == "").all()
     one = quick_run(load_strategy("breakout"), tape, home, dict(entry_bars=10, exit_bars=10))
@@ -205,6 +205,7 @@ def test_a_worker_that_dies_is_told_and_its_chunk_tried_once_more(home, tape, no
     assert len(notes()) == N and len({x["pid"] for x in notes()}) == 2
     assert Trials(home.paths.data).count() == N
 
+@pytest.mark.slow
 def test_a_chunk_that_kills_twice_is_given_up_and_the_others_go_on(home, tape, notes, tmp_path, monkeypatch):
     s = run(home, tape, sweep_eval.deadly, mode="processes", workers=2, chunk=5)
     assert s.status == "incomplete" and len(s.failed) == 1 and len(read_table(s.path/"table.parquet")["point"]) == N - 5
