@@ -59,7 +59,8 @@ def book(ts, mark, fill, acts, deal, size):
     eq = np.array(eq)
     peak = np.maximum.accumulate(np.maximum(eq, deal.cash))
     _, _, r = daily(ts, eq, deal.cash)
-    return dict(total_return=eq[-1] / deal.cash - 1, max_drawdown=(eq / peak - 1).min(), trades=len(trips), fees_paid=fees, exposure_time=held / (ts[-1] - ts[0]),
+    return dict(total_return=eq[-1] / deal.cash - 1, max_drawdown=(eq / peak - 1).min(), trades=len(trips), fees_paid=fees,
+            exposure_time=held / (ts[-1] - ts[0]),
                 sharpe=sharpe(r) if len(r) >= 30 else np.nan), trips, r
 
 def alternate(wants_in, wants_out, lag, n):
@@ -77,7 +78,8 @@ def sma_acts(c, fast, slow, lag, tick, warm=0):
     state = [above(t) for t in range(len(k))]
     return alternate(lambda t: t >= max(slow, warm) and state[t] and not state[t - 1], lambda t: t > 0 and not state[t] and state[t - 1], lag, len(k))
 
-DEALS = [G.Deal(), G.Deal(fee=.001, lag=1), G.Deal(fee=.002, slippage_bps=3, lag=1, tick=.01, lot=1e-6), G.Deal(fee=.001, slippage_bps=2, lag=0, fee_inside=True)]
+DEALS = [G.Deal(), G.Deal(fee=.001, lag=1), G.Deal(fee=.002, slippage_bps=3, lag=1, tick=.01, lot=1e-6),
+        G.Deal(fee=.001, slippage_bps=2, lag=0, fee_inside=True)]
 
 @pytest.mark.parametrize("deal", DEALS)
 def test_pairs_of_means_are_the_plain_loop(deal):
@@ -185,8 +187,10 @@ def test_what_makes_no_sense_is_refused():
     c = walk(500)
     t = G.Trades(c["ts"], c["close"])
     for f, e, word in ((lambda: G.sma_grid(c, [5], [5]), ConfigError, "fast < slow"), (lambda: G.sma_grid(c, [5, 6], [9]), ConfigError, "shapes"),
-                       (lambda: G.sma_grid({k: v[:1] for k, v in c.items()}, [5], [9]), DataError, "1 candles"), (lambda: G.tick_grid(t, c["close"], 3), ConfigError, "no way out"),
-                       (lambda: G.tick_grid(t, c["close"][1:], 3, trail_ppm=9), DataError, "one number|shape"), (lambda: G.tick_grid(t, c["close"], np.nan, trail_ppm=9), ConfigError, "not a number"),
+                       (lambda: G.sma_grid({k: v[:1] for k, v in c.items()}, [5], [9]), DataError, "1 candles"),
+                               (lambda: G.tick_grid(t, c["close"], 3), ConfigError, "no way out"),
+                       (lambda: G.tick_grid(t, c["close"][1:], 3, trail_ppm=9), DataError, "one number|shape"),
+                               (lambda: G.tick_grid(t, c["close"], np.nan, trail_ppm=9), ConfigError, "not a number"),
                        (lambda: G.Deal(fee=-1), ConfigError, "fee"), (lambda: G.Deal(lag=2), ConfigError, "lag"),
                        (lambda: G.sma_grid(dict(c, close=np.r_[np.nan, c["close"][1:]]), [5], [9]), DataError, "positive")):
         with pytest.raises(e, match=word): f()
@@ -276,7 +280,8 @@ def test_candle_forms_trade_as_the_engine_does(name, params, fill):
 def test_a_tape_of_bars_too(fill, tmp_path):
     "Bars of a minute, five of which make the strategy's candle. Both fill rules: at its close, and at the open of the minute after it."
     w = walk(4000, 11, vol=5e-4)
-    d = dict(open_time=w["ts"] // 10**6, open=w["open"], high=np.maximum(w["open"], w["close"]) + .05, low=np.minimum(w["open"], w["close"]) - .05, close=w["close"], volume=np.ones(4000))
+    d = dict(open_time=w["ts"] // 10**6, open=w["open"], high=np.maximum(w["open"], w["close"]) + .05, low=np.minimum(w["open"], w["close"]) - .05,
+            close=w["close"], volume=np.ones(4000))
     np.savetxt(tmp_path/"c.csv", np.column_stack(list(d.values())), delimiter=",", header=",".join(d), comments="", fmt=["%d"] + ["%.2f"] * 5)
     tape = open_tape(tmp_path/"c.csv", "binance", "BTC/USDT")
     p = A.prove(load_strategy("breakout"), tape, dict(entry_bars=20, exit_bars=10), load_settings({"venue.market_fill": fill}))
@@ -320,7 +325,8 @@ def test_a_grid_of_points_is_each_point_alone():
 @pytest.mark.parametrize("fill", FILLS)
 def test_every_way_out_of_a_threshold_rule_is_the_engines(fill):
     tape, st = open_tape("sample"), load_strategy(f"{ROOT/'tests'/'threshold.py'}:strategy")
-    for p in (dict(enter=-100., trail_ppm=3000), dict(enter=3., leave=-6., trail_ppm=5000), dict(enter=3., trail_ppm=0, hold_s=600), dict(enter=-100., trail_ppm=0, hold_s=60),
+    for p in (dict(enter=-100., trail_ppm=3000), dict(enter=3., leave=-6., trail_ppm=5000), dict(enter=3., trail_ppm=0, hold_s=600),
+            dict(enter=-100., trail_ppm=0, hold_s=60),
               dict(enter=1., leave=-8., trail_ppm=2000, hold_s=30)):
         r = A.prove(st, tape, p, load_settings({"venue.market_fill": fill}))
         assert r["same"] and r["trips"] > 100, (p, r["first_difference"])

@@ -107,11 +107,13 @@ def test_a_bad_question_is_refused(tmp_path):
 
 def test_a_notebook_is_told_apart_by_its_cells(tmp_path):
     "The same helper in two cells; the second definition leaks, and only the exported cells count."
-    src = ["#| export\ndef mean(x):\n    return x.expanding().mean()", "#| export\ndef signals(candles):\n    m = mean(candles['close'])\n    return candles['close'] > m",
+    src = ["#| export\ndef mean(x):\n    return x.expanding().mean()",
+           "#| export\ndef signals(candles):\n    m = mean(candles['close'])\n    return candles['close'] > m",
            "def mean(x): return x.mean()  # a lesson, not exported"]
     cell = lambda s: dict(cell_type="code", id=f"c{len(s)}", metadata={}, source=s, outputs=[], execution_count=None)
     p = tmp_path/"n.ipynb"
-    write = lambda: p.write_text(json.dumps(dict(cells=[dict(cell_type="markdown", id="t", metadata={}, source="# t"), *map(cell, src)], metadata={}, nbformat=4, nbformat_minor=5)))
+    write = lambda: p.write_text(json.dumps(dict(cells=[dict(cell_type="markdown", id="t", metadata={}, source="# t"), *map(cell, src)], metadata={},
+                                                 nbformat=4, nbformat_minor=5)))
     write()
     assert causality(f"{p}:signals", FRAMES["candles"])["ok"]
     src[0] = "#| export\ndef mean(x):\n    %time\n    return x.mean()".replace("%time", "y = x")
@@ -126,7 +128,8 @@ def test_another_future_keeps_the_past_and_the_order_within_a_bar():
     for how in ("walk", "high", "low"):
         x = perturb(df, 700, how)
         assert x.iloc[:700].equals(df.iloc[:700]) and (x.iloc[700:] != df.iloc[700:]).all().all()
-        assert (x["high"] >= x[["open", "close"]].max(axis=1) - 1e-9).all() and (x["low"] <= x[["open", "close"]].min(axis=1) + 1e-9).all() and (x["volume"] >= 0).all()
+        assert (x["high"] >= x[["open", "close"]].max(axis=1) - 1e-9).all() and (x["low"] <= x[["open",
+                                                                                                "close"]].min(axis=1) + 1e-9).all() and (x["volume"] >= 0).all()
 
 def test_only_the_closed_part_of_a_coarser_series_is_past():
     df = FRAMES["candles"]
@@ -165,7 +168,8 @@ def test_a_strategy_with_a_memory_of_its_own_is_caught(tmp_path):
 
 def test_a_fresh_process_says_the_same(tmp_path):
     code = ("import json, sys; sys.path.insert(0, 'tests')\nfrom leaks import *\nfrom algo_kit.research.causality import check_target\n"
-            "p = HERE/'strategies_sabotaged'/'days_high.ipynb'; r = check_target(target(p), frames()['candles']); print(json.dumps([r['bar'], r['cell'], r['line'], r['values']]))")
+            "p = HERE/'strategies_sabotaged'/'days_high.ipynb'\nr = check_target(target(p), frames()['candles'])\n"
+            "print(json.dumps([r['bar'], r['cell'], r['line'], r['values']]))")
     p = HERE/"strategies_sabotaged"/"days_high.ipynb"
     r = check_target(target(p), FRAMES["candles"])
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=HERE.parent, check=True).stdout

@@ -85,7 +85,8 @@ def test_another_parameter_setting_or_tape(made):
     assert verify(doc["file"], params={"n": 9})["status"] == "other"
     assert verify(doc["file"], params={"n": 8})["status"] == "valid"
     v = verify(doc["file"], settings=load_settings({"venue.slippage_bps": 3}))
-    assert v["status"] == "stale" and v["reasons"][0] == dict(what="settings", was={"venue.slippage_bps": doc["settings"]["venue.slippage_bps"]}, now={"venue.slippage_bps": 3.})
+    assert v["status"] == "stale" and v["reasons"][0] == dict(what="settings", was={"venue.slippage_bps": doc["settings"]["venue.slippage_bps"]},
+                                                              now={"venue.slippage_bps": 3.})
     assert verify(doc["file"], tape="sample")["status"] == "other"
     assert verify(doc["file"], "order_flow")["status"] == "other"
     assert verify(doc["file"], settings=load_settings({"paths.runs": "elsewhere"}))["status"] == "valid"
@@ -147,7 +148,8 @@ def test_it_is_not_a_certificate(tmp_path):
 
 def test_the_first_difference_names_row_time_and_field(made, tmp_path):
     from wiring import run
-    a, b = said(run(tmp_path/"a", "order_flow", "sample", "backtest").dir), said(run(tmp_path/"b", "order_flow", "sample", "backtest", params={"ratio": 3.5}).dir)
+    a, b = said(run(tmp_path/"a", "order_flow", "sample", "backtest").dir), said(run(tmp_path/"b", "order_flow", "sample", "backtest",
+                                                                                     params={"ratio": 3.5}).dir)
     assert first_difference(a, a) == "" and first_difference(a, b)
     c = {k: v.copy() for k, v in a.items()}
     c["fil"]["px"][3] += 1

@@ -295,6 +295,19 @@ def test_sizing_on_other_equity_belongs_to_what_moved_it():
     parts, _ = decompose(half, back, pnl(half) - pnl(back), start, start // 2, MIN)
     assert {k for k, v in parts.items() if v} == {"size"}, parts
 
+    less = [t(0, 500, 125_000), t(MIN * 9, 475, 118_750)]  # half the capital, and a fee that left 4.75 of 10 million for the second order
+    parts, _ = decompose(less, back, pnl(less) - pnl(back), 9_000_000, 4_500_000, MIN)
+    assert {k: v for k, v in parts.items() if v} == {"size": -1_000_000, "fee": -512_500}, "25,000 of the second order's profit went with the fee"
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("k", [.98, 1.02])
+def test_market_moves_are_delay_in_coin_as_in_cash(sign, k):
+    cash = lambda p: round(10**11 * (p / 10_000 if sign > 0 else 10_000 / p))
+    def t(p, m=None): return Trip("A", 1, 0, 1_000, 100., Leg(1_000, cash(p), p, m or p, 0, 1), Leg(1_000, cash(11_000), 11_000., 11_000., 0, 2),
+                                  sign * (cash(11_000) - cash(p)), 0, .01, sign)
+    late, dear = pair_parts(t(10_000. * k), t(10_000.)), pair_parts(t(10_000. * k, 10_000.), t(10_000.))
+    assert late["delay"] == dear["price"] == -sign * (cash(10_000. * k) - cash(10_000.)) and not late["price"] and not dear["delay"]
+
 # ---- seen and asked from a terminal
 
 def test_page_and_figure(home, backtest):

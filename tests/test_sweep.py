@@ -297,6 +297,18 @@ def test_the_best_through_the_engine_and_as_runs(home):
     row = s.table().set_index("point").loc[b.point[0]]
     assert m["state_hash"] == row.state_hash and m["params"]["entry_bars"] == b.entry_bars[0]
 
+@pytest.mark.slow
+def test_by_array_form_and_what_the_engine_says_to_it(home):
+    s = sweep("breakout", GRID, "sim:7", home, evaluator="array", mode="processes", workers=1)
+    e = sweep("breakout", GRID, "sim:7", home, mode="serial")
+    assert s.path != e.path and s.done == N and (s.table().state_hash == "").all() and Trials(home.paths.data).count() == 2 * N
+    c, t = Sweep(s.path).check(3), e.table().set_index("point")
+    assert len(c) == 3 and (Path(s.path)/"check.json").exists()
+    for _, r in c.iterrows():
+        assert r.engine == t.total_return[r.point] and r.difference == r.engine - r.swept and abs(r.difference) < .005 and r.swept_trades == r.engine_trades
+    assert s.returns().shape == e.returns().shape
+    with pytest.raises(NotFound, match="no array form"): sweep("order_flow", dict(ratio=[2, 3]), "sim:7", home, evaluator="array")
+
 # ---- the verb
 @pytest.fixture
 def algo(tmp_path, monkeypatch, capsys):

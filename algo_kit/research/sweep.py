@@ -152,12 +152,11 @@ def sample_points(
         cols.append(c)
     return _points(strategy, list(s), zip(*cols, strict=True))
 
-# %% ../../nbs/research/745_sweep.ipynb #30b2a680
+# %% ../../nbs/research/745_sweep.ipynb #98bbe674
 METRICS = ("total_return", "max_drawdown", "sharpe", "sortino", "volatility", "calmar", "trades", "fills", "orders", "fees", "funding", "rejected")
 ANNUALISED = ("sharpe", "sortino", "volatility", "calmar")
 LOWER_IS_BETTER = ("volatility", "fees", "funding", "rejected")  # max_drawdown is negative: higher is better
-EVALUATORS = {"engine": ("algo_kit.research.sweep:evaluate_points", 1), "array": ("algo_kit.research.arrays:evaluate_points",
-                                                                                  4_096)}  # place; sets that should go together
+EVALUATORS = {"engine": ("algo_kit.research.sweep:evaluate_points", 1), "array": ("algo_kit.research.sweep:array_points", 4_096)}  # place; sets that go together
 
 def require_metric(metric: str, tapes: list) -> str:
     "The metric, when these tapes can have it."
