@@ -1,8 +1,8 @@
 """How often noise passes the gate, and how often an edge does: `python benchmarks/gate_power.py [--searches 200] [--json]`.
 
-A search tries variants on data without any edge, writes all of them into a trial ledger, picks the best Sharpe ratio and asks the gate.
+A search tries variants on data without any edge, writes them all into a trial ledger, picks the best Sharpe ratio and asks the gate.
 `independent`: variants that have nothing to do with each other. `grid`: pairs of moving averages, long above and short below, on one random price, so
-most are look-alikes. `walks`: rules that trade in random blocks of days, in families of near copies. With `edge` one of the variants is given a true Sharpe ratio.
+most are look-alikes. `walks`: rules that trade in random blocks of days, in families of near copies. With `edge` one of them has a true Sharpe ratio.
 """
 import argparse, json, tempfile, time
 from collections import namedtuple

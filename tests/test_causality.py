@@ -1,4 +1,5 @@
 "Twenty-five leaks are caught by cell and line; twenty-two honest strategies are not accused."
+import ast
 import json
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import pytest
 from leaks import HERE, MARK, frame_of, frames, marked, names, target
 
 from algo_kit.core.errors import ConfigError, DataError, NotFound
-from algo_kit.research.causality import View, another_future, causality, check_engine, check_target, find_target, parts, perturb, verdict
+from algo_kit.research.causality import FileTarget, View, another_future, causality, check_engine, check_target, find_target, parts, perturb, verdict
 
 FRAMES = frames()
 
@@ -36,6 +37,52 @@ def test_an_honest_strategy_is_not_accused(name):
 def test_there_are_twenty_of_each_and_several_are_notebooks():
     for kind in ("clean", "sabotaged"):
         assert len(names(kind)) >= 20 and sum(n.endswith(".ipynb") for n in names(kind)) >= 6, kind
+
+SHAPES = {k: [n.name for n in ast.parse((HERE/f"{k}_shapes.py").read_text()).body if isinstance(n, ast.FunctionDef) and n.name[0] != "_"] for k in ("leaks",
+        "clean")}
+
+@pytest.mark.parametrize("name", [n for n in SHAPES["leaks"] if n != "one_bar"])
+def test_a_leak_in_another_shape(name):
+    "Loops, comprehensions, classes, pipes, matrices, models: the line is found all the same."
+    p = HERE/"leaks_shapes.py"
+    r = check_target(FileTarget(p, name), FRAMES["candles"])
+    assert not r["ok"] and (0, r["line"]) in marked(p), verdict(r)
+
+@pytest.mark.parametrize("name", SHAPES["clean"])
+def test_honest_code_in_another_shape(name):
+    "Matrix products, convolutions, strides, sessions, fixed seeds: equal bit for bit whatever the length."
+    r = check_target(FileTarget(HERE/"clean_shapes.py", name), FRAMES["candles"])
+    assert r["ok"], verdict(r)
+
+def test_a_leak_in_a_single_bar_is_found_when_there_is_time():
+    r = check_target(FileTarget(HERE/"leaks_shapes.py", "one_bar"), FRAMES["candles"], sweep_s=25.)
+    assert not r["ok"] and pd.Timestamp(r["bar"]) == FRAMES["candles"].index[777] and (0, r["line"]) in marked(HERE/"leaks_shapes.py")
+
+def test_rows_without_a_place_are_told():
+    def f(candles): return candles["close"].reset_index(drop=True).diff().dropna()
+    r = causality(f, FRAMES["candles"])
+    assert r["ok"] and "keep the index" in r["note"]
+
+# ---- the verb
+
+def test_the_verb_names_cell_and_line_and_exits_with_8(capsys):
+    from algo_kit.jobs.cli import main
+    p = HERE/"strategies_sabotaged"/"days_high.ipynb"
+    def ask(*argv):
+        capsys.readouterr()
+        code = main(["causality", *argv, "--json"])
+        return code, json.loads(capsys.readouterr().out)
+    code, d = ask(f"{p}:signals", "--bars", "700")
+    assert code == 8 and {(d["cell"], d["line"])} == marked(p) and d["column"] in ("entries",
+                                                                                   "exits") and d["bar"].startswith("2019-07-10") and d["bars"] == 700
+    assert [x["rule"] for x in d["suspects"]] == ["group_transform"]
+    code, d = ask(str(p), "--static")
+    assert code == 0 and len(d["suspects"]) >= 1
+    code, d = ask(f"{HERE}/strategies_clean/ewm_cross.py:signals")
+    assert code == 0 and d["ok"] and d["tape"] == "sample"
+    assert ask(f"{p}:signal")[0] == 2 and ask("nobody")[0] == 2 and ask(f"{p}:signals", "--tape", "no.csv")[0] in (2, 7)
+    capsys.readouterr()
+    assert main(["causality", f"{p}:signals"]) == 8 and "cell 2 line" in capsys.readouterr().out
 
 # ---- the first bar
 

@@ -74,7 +74,8 @@ def test_the_same_again(a):
     assert d["fills"] > 0
 
 @pytest.mark.parametrize("spec", [dict(stage="paper"), dict(for_ns=9 * HOUR), dict(stage="simulating", strategy="order_flow", for_ns=2 * HOUR),
-                                  dict(strategy="sma_cross", for_ns=5 * HOUR), dict(tape="sim:7", strategy="order_flow", flags=dict(sim__events=8_000))])
+                                  dict(strategy="sma_cross", for_ns=5 * HOUR),
+                                  pytest.param(dict(tape="sim:7", strategy="order_flow", flags=dict(sim__events=8_000)), marks=pytest.mark.slow)])
 def test_every_way_to_run_comes_out_again(tmp_path, spec):
     r = trade(tmp_path, **spec)
     assert r.manifest["decisions"] > 0
@@ -153,6 +154,7 @@ def test_a_strategy_edited_since_is_run_as_it_was(tmp_path):
     f.unlink()
     assert R.repro(r)["differences"] == 0
 
+@pytest.mark.slow
 def test_without_a_copy_the_file_as_it_is_decides(tmp_path, monkeypatch):
     monkeypatch.setattr(R, "cache_base", lambda: tmp_path/"emptied")
     f = tmp_path/"own.py"
@@ -168,6 +170,7 @@ def test_without_a_copy_the_file_as_it_is_decides(tmp_path, monkeypatch):
     f.unlink()
     with pytest.raises(NotFound): R.repro(r)
 
+@pytest.mark.slow
 def test_a_notebook_and_its_helper_are_kept_whole(tmp_path):
     (tmp_path/"pace.py").write_text("PACE = 1\n")
     nb, src = tmp_path/"idea.ipynb", "#| export\nfrom pace import PACE\n" + OWN % ("", "PACE")

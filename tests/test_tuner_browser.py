@@ -74,7 +74,7 @@ def page(lab, tmp_path_factory):
     "The notebook, run."
     from playwright.sync_api import sync_playwright
     with sync_playwright() as pw:
-        b = pw.chromium.launch_persistent_context(str(tmp_path_factory.mktemp("profile")), executable_path=CHROMIUM, headless=True, args=FLAGS, viewport=dict(width=1440, height=1250),
+        b = pw.chromium.launch_persistent_context(str(tmp_path_factory.mktemp("profile")), executable_path=CHROMIUM, headless=True, args=FLAGS, viewport=dict(width=1440, height=1600),
                                                   device_scale_factor=1)
         try:
             pg = b.pages[0] if b.pages else b.new_page()
@@ -145,8 +145,18 @@ def test_what_cannot_be_is_said_and_the_picture_stays(page):
     page.wait_for_timeout(2500)
     assert text(page, "message").strip() == "" and line(page) == drawn
 
+def test_a_scan_draws_a_heatmap_in_the_page(page):
+    page.click(".algo-kit-tuner .jupyter-widget-Collapse-header")
+    page.click(".algo-kit-tuner button:has-text('Scan')")
+    page.wait_for_selector("text=/49 of 49/", timeout=60_000)
+    page.wait_for_selector(".algo-kit-tuner .heatmaplayer image", state="attached")
+    page.wait_for_timeout(1200)
+    assert int(re.match(r"([\d,]+) setting", text(page, "luck"))[1]) > 49
+
 def test_a_photograph_and_a_silent_console(page, tmp_path):
-    page.keyboard.press("Escape")
+    for k in ("ArrowRight", "ArrowRight"): press(page, "exhaustion", k)
+    page.wait_for_timeout(1500)
+    page.evaluate("() => document.activeElement.blur()")
     shot = Path(os.environ.get("ALGO_KIT_TEST_TUNER_SHOT") or tmp_path/"tuner.png")
     page.locator(".algo-kit-tuner").screenshot(path=str(shot))
     assert shot.stat().st_size > 20_000

@@ -305,6 +305,18 @@ def test_a_run_of_months_has_a_dsr_and_one_of_days_an_interval(tmp_path):
     assert len(V.validity_rows(v)) == 10
 
 
+@pytest.mark.parametrize("days, trials", [(90, 25), (12, 3), (.5, 0)])
+def test_every_page_has_the_block(tmp_path, days, trials):
+    from algo_kit.research.tearsheet import summary_markdown, tear_sheet
+    d = page_run(tmp_path, days, trials=trials)
+    page, short = tear_sheet(d).read_text(), summary_markdown(d)
+    for name in ("Verdict", "Trials counted", "Worth independent trials", "Sharpe interval", "PSR", "DSR", "MinTRL", "PBO"):
+        assert f">{name}</td>" in page and f"| {name} |" in short, name
+    v = json.loads((d/"validity.json").read_text())
+    assert v["trials"] == trials + 1 and ("below 30 there is an interval, no figure" in page) == (days < 30)
+    assert (f">{v['dsr']:.1%}</td>" in page) if days > 30 else v["dsr"] is None
+
+
 def test_pbo_from_the_ledger(tmp_path):
     t, r = Trials(tmp_path), noise(12)
     add(t, r[:6]); add(t, r[6:]); add(t, r[6:]); add(t, noise(1, 100), DAYS[:100])

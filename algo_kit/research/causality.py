@@ -52,7 +52,7 @@ def place(file, cell, line) -> str:
     "Where, in words."
     return f"{file} cell {cell} line {line}" if cell else f"{file} line {line}"
 
-# %% ../../nbs/research/755_causality.ipynb #9ff889f6
+# %% ../../nbs/research/755_causality.ipynb #f49134b0
 class View:
     "What of a value belongs to the first `t` bars of a frame."
     def __init__(self, index, t: int, n: int | None = None):
@@ -68,8 +68,11 @@ class View:
         import pandas as pd
         if idx is not None and self.time and isinstance(idx, pd.DatetimeIndex):
             ns = idx.as_unit("ns").asi8
-            late = 0
-            if len(ns) > 2:
+            late, freq = 0, getattr(idx, "freq", None)
+            if freq is not None:
+                try: late = max(0, pd.Timedelta(freq).value - self.step) if self.step else 0
+                except ValueError: pass
+            elif len(ns) > 2:
                 d = np.diff(ns)
                 m = int(np.median(d))
                 if m > 1.5 * self.step and (d == m).mean() > .8: late = m - self.step
@@ -372,7 +375,7 @@ def _bytes(x):
     v = np.ascontiguousarray(x.values).tobytes() if x.values.dtype.kind in "if" else repr(x.values.tolist()).encode()
     return hashlib.blake2b(v + (x.labels.tobytes() if x.labels is not None else b""), digest_size=8).digest()
 
-# %% ../../nbs/research/755_causality.ipynb #0e9c4c2f
+# %% ../../nbs/research/755_causality.ipynb #5286c41a
 class _Blame:
     def __init__(self, a: Tracer, b: Tracer):
         self.a, self.b, self.table, self.lengths = a.events, b.events, a.table, (a.view.n, b.view.n)
@@ -465,6 +468,8 @@ class _Blame:
             pick = next((j for j in direct if any(self.odd(j).values())), None)
             if pick is None: pick = next((j for j in inner if kind(j) != "enter" and any(self.odd(j).values())), None)
             if pick is None and len(direct) == 1 and self.odd(direct[0]): pick = direct[0]
+            if pick is None and len({self.a[j].frame for j in inner if self.a[j].depth == e.depth + 1}) == 1:  # what a constructor left in its object
+                pick = next((j for j in inner if kind(j) != "enter" and set(self.odd(j)) & set(self.odd(i))), None)
             if pick is not None:
                 w = self.walk(self.chain(pick, set(self.odd(pick))), seen)
                 if self.table[self.a[w].k].kind != "enter": return w
@@ -685,7 +690,7 @@ class LiveTarget(Target):
                 f(frame.copy(), **self.params)
         return run, table
 
-# %% ../../nbs/research/755_causality.ipynb #3c3a7cac
+# %% ../../nbs/research/755_causality.ipynb #ae48ff32
 def _cuts(frame, res, view, few=8):
     n, rng = len(frame), np.random.default_rng(len(frame))
     cuts = {int(n * q) for q in (.12, .27, .43, .55, .66, .78, .9, .97)[:few]} | {n - 1, n - 2}
@@ -717,8 +722,8 @@ def _named(res):
     return dict(zip(("entries", "exits"), res, strict=True)) if type(res) is tuple and len(res) == 2 else res
 
 class _Check:
-    def __init__(self, target, frame, tol, until, progress=None):
-        self.progress = progress
+    def __init__(self, target, frame, tol, until, progress=None, sweep_s=0.):
+        self.progress, self.sweep_s, self.swept = progress, sweep_s, 0
         self.target, self.frame, self.tol, self.until, self.runs, self.raised = target, frame, tol, until, 0, []
         self.tested = self.planned = 0
         self.full = self.run(frame)
@@ -759,6 +764,16 @@ class _Check:
             if bad := self.fails(mode, t):
                 hit, bad_at = (mode, t, bad), t
                 break
+        if hit is None and self.sweep_s:  # a leak in a single bar shows at one cut alone: as many more as there is time for
+            rest = np.setdiff1d(np.arange(2, len(self.frame)), cuts)
+            if not self.frame.index.is_unique: rest = rest[self.frame.index[rest] != self.frame.index[rest - 1]]
+            end = min(self.until, time.monotonic() + self.sweep_s)
+            for t in np.random.default_rng(7).permutation(rest).tolist():
+                if time.monotonic() > end: break
+                self.swept += 1
+                if bad := self.fails("prefix", t):
+                    hit, bad_at, cuts = ("prefix", t, bad), t, [t - 1]
+                    break
         if hit is None: return None
         mode, hi, bad = hit
         before = max([t for t in cuts if t < bad_at], default=1)
@@ -821,12 +836,13 @@ def check_target(
     warm_tol: float = 1e-9,  # The same for the window
     warmup: int | None = None,  # Bars of warm-up that are stated; the target's own when None
     budget_s: float = 30.,  # Time for the search
+    sweep_s: float = .3,  # Time for cuts beyond the chosen ones, when those pass
     progress=None,  # f(cuts tried, cuts planned)
 ) -> dict:  # ok, fault, bar, column, file, cell, line, statement, values, warmup, cuts, runs, seconds
     "All four experiments, and who is to blame."
     t0 = time.monotonic()
     if len(frame) < 30: raise DataError(f"{len(frame)} bars are too few for a check", key="bars", value=len(frame), rule=">= 30", hint="take a longer tape")
-    try: c = _Check(target, frame, tol, t0 + budget_s, progress)
+    try: c = _Check(target, frame, tol, t0 + budget_s, progress, sweep_s)
     except KitError: raise
     except Exception as e: raise ConfigError(f"{target.name} fails on {len(frame)} bars: {type(e).__name__}: {e}", key="strategy", value=target.name,
                                              rule="a function that runs on the whole frame", hint="run it by hand first") from e
@@ -838,6 +854,9 @@ def check_target(
     out = dict(ok=True, target=target.name, kind="function" if target.input is None else "notebook", fault=None, bar=None, column=None, file=None, cell=None,
                line=None,
                statement=None, function=None, variable=None, values=None, result=None, bars=len(frame), columns=sorted(whole))
+    loose = sorted(k for k, p in whole.items() if len(p.values) != len(frame) and not (view.time and len(p.labels) and p.labels.max() > len(frame)))
+    if loose: out["note"] = (f"{', '.join(x or 'the result' for x in loose)}: fewer rows than bars and no time in the index, taken as the last ones; "
+                             "keep the index of the candles")
     again = {k: p for k, p in parts(c.run(frame), view, whole=True).items() if p.rows}
     hit = None
     if bad := _differ(whole, again, 0.): hit = "twice", len(frame), bad
@@ -856,7 +875,7 @@ def check_target(
                     cut=_time(frame, View(frame.index, t).last) if view.time else t, result=[_show(d[2]), _show(d[3])])
         out |= _find(target, frame, mode, t, warmup, c) or {}
     out["warmup"] = dict(stated=warmup, needed=need["needed"], column=need["column"], forgets=need["needed"] is not None)
-    return out | dict(cuts=c.tested, planned=c.planned, runs=c.runs, raised=len(c.raised), seconds=round(time.monotonic() - t0, 3))
+    return out | dict(cuts=c.tested, planned=c.planned, swept=c.swept, runs=c.runs, raised=len(c.raised), seconds=round(time.monotonic() - t0, 3))
 
 def _window_fault(target, frame, full, warmup, tol):
     "A row that is no more what it was when only `warmup` bars come before it (of a pandas strategy: with it)."
@@ -1000,7 +1019,7 @@ def check_engine(
             bad = True
     return out | dict(cuts=len(ks), planned=len(ks), runs=runs, seconds=round(time.monotonic() - t0, 3))
 
-# %% ../../nbs/research/755_causality.ipynb #f402e788
+# %% ../../nbs/research/755_causality.ipynb #54c34ea0
 def find_target(
     strategy,  # Registered name, FILE:NAME, a notebook or file alone, a function, or a `Strategy`
     params: dict | None = None,
@@ -1033,7 +1052,7 @@ def causality(
     bars: int | None = None,  # Bars from the start of the tape; 1,500 of a frame, all of the tape for a compiled strategy
     timeframe: str = "1m",  # Of the candles, when the strategy does not say
     input: str | None = None,  # As of `find_target`
-    budget_s: float = 30., progress=None,  # As of `check_target`
+    budget_s: float = 30., sweep_s: float = 2., progress=None,  # As of `check_target`
     **how,  # For `open_tape`
 ) -> dict:  # As of `check_target` or `check_engine`, with the tape
     "Does it look ahead? If so, where."
@@ -1051,13 +1070,13 @@ def causality(
         return check_engine(t, tape, params, settings, last=last) | about
     if isinstance(tape, pd.DataFrame): frame = tape
     else: frame = candle_frame(candles(tape.events, t.strategy.timeframe if t.strategy else timeframe))
-    return check_target(t, frame.iloc[:bars or 1_500], budget_s=budget_s, progress=progress) | about
+    return check_target(t, frame.iloc[:bars or 1_500], budget_s=budget_s, sweep_s=sweep_s, progress=progress) | about
 
 def verdict(r: dict) -> str:
     "A report in words."
     what = dict(prefix="knows bars that had not come", future="changes when the future does", window="depends on where its data starts",
                 impure="gives two answers to the same question")
-    tested = f"{r['cuts']} cuts, {r['runs']} runs, {r['seconds']:.1f} s"
+    tested = f"{r['cuts'] + r.get('swept', 0)} cuts, {r['runs']} runs, {r['seconds']:.1f} s"
     if r["ok"]:
         w = r.get("warmup")
         need = "" if not w else f"; needs {w['needed']} bars of warm-up" if w["forgets"] else "; never forgets where it started"

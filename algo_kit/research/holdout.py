@@ -23,7 +23,7 @@ from .metrics import days_per_year
 from .quick import quick_run
 from .validation import Count, best_of, gate
 
-# %% ../../nbs/research/708_holdout.ipynb #39fcf880
+# %% ../../nbs/research/708_holdout.ipynb #baccfd35
 class Holdout:
     "Seals and openings, in kit.db."
     def __init__(
@@ -122,7 +122,7 @@ class Holdout:
                             f"{s['body']['rows']:,} rows, hash {s['data'][:12]}", "name the tape that was sealed")
         params = strategy.check(params or {})
         words, code, sd = json.dumps(params, sort_keys=True, default=plain), strategy.digest or CODE_DIGEST, digest(settings)
-        who = dict(market=s["market"], data=s["data"], from_ns=s["from_ns"], until_ns=s["until_ns"], strategy=strategy.name, digest=code, params=words, settings=sd)
+        who = {k: s[k] for k in ("market", "data", "from_ns", "until_ns")} | dict(strategy=strategy.name, digest=code, params=words, settings=sd)
         mine = os.urandom(8).hex()
         at = self._add("open", s["seq"], once="what = 'open' and seal = ? and strategy = ? and digest = ?", args=(s["seq"], strategy.name, code),
                        by=mine, **who)
