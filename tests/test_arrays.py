@@ -307,7 +307,7 @@ def test_the_tick_rule_trades_as_the_engine_does(fill):
         A._FORMS.pop("tick_rule")
     assert not q["same"] and "round trip" in q["first_difference"]
 
-def test_a_grid_of_points_is_each_point_alone():
+def test_a_grid_of_points_is_each_point_alone(tmp_path):
     tape, settings = open_tape("sample"), load_settings()
     b = load_strategy("breakout")
     pts = [dict(entry_bars=e, exit_bars=x, size=s) for e, x, s in ((10, 5, .5), (20, 5, .3), (20, 10, .5), (60, 30, .2))]
@@ -319,7 +319,26 @@ def test_a_grid_of_points_is_each_point_alone():
     pts = [dict(fast=f, slow=w) for f, w in ((3, 9), (5, 20), (10, 30))]
     g = A.grid_evaluate(s, tape, pts, settings)
     for i, p in enumerate(pts): assert g.columns["total_return"][i] == A.grid_evaluate(s, tape, [p], settings).columns["total_return"][0]
+    from algo_kit.core.trials import Trials
+    with Trials(tmp_path) if hasattr(Trials, "__enter__") else __import__("contextlib").nullcontext(Trials(tmp_path)) as ledger:
+        A.grid_evaluate(s, tape, pts, settings, trials=ledger)
+        assert ledger.count(market="bitfinex:BTC/USD") == 3
     with pytest.raises(ConfigError, match="fast"): A.grid_evaluate(s, tape, [dict(fast=30, slow=10)], settings)
+
+def test_columns_are_the_metrics_of_a_run():
+    "What daily returns give, against `research.metrics` on the same equity."
+    from algo_kit.core.records import candle_dt
+    from algo_kit.research.metrics import sortino
+    w, s = walk(3000, 21, step_s=3600), load_strategy("sma_cross")
+    cs = np.zeros(3000, candle_dt)
+    for k in ("ts", "open", "close"): cs[k] = w[k]
+    g = A.grid_evaluate(s, cs, [dict(fast=5, slow=20), dict(fast=10, slow=60)])
+    assert len(g.days) == 125
+    for i, p in enumerate(((5, 20), (10, 60))):
+        _, _, r = book(w["ts"], w["close"], w["open"], sma_acts(w, *p, 1, .01, 99), g.deal, .5)
+        np.testing.assert_allclose([g.columns["sortino"][i], g.columns["sharpe"][i]], [sortino(r), sharpe(r)], rtol=1e-9)
+        assert g.columns["calmar"][i] == pytest.approx(g.columns["cagr"][i] / -g.columns["max_drawdown"][i])
+        assert (1 + g.columns["cagr"][i])**(125 / 365.25) == pytest.approx(1 + g.columns["total_return"][i])
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fill", FILLS)

@@ -217,7 +217,7 @@ def test_a_scan_is_a_grid_of_fresh_backtests_and_counted(live, ledger, tape, set
     for i in (0, 8): assert s["total_return"][i] == quick_run(live.strategy, tape, settings, dict(entry_bars=int(s["entry_bars"][i]), exit_bars=int(s["exit_bars"][i])))["total_return"]
     assert ledger.count() == 9 and [r["kind"] for r in ledger.table()] == ["slider", "sweep"] and live.looked_at == 9
     assert live.scan_bar.value == live.scan_bar.max == 9 and "9 of 9" in live.scan_words.value
-    z = np.array(live.scan_place.children[0].data[0].z, float)
+    z = np.array(live.scan_figure.data[0].z, float)
     assert z.shape == (3, 3) and np.isfinite(z).all()
     assert len(live.table()["total_return"]) == 9
     with pytest.raises(ConfigError, match="both axes"): live.scan("size", "size")
@@ -284,7 +284,7 @@ def test_figures_take_a_frame_or_columns():
     x, y = (a.ravel() for a in np.meshgrid([1, 10, 100], [.1, .2, .3, .4]))
     t = dict(x=x, y=y, total_return=x * y / 100 - .1)
     h, c, p = plot_heatmap(pd.DataFrame(t), "x", "y", at=dict(x=10, y=.2)), plot_contour(t, "x", "y"), plot_parallel(t)
-    assert np.allclose(h.data[0].z, (x * y / 100 - .1).reshape(4, 3)) and len(h.data) == 2
+    assert np.allclose(h.data[0].z, (x * y / 100 - .1).reshape(4, 3)) and len(h.layout.shapes) == 1 and h.layout.shapes[0].x0 == .5
     assert c.layout.xaxis.type == "log" and c.layout.yaxis.type == "linear" and [d.label for d in p.data[0].dimensions] == ["x", "y", "return"]
     t = {k: np.r_[v, v] for k, v in t.items()}
     t["total_return"][12:] += 1

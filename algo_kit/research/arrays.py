@@ -6,18 +6,20 @@
 __all__ = ['SHIPPED', 'LAB', 'CandleForm', 'TickForm', 'array_form', 'register_form', 'form_of', 'signals_array', 'acted',
            'sma_means', 'lab_settings', 'deal_of', 'holds', 'grid_evaluate', 'prove']
 
-# %% ../../nbs/research/740_arrays.ipynb #4d79ca94
+# %% ../../nbs/research/740_arrays.ipynb #792fc4af
 import sys
 from dataclasses import dataclass
 
 import numpy as np
 
+from ..core.cache import CODE_DIGEST
 from ..core.errors import ConfigError, DataError, NotFound
 from ..core.records import BAR, BAR_OHL, TRADE
-from ..core.settings import as_dict, load_settings
+from ..core.settings import as_dict, digest, load_settings
 from ..data.candles import candles as make_candles
 from ..engine.session import candle_frame
 from .grids import Deal, Grid, Trades, rows_grid, sma_grid, tick_grid, whole_ticks
+from .metrics import MIN_PERIODS
 from .quick import quick_run
 
 # %% ../../nbs/research/740_arrays.ipynb #05b5ee5f
@@ -236,7 +238,7 @@ def holds(
     if form.kind == "candles" and form.derived: rows.append(("signals", "one call over all candles", "one call a window", None))
     return [dict(what=a, now=b, needs=c, ok=d) for a, b, c, d in rows]
 
-# %% ../../nbs/research/740_arrays.ipynb #4c1b2ead
+# %% ../../nbs/research/740_arrays.ipynb #0fb9a2c5
 def _form_candles(strategy, events):
     "Closed candles of a tape and, when the last is still open, that one too."
     if not strategy.timeframe: raise ConfigError(f"strategy {strategy.name} has no timeframe", key="timeframe", rule="a rule on candles")
@@ -296,6 +298,16 @@ def _tick_points(form, trades, pts, **how):
         parts.append((at, g))
     return _join(parts, len(pts))
 
+def _from_days(g, periods):
+    "Columns that daily returns give."
+    r, nan = g.returns, np.full(len(g), np.nan)
+    if r.shape[1] < MIN_PERIODS: return dict(sortino=nan, cagr=nan, calmar=nan.copy())
+    down, span = np.sqrt((np.minimum(r, 0)**2).mean(1)), (g.days[-1] - g.days[0] + 1) / 365.25
+    with np.errstate(divide="ignore", invalid="ignore"):
+        cagr = np.where(g.columns["total_return"] > -1, np.abs(1 + g.columns["total_return"])**(1 / span) - 1, np.nan)
+        dd = g.columns["max_drawdown"]
+        return dict(sortino=np.where(down > 1e-14, r.mean(1) / down * np.sqrt(periods), np.nan), cagr=cagr, calmar=np.where(dd < 0, cagr / -dd, np.nan))
+
 def grid_evaluate(
     strategy,  # `Strategy` with an array form
     tape,  # `Tape`; for a rule on candles also closed candles, with `instrument`
@@ -305,6 +317,7 @@ def grid_evaluate(
     returns: bool = True,  # Daily returns too
     trips: int = 0,  # Room for round trips, of one point
     instrument=None,  # With candles: whose fees and steps; None: none
+    trials=None,  # `core.trials.Trials` that counts every point; a sweep counts by itself
     threads: int = 1, progress=None, stop=None,  # As of `sma_grid`
 ) -> Grid | None:  # `points`, `columns`, `days`, `returns`, `holds`; None when it was stopped
     "Every point over one tape, through the strategy's array form."
@@ -327,6 +340,13 @@ def grid_evaluate(
             g = _candle_points(form, c, pts, tail=tail, **how)
     if g is None: return None
     g.points, g.holds = _stack(pts), said
+    if returns: g.columns |= _from_days(g, 252 if not isinstance(tape, np.ndarray) and i.market in ("fx", "cfd", "stock") else 365)
+    if trials is not None:
+        if isinstance(tape, np.ndarray): raise ConfigError("candles alone cannot be counted", key="trials", rule="a Tape, which has a hash",
+                hint="give the tape")
+        from algo_kit.core.trials import market_name
+        trials.add("notebook", strategy.name, strategy.digest or CODE_DIGEST, market_name(tape.instruments), tape.hash, pts, returns=g.returns,
+                   days=g.days if returns else None, settings=digest(settings))
     return g
 
 # %% ../../nbs/research/740_arrays.ipynb #2ba40bdb

@@ -18,7 +18,7 @@ from .arrays import acted
 from .grids import Deal, rows_grid
 from .metrics import read_columns
 
-# %% ../../nbs/research/742_bridge.ipynb #a9140b97
+# %% ../../nbs/research/742_bridge.ipynb #96b60ec8
 def _vectorbt():
     try: import vectorbt
     except ImportError as e: raise ConfigError(f"vectorbt cannot be imported: {e}", key="vectorbt", rule="the extra lab",
@@ -51,8 +51,9 @@ def vbt_portfolio(
     import pandas as pd
     vbt, deal = _vectorbt(), deal or Deal()
     e, x = np.asarray(entries, bool), np.asarray(exits, bool)
-    if e.shape != (len(candles["ts"]),) or x.shape != e.shape: raise DataError(f"signals have shapes {e.shape} and {x.shape}, there are {len(candles['ts'])} candles",
-            key="entries", rule="one a candle")
+    n = len(candles["ts"])
+    if e.shape != (n,) or x.shape != (n,): raise DataError(f"signals have shapes {e.shape} and {x.shape}, there are {n} candles", key="entries",
+            rule="one a candle")
     index, close = _index(candles), np.ascontiguousarray(candles["close"])
     fill = close if deal.lag == 0 else np.ascontiguousarray(candles["open"])
     late = lambda a: np.concatenate([[False] * deal.lag, a[:len(a) - deal.lag]])

@@ -578,7 +578,7 @@ def _dask(job, todo, scheduler, report):
         finally:
             if going: client.cancel([f for _, f in going.values()])
 
-# %% ../../nbs/research/745_sweep.ipynb #df757c98
+# %% ../../nbs/research/745_sweep.ipynb #7b3d0a82
 @dataclass
 class _Chunk:
     k: int
@@ -848,6 +848,7 @@ def _run(plan, path, workers, chunk, mode, apart, scheduler, progress):
         if status == "finished":
             for f in (path/"tapes").glob("*.npy"): f.unlink()
             with suppress(OSError): (path/"tapes").rmdir()
+        count.trials.db.close()
         with suppress(Exception): say(status, True)
     return Sweep(path, plan)
 

@@ -87,7 +87,7 @@ def notes(
     if days < MIN_PERIODS: out.append(f"{days} day{'s' * (days != 1)} of data: nothing is annualised below {MIN_PERIODS}.")
     return out
 
-# %% ../../nbs/research/760_tuner.ipynb #537bf1a0
+# %% ../../nbs/research/760_tuner.ipynb #3e1b8c91
 _T = {k: i for i, k in enumerate(("base", "equity", "price", "gain", "loss", "entry", "won", "lost", "refused", "passed", "before", "count"))}
 MARKS, POINTS = 250, 4_000  # most trades, and most points of a curve, that are drawn
 
@@ -127,7 +127,7 @@ def _figure(go, marks, symbol, start, height):
     bar = dict(orientation="h", showlegend=False, hoverinfo="skip", row=1, col=2)
     f.add_bar(marker_color=LIGHT, name="asked", **bar)
     f.add_bar(marker_color=BLUE, name="passed", **bar)
-    f.add_scatter(mode="markers", name="baseline", marker=dict(symbol="line-ns-open", size=15, color=INK, line=dict(width=2)), showlegend=False, hoverinfo="skip", row=1, col=2)
+    f.add_scatter(mode="markers", name="baseline", marker=dict(size=15, color=INK, line=dict(width=2)), showlegend=False, hoverinfo="skip", row=1, col=2)
     f.add_scatter(mode="text", textposition="middle right", textfont=dict(size=11, color=MUTED), cliponaxis=False, showlegend=False, hoverinfo="skip", row=1, col=2)
     f.add_hline(y=start, line=dict(color=LIGHT, width=1), row=1, col=1)
     f.update_layout(template=theme(), height=height, margin=dict(l=8, r=56, t=28, b=8), barmode="overlay", bargap=.42, uirevision="tuner", hovermode="closest")
@@ -157,14 +157,14 @@ def _trades(t):
 
 def html_all(words): return [html.escape(str(w), quote=False) for w in words]
 
-def _draw(fig, view, base, old=None):
+def _draw(fig, view, base, old=None, points=POINTS):
     "Bring the picture up to a view; what an `old` view drew alike is not sent again."
     r, names = view["run"], [n for n, *_ in view["funnel"]]
     def curve(trace, v):
         ts, eq = v["run"]["curve"]["ts"], v["run"]["curve"]["equity"]
-        k = thin(eq, POINTS)
+        k = thin(eq, points)
         at = (k.size, int(ts[0]), int(ts[-1])) if k.size == eq.size and k.size else None  # whole curves share their times
-        trace.update(y=eq[k], **({} if at is not None and trace.meta == list(at) else dict(x=_ms(ts[k]), meta=list(at or ()))))
+        trace.update(y=eq[k], **({} if at is not None and trace.meta == at else dict(x=_ms(ts[k]), meta=at or ())))
     with fig.batch_update():
         d = fig.data
         curve(d[_T["equity"]], view)
@@ -179,7 +179,7 @@ def _draw(fig, view, base, old=None):
         d[_T["count"]].update(y=names, x=np.full(n.size, 10**(top * 1.04)), text=[f"{int(a):,}" + (f" of {int(b):,}" if a != b else "") for a, b in zip(n, asked, strict=True)])
         was = {a: b for a, b, _ in base["funnel"]}
         both = [a for a in names if a in was and base is not view]
-        d[_T["before"]].update(y=both, x=log(np.array([was[a] for a in both], float)))
+        d[_T["before"]].update(y=both, x=log(np.array([was[a] for a in both], float)), marker=dict(symbol=["line-ns-open"] * len(both)))  # one symbol for all is lost in the page
         fig.layout.xaxis2.range = [math.log10(.5), top * 1.5]
 
 # %% ../../nbs/research/760_tuner.ipynb #cc62c227
@@ -277,7 +277,17 @@ class _Knob:
         finally: self._quiet = False
         self._changed()
 
-# %% ../../nbs/research/760_tuner.ipynb #d471b7d5
+# %% ../../nbs/research/760_tuner.ipynb #aa4c5067
+def _room(w, go, fig):
+    "A figure as a widget, and the box that gives it the width of the page: its own `layout` is plotly's."
+    f = go.FigureWidget(fig)
+    f._config = f._config | dict(displaylogo=False, displayModeBar=False, responsive=True)
+    f.update_layout(autosize=True)
+    box = w.Box([f], layout=w.Layout(width="100%", display="block"))
+    box.add_class("algo-kit-figure")
+    return f, box
+
+# %% ../../nbs/research/760_tuner.ipynb #cd612bfa
 class Tuner:
     "Sliders over one strategy and one tape. In a notebook the value of a cell; `set`, `wait`, `pin`, `scan`, `freeze`, `table` for hands on the keyboard."
     def __init__(self, strategy, tape, settings=None, params=None, lo=0, hi=None, warm=None, symbol=None, mode="auto", trials=None, settle_s=.4, remember=64, height=430, **how):
@@ -323,10 +333,10 @@ class Tuner:
         self._views[key] = v
         while len(self._views) > self._remember: self._views.popitem(last=False)
         return v
-    def _price(self):
+    def _price(self, points=1200):
         m = self.view["run"]["tables"]["marks"]
         at = m["row"] == self.symbols.index(self.symbol)
-        k = thin(m["px"][at], 1200)
+        k = thin(m["px"][at], points)
         return _ms(m["ts_ns"][at][k]), m["px"][at][k]
 
     # the ledger
@@ -367,14 +377,10 @@ class Tuner:
         self.knobs = {p.name: _Knob(p, self.view["params"][p.name], self._moved) for p in self.strategy.params}
         self.sliders, self.boxes = ({k: getattr(v, a) for k, v in self.knobs.items()} for a in ("slider", "box"))
         x, px = self._price()
-        self.figure = go.FigureWidget(_figure(go, (x, px), self.symbol, self.view["run"]["curve"]["start"], self.height))
-        self.figure._config = self.figure._config | dict(displaylogo=False, displayModeBar=False, responsive=True)
+        self.figure, picture = _room(w, go, _figure(go, (x, px), self.symbol, self.view["run"]["curve"]["start"], self.height))
         out = lambda: w.HTML(layout=w.Layout(width="100%", margin="0"))
         self.numbers, self.words, self.error, self.clock = out(), out(), out(), w.HTML(layout=w.Layout(flex="1 1 auto", width="auto"))
         for a, name in ((self.numbers, "numbers"), (self.words, "luck"), (self.error, "message"), (self.clock, "clock")): a.add_class(f"algo-kit-{name}")
-        self.figure.update_layout(autosize=True)
-        picture = w.Box([self.figure], layout=w.Layout(width="100%", display="block"))  # a figure's own `layout` is plotly's, so its room is the box's
-        picture.add_class("algo-kit-figure")
         button = lambda text, tip, f: self._button(w.Button(description=text, tooltip=tip, layout=w.Layout(width="auto", flex="0 0 auto")), f)
         self.pin_button = button("Pin as baseline", "compare everything that follows with this", lambda: self.pin())
         self.back_button = button("Back to baseline", "the pinned parameters", lambda: self.set(**self.base["params"]))
@@ -589,7 +595,7 @@ class Tuner:
         self.cancel_button = self._button(w.Button(description="Cancel", disabled=True, layout=w.Layout(width="auto")), self.cancel)
         self.scan_bar = w.IntProgress(value=0, max=1, layout=w.Layout(width="140px"))
         self.scan_words = w.HTML()
-        self.scan_place = w.VBox()
+        self.scan_place, self.scan_figure = w.VBox(layout=w.Layout(width="100%")), None
         return w.VBox([w.HBox([self.scan_x, self.scan_y, self.scan_of, self.scan_n, self.scan_button, self.cancel_button, self.scan_bar, self.scan_words],
                               layout=w.Layout(flex_flow="row wrap", align_items="center")), self.scan_place])
     def _scan_show(self, job):
@@ -603,11 +609,15 @@ class Tuner:
         if not t: return
         import plotly.graph_objects as go
         new = plot_heatmap(t, job["x"], job["y"], job["value"], at=job["base"])
-        f = self.scan_place.children[0] if self.scan_place.children else None
+        f = self.scan_figure
         if f is not None and f.layout.title.text == new.layout.title.text and len(f.data) == len(new.data):
             with f.batch_update():
+                f.layout.shapes = new.layout.shapes
                 for a, b in zip(f.data, new.data, strict=True): a.update({k: b[k] for k in b if k != "type"})
-        else: self.scan_place.children = (go.FigureWidget(new),)
+        else:
+            import ipywidgets as w
+            self.scan_figure, box = _room(w, go, new)
+            self.scan_place.children = (box,)
 
     # seen so far
     def _seen_tab(self, w):
@@ -615,13 +625,13 @@ class Tuner:
         if len(names) < 2: return w.HTML(_ak("<small>Figures of what was seen need two parameters with a range.</small>"))
         drop = lambda **kw: w.Dropdown(layout=w.Layout(width="190px"), style=dict(description_width="40px"), **kw)
         kind, x, y = drop(options=["parallel coordinates", "heatmap", "contour"], description="as"), drop(options=names, value=names[0], description="x"), drop(options=names, value=names[1], description="y")
-        of, place = drop(options=[(word, k) for k, word, _ in CARDS], value="total_return", description="of"), w.VBox()
+        of, place = drop(options=[(word, k) for k, word, _ in CARDS], value="total_return", description="of"), w.VBox(layout=w.Layout(width="100%"))
         def draw():
             import plotly.graph_objects as go
             t, k = self.table(), kind.value
             f = plot_parallel(t, None, of.value) if k[0] == "p" else plot_heatmap(t, x.value, y.value, of.value, self.view["params"]) if k[0] == "h" else \
                 plot_contour(t, x.value, y.value, of.value, self.view["params"])
-            place.children = (go.FigureWidget(f),)
+            place.children = (_room(w, go, f)[1],)
         return w.VBox([w.HBox([kind, x, y, of, self._button(w.Button(description="Draw", button_style="primary", layout=w.Layout(width="auto")), draw)],
                               layout=w.Layout(flex_flow="row wrap", align_items="center")), place])
 
@@ -664,8 +674,8 @@ class Tuner:
     def static(self):
         "The picture as a plain plotly figure."
         import plotly.graph_objects as go
-        f = _figure(go, self._price(), self.symbol, self.view["run"]["curve"]["start"], self.height)
-        _draw(f, self.view, self.base)
+        f = _figure(go, self._price(400), self.symbol, self.view["run"]["curve"]["start"], self.height)
+        _draw(f, self.view, self.base, points=300)
         return f
     def _html(self):
         return _CSS + _ak(f"<b style='font-size:16px'>{html.escape(self.strategy.name)}</b> <small>on {html.escape(self.market)}, {self.hi - self.lo:,} rows; sliders appear in JupyterLab</small>"
