@@ -41,7 +41,7 @@ def test_the_first_day_counts_even_when_it_is_the_worst():
 def test_nothing_is_annualised_below_30_returns(n, shown):
     m = run(YEAR_R[:n])
     assert [m[k] is not None for k in K.ANNUALISED] == [shown] * 5
-    assert m["psr"] is not None and m["var_95"] is not None
+    assert (m["psr"] is not None) == shown and m["dsr"] is None and (shown or m["min_trl"] is None) and m["var_95"] is not None
 
 
 @pytest.mark.parametrize("r", [np.zeros(60), np.full(60, .001), np.full(60, -.001), np.full(60, 1e-9)])

@@ -6,14 +6,15 @@ import numpy as np, pytest
 
 import sweep_eval
 from algo_kit.core.errors import ConfigError, DataError, KitError, NotFound, RefusedByGate
-from algo_kit.core.runs import Lock
+from algo_kit.core.runs import Lock, read_table
 from algo_kit.core.settings import load_settings
 from algo_kit.core.trials import Trials
 from algo_kit.data.tapes import open_tape
 from algo_kit.jobs.cli import main
 from algo_kit.research import sweep as sw
 from algo_kit.research.quick import quick_run
-from algo_kit.research.sweep import Sweep, axis, estimate, evaluate_points, grid_points, list_sweeps, listed_points, plan_sweep, plot_heatmap, require_metric, run_sweep, sample_points, sweep
+from algo_kit.research.sweep import (Sweep, axis, estimate, evaluate_points, grid_points, list_sweeps, listed_points, plan_sweep, plot_heatmap,
+                                     require_metric, run_sweep, sample_points, sweep)
 from algo_kit.strategies.contract import load_strategy
 
 HERE, EVENTS = Path(__file__).resolve().parent, 20_000
@@ -59,8 +60,9 @@ def test_an_axis_is_what_it_says(breakout):
                                                                                                 "in numbers"), (dict(entry_bars="1:2:3:4"),
                                                                                                                 "LOW:HIGH"), (dict(entry_bars=""),
                                                                                                                               "at least one value"),
-    (dict(entry_bars=[]), "at least one value"), (dict(entry_bars="5:50"), "interval"), (dict(entry_bars="2.5"), "whole number"), (dict(entry_bars="x"),
-                                                                                                                                   "a number"), (dict(size="log:0.01:1:1"), "HOW MANY"),
+    (dict(entry_bars=[]), "at least one value"), (dict(entry_bars="5:50"), "interval"), (dict(entry_bars="2.5"), "whole number"),
+    (dict(entry_bars="x"), "a number"),
+    (dict(size="log:0.01:1:1"), "HOW MANY"),
     (dict(size="nan:1:1"), "low first"), (dict(size="0.001:1:1e-9"), "at most"), (dict(entry_bars=[None]), "a number")])
 def test_a_bad_grid_says_what_is_bad(breakout, grid, words):
     with pytest.raises(ConfigError) as e: grid_points(breakout, grid)
@@ -76,10 +78,9 @@ def test_what_the_rule_forbids_is_left_out_and_counted():
     assert grid_points(s, dict(slow=[5, 30])).skipped == 1, "what the grid does not name takes part with its default"
 
 def test_a_sample_is_even_and_repeatable(breakout):
-    a = sample_points(breakout, dict(entry_bars="2:200", size="log:0.01:1"), 200, seed=3)
-    assert a.digest == sample_points(breakout, dict(entry_bars="2:200", size="log:0.01:1"), 200, seed=3).digest != sample_points(breakout,
-                                                                                                                                 dict(entry_bars="2:200",
-                                                                                                                                      size="log:0.01:1"), 200, seed=4).digest
+    draw = lambda seed: sample_points(breakout, dict(entry_bars="2:200", size="log:0.01:1"), 200, seed=seed)
+    a = draw(3)
+    assert a.digest == draw(3).digest != draw(4).digest
     u = np.log(a.columns["size"] / .01) / np.log(100)
     assert np.array_equal(np.sort((u * 200).astype(int)), np.arange(200)), "a Latin hypercube has one value in every 200th"
     assert a.columns["entry_bars"].min() >= 2 and a.columns["entry_bars"].max() <= 200 and a.columns["entry_bars"].dtype == np.int64
@@ -150,8 +151,8 @@ def test_a_file_without_a_record_is_counted_later_and_once(home, tape, monkeypat
     t = Trials(home.paths.data)
     assert t.count() == N == t.count(data=tape.hash) and t.verify()["ok"]
     recs = [t.get(r["seq"]) for r in t.table(kind="sweep")]
-    assert sorted(p["entry_bars"] * 100 + p["exit_bars"] for r in recs for p in r["params"]) == sorted(a * 100 + b for a in GRID["entry_bars"] for b in (5, 10,
-                                                                                                                                                         15, 20))
+    tried = sorted((p["entry_bars"], p["exit_bars"]) for r in recs for p in r["params"])
+    assert tried == [(a, b) for a in GRID["entry_bars"] for b in (5, 10, 15, 20)]
     assert all(r["params"][0].keys() == {"entry_bars", "exit_bars", "size"} for r in recs), "every parameter, not those of the grid alone"
     want = Sweep(s.path).returns()
     by = {(p["entry_bars"], p["exit_bars"]): x for r in recs for p, x in zip(r["params"], r["returns"], strict=True)}
@@ -205,7 +206,7 @@ def test_a_worker_that_dies_is_told_and_its_chunk_tried_once_more(home, tape, no
 
 def test_a_chunk_that_kills_twice_is_given_up_and_the_others_go_on(home, tape, notes, tmp_path, monkeypatch):
     s = run(home, tape, sweep_eval.deadly, mode="processes", workers=2, chunk=5)
-    assert s.status == "incomplete" and len(s.failed) == 1
+    assert s.status == "incomplete" and len(s.failed) == 1 and len(read_table(s.path/"table.parquet")["point"]) == N - 5
     f = s.failed[0]
     assert (f["exit"], f["tries"], f["sets"]) == (42, 2, 5) and f["at"] == 16 and dict(entry_bars=50, exit_bars=5) in f["points"]
     assert s.done == N - 5 == len(s.table()) == Trials(home.paths.data).count() and all(x[0] != 50 or x not in [(50, 5)] for x in sets(notes()))
@@ -214,6 +215,7 @@ def test_a_chunk_that_kills_twice_is_given_up_and_the_others_go_on(home, tape, n
     monkeypatch.setenv("ALGO_KIT_TEST_ONCE", str(tmp_path/"once"))  # mended
     s = run(home, tape, sweep_eval.deadly, mode="processes", workers=2)
     assert s.status == "finished" and s.done == N == Trials(home.paths.data).count() and not s.failed
+    assert read_table(s.path/"table.parquet")["total_return"].tolist() == s.table().total_return.tolist()
 
 def test_an_error_in_a_worker_arrives_as_itself(home, tape):
     with pytest.raises(DataError, match="the rows are bad") as e: run(home, tape, sweep_eval.defective, mode="processes", workers=1)
@@ -221,6 +223,11 @@ def test_an_error_in_a_worker_arrives_as_itself(home, tape):
     s, = list_sweeps(home.paths.data)
     assert s.status == "failed" and s.done == 0
     with pytest.raises(NotFound, match="no answer yet"): s.table()
+
+def test_workers_that_do_not_start_say_why(home, tape, monkeypatch):
+    monkeypatch.setattr(sw, "_START", "raise SystemExit('no such package')")
+    with pytest.raises(KitError, match="do not start: exit 1: no such package") as e: run(home, tape, mode="processes", workers=2)
+    assert "worker.log" in e.value.hint and Trials(home.paths.data).count() == 0
 
 def test_an_answer_of_the_wrong_shape_is_refused(home, tape):
     with pytest.raises(KitError, match="one row a set|answered 3 sets"): run(home, tape, sweep_eval.short)
@@ -273,7 +280,9 @@ def test_the_best_of_several_tapes_is_the_best_of_its_worst(home, tape):
 def test_a_set_with_an_error_is_not_a_trial_and_never_best(home, tape):
     s = run(home, tape, sweep_eval.odd)
     t = s.table()
-    assert (t.error != "").sum() == 12 and Trials(home.paths.data).count() == 12 and set(s.best(n=50).entry_bars) == {10, 30, 50}
+    assert (t.error != "").sum() == 12 and Trials(home.paths.data).count() == 12 and set(s.best(n=50).entry_bars) == {10, 30, 50} and s.errors == {"even": 12}
+    none = sweep("breakout", dict(entry_bars=[20, 40]), tape, home, mode="serial", evaluator=sweep_eval.odd)
+    with pytest.raises(DataError, match="no set could be run: even"): none.best()
 
 def test_the_heatmap_shows_what_the_table_says(home, tape):
     s = run(home, tape)
@@ -295,6 +304,18 @@ def test_the_best_through_the_engine_and_as_runs(home):
     m, b = json.loads((d/"manifest.json").read_text()), s.best(n=1)
     row = s.table().set_index("point").loc[b.point[0]]
     assert m["state_hash"] == row.state_hash and m["params"]["entry_bars"] == b.entry_bars[0]
+
+@pytest.mark.slow
+def test_by_array_form_and_what_the_engine_says_to_it(home):
+    s = sweep("breakout", GRID, "sim:7", home, evaluator="array", mode="processes", workers=1)
+    e = sweep("breakout", GRID, "sim:7", home, mode="serial")
+    assert s.path != e.path and s.done == N and (s.table().state_hash == "").all() and Trials(home.paths.data).count() == 2 * N
+    c, t = Sweep(s.path).check(3), e.table().set_index("point")
+    assert len(c) == 3 and (Path(s.path)/"check.json").exists()
+    for _, r in c.iterrows():
+        assert r.engine == t.total_return[r.point] and r.difference == r.engine - r.swept and abs(r.difference) < .005 and r.swept_trades == r.engine_trades
+    assert s.returns().shape == e.returns().shape
+    with pytest.raises(NotFound, match="no array form"): sweep("order_flow", dict(ratio=[2, 3]), "sim:7", home, evaluator="array")
 
 # ---- the verb
 @pytest.fixture
@@ -339,9 +360,8 @@ print(s.status, s.done)
 
 def child(tmp_path, grid, nap="0.02", name="child.py"):
     (tmp_path/name).write_text(CHILD.format(grid=grid, data=str(tmp_path/"data")))
-    env = os.environ | dict(ALGO_KIT_TEST_COUNT=str(tmp_path/"notes"), ALGO_KIT_TEST_NAP=nap, PYTHONPATH=os.pathsep.join([str(HERE),
-                                                                                                                          *(os.environ.get("PYTHONPATH",
-                                                                                                                                           "").split(os.pathsep)), str(HERE.parent)]))
+    path = os.pathsep.join([str(HERE), str(HERE.parent)])
+    env = os.environ | dict(ALGO_KIT_TEST_COUNT=str(tmp_path/"notes"), ALGO_KIT_TEST_NAP=nap, PYTHONPATH=path)
     return subprocess.Popen([sys.executable, str(tmp_path/name)], cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 BIG = dict(entry_bars=list(range(10, 70)), exit_bars=[5, 6, 7, 8, 9])  # 300 sets
@@ -385,7 +405,7 @@ def test_killed_in_the_middle_it_repeats_nothing_that_was_finished(tmp_path, how
 def test_two_at_once(tmp_path):
     "The same sweep: one works, one is told. Another one beside it: both finish, and the ledger holds."
     other = dict(entry_bars=list(range(10, 70)), exit_bars=[11, 12])
-    a = child(tmp_path, BIG)
+    a = child(tmp_path, BIG, "0.1")
     wait_for(lambda: list(tmp_path.glob("data/sweeps/*/chunks/c*.parquet")))
     b, c = child(tmp_path, BIG, name="b.py"), child(tmp_path, other, name="c.py")
     (out_b, err_b), (out_c, err_c), (out_a, err_a) = b.communicate(timeout=120), c.communicate(timeout=120), a.communicate(timeout=120)
@@ -397,7 +417,7 @@ def test_two_at_once(tmp_path):
 
 @pytest.mark.slow
 def test_the_verb_stops_on_ctrl_c_and_goes_on(tmp_path):
-    env = os.environ | dict(PYTHONPATH=os.pathsep.join([*(os.environ.get("PYTHONPATH", "").split(os.pathsep)), str(HERE.parent)]))
+    env = os.environ | dict(PYTHONPATH=str(HERE.parent))
     cmd = [sys.executable, "-c", "import sys; from algo_kit.jobs.cli import main; sys.exit(main())", "sweep", "breakout", "--tape", "sample", "--grid",
            "entry_bars=5:150:5", "--grid", "exit_bars=4:40:4", "--json"]
     p = subprocess.Popen(cmd, cwd=tmp_path, env=env, stdout=subprocess.PIPE, text=True)

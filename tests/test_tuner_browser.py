@@ -23,7 +23,7 @@ NOTEBOOK = ["from algo_kit.research.tuner import tuner\nt = tuner('order_flow', 
 # what the page measures by itself: from the key to the first change of the equity line and of the numbers
 WATCH = """() => {
   const q = s => document.querySelector(s);
-  window.ak = {key: 0, line: 0, numbers: 0, busy: []};
+  window.ak = {key: 0, line: 0, numbers: 0};
   document.addEventListener('keydown', () => { window.ak = {key: performance.now(), line: 0, numbers: 0}; }, true);
   const see = (node, what) => new MutationObserver(() => { if (window.ak.key && !window.ak[what]) requestAnimationFrame(() => { window.ak[what] = window.ak[what] || performance.now(); }); })
     .observe(node, {subtree: true, childList: true, characterData: true, attributes: true, attributeFilter: ['d']});
@@ -45,12 +45,15 @@ def lab(tmp_path_factory):
     work.mkdir()
     nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in NOTEBOOK], metadata=dict(kernelspec=dict(name="python3", display_name="python3", language="python")))
     nbformat.write(nb, work/"tune.ipynb")
+    quiet = d/"settings"/"@jupyterlab"/"apputils-extension"/"notification.jupyterlab-settings"
+    quiet.parent.mkdir(parents=True)
+    quiet.write_text('{"fetchNews": "false", "checkForUpdates": false}')
     port, token = free_port(), secrets.token_hex(8)
     env = os.environ | dict(PYTHONPATH=str(ROOT), JUPYTER_CONFIG_DIR=str(d/"config"), JUPYTERLAB_WORKSPACES_DIR=str(d/"ws"), JUPYTERLAB_SETTINGS_DIR=str(d/"settings"),
                             JUPYTER_RUNTIME_DIR=str(d/"runtime"), IPYTHONDIR=str(d/"ipython"))
     log = (d/"lab.log").open("w")
     p = subprocess.Popen([sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={port}", f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={work}",
-                          "--LabApp.news_url=None", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate", "--ServerApp.port_retries=0"],
+                          "--LabApp.news_url=None", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate", "--ServerApp.port_retries=0", "--LabApp.expose_app_in_browser=True"],
                          cwd=work, env=env, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
     try:
         for _ in range(240):
@@ -71,19 +74,22 @@ def page(lab, tmp_path_factory):
     "The notebook, run."
     from playwright.sync_api import sync_playwright
     with sync_playwright() as pw:
-        b = pw.chromium.launch_persistent_context(str(tmp_path_factory.mktemp("profile")), executable_path=CHROMIUM, headless=True, args=FLAGS, viewport=dict(width=1440, height=1250),
+        b = pw.chromium.launch_persistent_context(str(tmp_path_factory.mktemp("profile")), executable_path=CHROMIUM, headless=True, args=FLAGS, viewport=dict(width=1440, height=1600),
                                                   device_scale_factor=1)
         try:
             pg = b.pages[0] if b.pages else b.new_page()
             pg.errors = []
+            pg.set_default_timeout(20_000)
             pg.on("console", lambda m: pg.errors.append(f"{m.text} {m.location.get('url', '')}") if m.type == "error" else None)
             pg.on("pageerror", lambda e: pg.errors.append(str(e)))
             pg.goto(lab["url"], timeout=120_000)
             pg.wait_for_selector(".jp-Notebook .jp-Cell", timeout=120_000)
-            pg.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status=idle]", timeout=120_000)
-            pg.click("text=Run", timeout=30_000)
-            pg.click(".lm-Menu-itemLabel:text-is('Run All Cells')", timeout=30_000)
-            pg.wait_for_selector(".algo-kit-tuner .js-plotly-plot .scatterlayer path.js-line", timeout=400_000)
+            pg.wait_for_selector("text=/ipykernel\\) \\| Idle/", timeout=120_000)
+            pg.evaluate("() => window.jupyterapp.commands.execute('notebook:run-all-cells')")
+            try: pg.wait_for_selector(".algo-kit-tuner .js-plotly-plot .scatterlayer path.js-line", state="attached", timeout=60_000)
+            except Exception:
+                pg.screenshot(path=str(lab["work"].parent/"stuck.png"))
+                raise AssertionError(f"no picture; the page says: {pg.inner_text('.jp-Notebook')[-2000:]} {pg.errors}, see {lab['work'].parent}/stuck.png") from None
             pg.wait_for_timeout(1500)
             yield pg
         finally: b.close()
@@ -91,7 +97,7 @@ def page(lab, tmp_path_factory):
 def text(pg, what): return pg.inner_text(f".algo-kit-{what}")
 def line(pg): return pg.evaluate("() => Array.from(document.querySelectorAll('.algo-kit-tuner .scatterlayer path.js-line')).map(p => p.getAttribute('d')).join('|').length + ':' "
                                  "+ Array.from(document.querySelectorAll('.algo-kit-tuner .scatterlayer path.js-line')).map(p => p.getAttribute('d')).join('|')")
-def handle(pg, name): return pg.locator(f".algo-kit-tuner .ak span:text-is('{name}')").locator("xpath=ancestor::*[contains(@class,'widget-hbox')][1]").locator(".noUi-handle")
+def handle(pg, name): return pg.locator(f".algo-kit-knob-{name} .noUi-handle")
 
 def press(pg, name, key):
     "One key on a slider; milliseconds to the line and to the numbers, as the page saw them."
@@ -139,9 +145,19 @@ def test_what_cannot_be_is_said_and_the_picture_stays(page):
     page.wait_for_timeout(2500)
     assert text(page, "message").strip() == "" and line(page) == drawn
 
+def test_a_scan_draws_a_heatmap_in_the_page(page):
+    page.click(".algo-kit-tuner .jupyter-widget-Collapse-header")
+    page.click(".algo-kit-tuner button:has-text('Scan')")
+    page.wait_for_selector("text=/49 of 49/", timeout=60_000)
+    page.wait_for_selector(".algo-kit-tuner .heatmaplayer image", state="attached")
+    page.wait_for_timeout(1200)
+    assert int(re.match(r"([\d,]+) setting", text(page, "luck"))[1]) > 49
+
 def test_a_photograph_and_a_silent_console(page, tmp_path):
-    page.keyboard.press("Escape")
-    shot = Path(os.environ.get("ALGO_KIT_TUNER_SHOT") or tmp_path/"tuner.png")
+    for k in ("ArrowRight", "ArrowRight"): press(page, "exhaustion", k)
+    page.wait_for_timeout(1500)
+    page.evaluate("() => document.activeElement.blur()")
+    shot = Path(os.environ.get("ALGO_KIT_TEST_TUNER_SHOT") or tmp_path/"tuner.png")
     page.locator(".algo-kit-tuner").screenshot(path=str(shot))
     assert shot.stat().st_size > 20_000
     mine = [e for e in page.errors if "favicon" not in e]

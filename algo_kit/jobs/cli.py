@@ -7,7 +7,7 @@ __all__ = ['backtest', 'paper', 'demo', 'jobs_run', 'jobs_list', 'replay', 'why'
            'data_import', 'data_ls', 'data_check', 'config_show', 'config_explain', 'config_set', 'ini_with', 'checks',
            'doctor']
 
-# %% ../../nbs/jobs/920_cli.ipynb #99593d9a
+# %% ../../nbs/jobs/920_cli.ipynb #8f57ec83
 import json, os, sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -18,7 +18,7 @@ import typer
 from ..core.errors import ConfigError, KitError, NotFound, NotRunning, ParityError, RefusedByGate, Timeout, nearest
 from .console import (Cash, For, Fresh, Json, Name, Out, Params, Repair, Run, Seed, Sets, StrategyArg, Symbol, Tape, Venue, Warm, answer, app,
                                    bar, find, main, main_files, pairs, rel, run_words, settings_of, spec_of, sub, table)
-from . import research_verbs, templates  # noqa: F401  they bring their verbs along
+from . import research_verbs, run_verbs, templates  # noqa: F401  they bring their verbs along
 
 # %% ../../nbs/jobs/920_cli.ipynb #72453fba
 def _trade(spec, s, report):
@@ -84,15 +84,15 @@ def _list_jobs(jobs):
            table(("parameter", "type", "default", ""), [[p[k] for k in ("name", "type", "default", "help")] for p in j["parameters"]]))),
            next_="algo jobs run NAME -p key=value")
 
-# %% ../../nbs/jobs/920_cli.ipynb #6d3041b8
+# %% ../../nbs/jobs/920_cli.ipynb #ed065235
 @app.command()
 def replay(run: Run, venue: Annotated[bool, typer.Option("--venue", help="let the simulated venue answer again")] = False, json: Json = False):
     "Go through a run's journal again and count the differences; any exits with 8."
     r = find(run)
     from algo_kit.engine.replay import replay as again
-    from algo_kit.research.metrics import run_metrics
+    from algo_kit.research.validation import run_report_metrics
     out = again(r, venue)
-    if (r/"equity.parquet").exists(): out["metrics"] = run_metrics(r.path)
+    if (r/"equity.parquet").exists(): out["metrics"] = run_report_metrics(r.path)[0]
     n = out["differences"]
     words = f"{out['run']}: {n} difference{'s' * (n != 1)} over {out['events']:,} events, {out['decisions']:,} decisions, {out['fills']:,} fills"
     answer(out, words, *(f"  {d}" for d in out.get("details", [])[:20]), f"  state {out['state_hash'][:16]}",
@@ -122,9 +122,9 @@ def report(run: Run, json: Json = False):
     if not (r/"equity.parquet").exists(): raise NotFound(f"run {r.run} left no equity curve: it was {r.status}", "run", r.run, "a finished or stopped run",
            "start the same command again: it continues")
     from algo_kit.jobs.runner import run_files
-    from algo_kit.research.metrics import run_metrics
+    from algo_kit.research.validation import run_report_metrics
     from algo_kit.research.tearsheet import tear_sheet
-    m = run_metrics(r.path)
+    m = run_report_metrics(r.path)[0]
     page = tear_sheet(r.path)
     man = r.manifest
     out = {k: man.get(k) for k in "run status events decisions orders fills state_hash".split()} | dict(dir=str(r.path), metrics=m, report=str(page),

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['app', 'sub', 'Json', 'Params', 'Sets', 'Run', 'StrategyArg', 'Tape', 'Venue', 'Symbol', 'Cash', 'Seed', 'For', 'Out',
            'Fresh', 'Repair', 'Name', 'Warm', 'err_console', 'table', 'say', 'answer', 'rel', 'main_files', 'pairs',
-           'as_error', 'main', 'settings_of', 'bar', 'run_words', 'spec_of', 'find']
+           'as_error', 'main', 'settings_of', 'bar', 'run_words', 'params_of', 'spec_of', 'find', 'ended']
 
-# %% ../../nbs/jobs/915_console.ipynb #4f983981
+# %% ../../nbs/jobs/915_console.ipynb #42d1e3b9
 import json, os, sys
 from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from ..core.errors import ConfigError, KitError, nearest
+from ..core.errors import ConfigError, KitError, RefusedByGate, nearest
 
 # %% ../../nbs/jobs/915_console.ipynb #cb94b81a
 _J = dict(on=False, real=None)  # whether this process answers in JSON, and its real standard output
@@ -78,7 +78,7 @@ def pairs(
         out[k.strip()] = v.strip()
     return out
 
-# %% ../../nbs/jobs/915_console.ipynb #f4628586
+# %% ../../nbs/jobs/915_console.ipynb #f76921ed
 def as_error(
     e: BaseException,
     app=None,  # For the names of its verbs
@@ -149,16 +149,16 @@ app = typer.Typer(name="algo", help="Trading from a notebook cell to a scheduled
        rich_markup_mode=None)
 sub = {}
 for _name, _doc in dict(data="Recorded data: import, ls, check.", config="Settings: show, explain, set.", jobs="Job notebooks: ls, run.",
-       new="Templates of your own.").items():
+       new="Templates of your own.", holdout="Data kept closed until an idea is finished: seal, open, ls.").items():
     sub[_name] = typer.Typer(help=_doc, no_args_is_help=False, rich_markup_mode=None)
     app.add_typer(sub[_name], name=_name)
 
 Json = Annotated[bool, typer.Option("--json", help="one JSON document on standard output and nothing else")]
-Params = Annotated[list[str] | None, typer.Option("-p", "--param", help="key=value, any number of times")]
+Params = Annotated[list[str] | None, typer.Option("-p", "--param", help="key=value or @preset.toml, any number of times")]
 Sets = Annotated[list[str] | None, typer.Option("--set", help="section.key=value, any number of times")]
 Run = Annotated[str, typer.Argument(help="run name, its key, its folder, or last")]
 
-# %% ../../nbs/jobs/915_console.ipynb #412ea621
+# %% ../../nbs/jobs/915_console.ipynb #0e132979
 def settings_of(overrides=None):
     "Settings, and the compile cache they ask for, before the first kernel."
     from algo_kit.core.settings import load_settings, use_cache
@@ -201,12 +201,27 @@ def run_words(out):
         lines += [f"  warmed on {w.get('used', w['rows']):,} rows over {duration_text(int(w['span_s'] * 1e9))}{gap}"]
     return "\n".join([*lines, f"  state {out['state_hash'][:16]}"])
 
+def params_of(
+    items,  # Each "key=value", or "@preset.toml"
+    strategy: str,  # As `load_strategy` takes it
+) -> dict:
+    "Parameters of a strategy: presets first, what is given by hand counts more. A preset of changed code says so on standard error."
+    out = {}
+    for f in [x[1:] for x in items or () if x.startswith("@")]:
+        from algo_kit.research.presets import read_preset
+        from algo_kit.strategies.contract import load_strategy
+        d = read_preset(f, load_strategy(strategy))
+        for w in d["warnings"]: err_console().print(f"{f}: {w}", style="yellow", markup=False, soft_wrap=True)
+        out |= d["params"]
+    return out | pairs([x for x in items or () if not x.startswith("@")], "-p")
+
 def spec_of(strategy, stage, tape, venue, symbol, cash, seed, params, sets, for_, **kw):
     from algo_kit.core.times import parse_duration
     over = {k: v for k, v in {"run.cash": cash, "run.seed": seed}.items() if v is not None}
-    fields = dict(strategy=strategy, tape=tape or "", venue=venue or "", symbol=symbol or "", params=pairs(params, "-p"), stage=stage,
+    fields = dict(strategy=strategy, tape=tape or "", venue=venue or "", symbol=symbol or "", stage=stage,
                   for_ns=parse_duration(for_) if for_ else 0, overrides=over | pairs(sets, "--set")) | kw
     s = settings_of(fields["overrides"])
+    fields["params"] = params_of(params, strategy)
     if not fields["tape"] and not fields.get("feed"):
         raise ConfigError("no tape and no feed was named", "tape", "", "--tape PATH, lake:VENUE:SYMBOL, sim:SEED or sample" +
                           (", or --feed socket:HOST:PORT" if stage != "backtest" else ""), "try --tape sample, the recorded day that ships with the kit")
@@ -231,3 +246,9 @@ Warm = Annotated[str | None, typer.Option(help="as --tape: rows before those tra
 def find(run):
     from algo_kit.core.runs import find_run
     return find_run(settings_of().paths.runs, run)
+
+def ended(run):
+    "A run that is no longer running."
+    r = find(run)
+    if r.status == "running": raise RefusedByGate(f"run {r.run} is still running", "run", r.run, "a run that has ended", f"algo stop {r.run}")
+    return r

@@ -151,7 +151,7 @@ def match(
             b.discard(j)
     return sorted(pairs), sorted(a), sorted(b)
 
-# %% ../../nbs/research/736_divergence.ipynb #62b62451
+# %% ../../nbs/research/736_divergence.ipynb #bea0928f
 _PAIR = ("delay", "price", "size", "fee", "funding", "residual")
 PARTS = ("data revision", "parameter drift", "code drift", "engine drift", "missed signal", "extra signal", *_PAIR)
 
@@ -174,7 +174,6 @@ def pair_parts(
         if not (x.lots and y.lots): continue
         way, per, unit = way * a.side * a.sign, y.notional / y.lots * x.lots, x.notional
         rate, now = (v.fee / v.notional if v.notional else 0. for v in (y, x))
-        if abs(now - rate) * unit <= 2: now = rate
         move = _ratio(x.market, y.market)
         there = per * (move if a.sign > 0 else 1 / move)  # B's price, carried along by the market
         tick = a.tick / x.px * x.notional if x.px else 0.

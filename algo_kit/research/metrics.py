@@ -211,7 +211,7 @@ def rolling_sharpe(
     sd = w.std(1, ddof=1)
     return day[window - 1:] * DAY, np.where(sd > _FLAT, w.mean(1) / np.where(sd > _FLAT, sd, 1) * math.sqrt(periods), np.nan)
 
-# %% ../../nbs/research/700_metrics.ipynb #d3abdd72
+# %% ../../nbs/research/700_metrics.ipynb #0b7be95d
 def _col(d, *names, dtype=np.float64):  # First column of `names` that is there
     for k in names:
         if d and k in d: return np.asarray(d[k], dtype)
@@ -265,7 +265,7 @@ def metrics(
         sr = sharpe(r, 1)
         if sr is not None:
             m["skew"], m["kurtosis"] = sk, ku = moments(r)
-            m |= dict(psr=psr(sr, r.size, sk, ku), min_trl=min_trl(sr, 0., sk, ku))
+            if r.size >= MIN_PERIODS: m |= dict(psr=psr(sr, r.size, sk, ku), min_trl=min_trl(sr, 0., sk, ku))
         if r.size >= MIN_PERIODS:
             m |= dict(sharpe=sharpe(r, days_per_year), sortino=sortino(r, days_per_year), volatility=float(np.std(r, ddof=1) * math.sqrt(days_per_year)),
                       cagr=float((eq[-1] / start_equity)**(YEAR / (ts[-1] - ts[0])) - 1))

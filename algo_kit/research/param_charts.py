@@ -11,7 +11,7 @@ import numpy as np
 from ..core.errors import ConfigError, unknown
 from .charts import BLUE, GREY, INK, LIGHT, MUTED, ORANGE, theme
 
-# %% ../../nbs/research/713_param_charts.ipynb #726a0595
+# %% ../../nbs/research/713_param_charts.ipynb #0f9ad15e
 WORDS = dict(total_return="return", max_drawdown="worst drawdown", win_rate="win rate", profit_factor="profit factor", fees="fees", sharpe="Sharpe ratio")
 PERCENT = {"total_return", "max_drawdown", "win_rate", "fees", "cagr", "volatility", "gross"}
 SCALE = [[0, "#C4601A"], [.25, "#E9A96B"], [.5, "#F7F8F9"], [.75, "#8DB5D8"], [1, "#1F5C8F"]]
@@ -61,6 +61,8 @@ def grid(
 def _say(k, v): return "not tried" if not np.isfinite(v) else f"{v:+.2%}" if k in PERCENT else f"{v:,.4g}"
 def _name(k): return WORDS.get(k, k.replace("_", " "))
 
+def _ticks(k, z): return "" if k not in PERCENT else ".2%" if np.nanmax(z) - np.nanmin(z) < .01 else ".1%"
+
 def _range(z):
     "Colours around zero where zero is inside, else over what is there."
     v = z[np.isfinite(z)]
@@ -68,7 +70,7 @@ def _range(z):
     if v.min() < 0 < v.max(): return dict(zmin=-np.abs(v).max(), zmax=np.abs(v).max())
     return dict(zmin=v.min(), zmax=v.max() if v.max() > v.min() else v.min() + 1e-12)
 
-# %% ../../nbs/research/713_param_charts.ipynb #491f17c7
+# %% ../../nbs/research/713_param_charts.ipynb #c86fa667
 def plot_heatmap(
     table,  # DataFrame, or a dict of columns
     x: str, y: str,  # Columns of parameters
@@ -79,18 +81,18 @@ def plot_heatmap(
     "A result over two parameters."
     import plotly.graph_objects as go
     xs, ys, z, n = grid(table, x, y, value)
-    f = (go.Figure() if fig is None else fig).update_layout(template=theme(), title=f"{_name(value).capitalize()} over {x} and {y}", height=420, margin=dict(t=56),
+    f = (go.Figure() if fig is None else fig).update_layout(template=theme(), title=f"{_name(value).capitalize()} over {x} and {y}", height=420, margin=dict(t=56), autotypenumbers="strict",
         xaxis=dict(title=x, type="category", showgrid=False), yaxis=dict(title=y, type="category", showgrid=False))
     words = [[_say(value, v) for v in row] for row in z]
     f.add_heatmap(z=z, x=[f"{v:g}" for v in xs], y=[f"{v:g}" for v in ys], text=words, customdata=n, colorscale=SCALE, xgap=2, ygap=2, hoverongaps=False, **_range(z),
-                  texttemplate="%{text}" if z.size <= 80 else None, textfont=dict(size=11), colorbar=dict(thickness=10, outlinewidth=0, tickformat=".1%" if value in PERCENT else ""),
+                  texttemplate="%{text}" if z.size <= 80 else None, textfont=dict(size=11), colorbar=dict(thickness=10, outlinewidth=0, tickformat=_ticks(value, z)),
                   hovertemplate=f"{x} %{{x}}<br>{y} %{{y}}<br>{_name(value)} %{{text}}<br>%{{customdata}} tried<extra></extra>")
     if at and x in at and y in at and at[x] in xs and at[y] in ys:
-        f.add_scatter(x=[f"{at[x]:g}"], y=[f"{at[y]:g}"], mode="markers", hoverinfo="skip", showlegend=False,
-                      marker=dict(symbol="square-open", size=30 if z.size <= 80 else 14, color=INK, line=dict(width=2)))
+        i, j = int(np.searchsorted(xs, at[x])), int(np.searchsorted(ys, at[y]))
+        f.add_shape(type="rect", x0=i - .5, x1=i + .5, y0=j - .5, y1=j + .5, line=dict(color=INK, width=2))
     return f
 
-# %% ../../nbs/research/713_param_charts.ipynb #a555dd73
+# %% ../../nbs/research/713_param_charts.ipynb #fbe0ed12
 def plot_contour(
     table,  # DataFrame, or a dict of columns
     x: str, y: str,  # Columns of parameters
@@ -105,8 +107,8 @@ def plot_contour(
     f = go.Figure().update_layout(template=theme(), title=f"{_name(value).capitalize()} over {x} and {y}", height=420, margin=dict(t=56),
         xaxis=dict(title=x, type="log" if spans(xs) else "linear", showgrid=False), yaxis=dict(title=y, type="log" if spans(ys) else "linear", showgrid=False))
     f.add_contour(z=z, x=xs, y=ys, colorscale=SCALE, connectgaps=True, line=dict(width=.8, color="white"), **_range(z),
-                  contours=dict(showlabels=True, labelfont=dict(size=10, color=INK), labelformat=".1%" if value in PERCENT else ".3g"),
-                  colorbar=dict(thickness=10, outlinewidth=0, tickformat=".1%" if value in PERCENT else ""), hoverinfo="skip")
+                  contours=dict(showlabels=True, labelfont=dict(size=10, color=INK), labelformat=_ticks(value, z) or ".3g"),
+                  colorbar=dict(thickness=10, outlinewidth=0, tickformat=_ticks(value, z)), hoverinfo="skip")
     f.add_scatter(x=c[x], y=c[y], mode="markers", marker=dict(size=4, color=INK, opacity=.45), text=[_say(value, v) for v in c[value]], showlegend=False,
                   hovertemplate=f"{x} %{{x:.4g}}<br>{y} %{{y:.4g}}<br>{_name(value)} %{{text}}<extra></extra>")
     if at and x in at and y in at:

@@ -17,7 +17,7 @@ from ..core.runs import plain, whole_file
 from ..core.times import iso, wall_ns
 from ..strategies.contract import Strategy, load_strategy
 
-# %% ../../nbs/research/759_presets.ipynb #e2c5de1e
+# %% ../../nbs/research/759_presets.ipynb #ebb31b2a
 FORMAT = 1
 KEYS = dict(preset=dict(format=int, strategy=str, source=str, digest=str, kit=str, written=str, note=str), params=None,
             data=dict(tape=str, hash=str, market=str, rows=int, first=str, last=str, settings=str), seen=None, trials=dict(market=int, here=int))
@@ -45,7 +45,7 @@ def write_preset(
     values, day = strategy.check(params), lambda ts: iso(int(ts) // 10**9 * 10**9)
     clean = lambda d: {k: v for k, v in json.loads(json.dumps(d, default=plain)).items() if v is not None and v == v}
     doc = tomlkit.document()
-    doc.add(tomlkit.comment(f"A preset of {strategy.name}. `algo preset show {path.name}` checks it; `algo backtest --preset {path.name}` runs it."))
+    doc.add(tomlkit.comment(f"A preset of {strategy.name}. `algo preset show {path.name}` checks it; `algo backtest {source or strategy.name} -p @{path.name} --tape ...` runs it."))
     doc["preset"] = dict(format=FORMAT, strategy=strategy.name, source=source or strategy.name, digest=strategy_digest(strategy), kit=__version__,
                          written=day(wall_ns()), note=note)
     t = tomlkit.table()

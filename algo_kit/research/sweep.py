@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['MAX_POINTS', 'METRICS', 'ANNUALISED', 'LOWER_IS_BETTER', 'EVALUATORS', 'MEASURED_ROWS', 'START_S', 'axis', 'Points',
-           'grid_points', 'sample_points', 'require_metric', 'evaluate_points', 'evaluator_of', 'Plan', 'opened',
-           'plan_sweep', 'listed_points', 'workers_here', 'estimate', 'run_chunk', 'serve', 'chunk_size', 'Sweep',
-           'list_sweeps', 'run_sweep', 'sweep', 'plot_heatmap']
+           'grid_points', 'sample_points', 'require_metric', 'evaluate_points', 'array_points', 'evaluator_of', 'Plan',
+           'opened', 'plan_sweep', 'listed_points', 'workers_here', 'estimate', 'run_chunk', 'serve', 'chunk_size',
+           'Sweep', 'list_sweeps', 'run_sweep', 'print_progress', 'sweep', 'plot_heatmap']
 
 # %% ../../nbs/research/745_sweep.ipynb #8c05c497
 import hashlib, importlib, itertools, json, math, os, socket, subprocess, sys, threading, time
@@ -152,12 +152,12 @@ def sample_points(
         cols.append(c)
     return _points(strategy, list(s), zip(*cols, strict=True))
 
-# %% ../../nbs/research/745_sweep.ipynb #794a55ac
+# %% ../../nbs/research/745_sweep.ipynb #3b32b65d
 METRICS = ("total_return", "max_drawdown", "sharpe", "sortino", "volatility", "calmar", "trades", "fills", "orders", "fees", "funding", "rejected")
 ANNUALISED = ("sharpe", "sortino", "volatility", "calmar")
 LOWER_IS_BETTER = ("volatility", "fees", "funding", "rejected")  # max_drawdown is negative: higher is better
-EVALUATORS = {"engine": ("algo_kit.research.sweep:evaluate_points", 1), "array": ("algo_kit.research.arrays:evaluate_points",
-                                                                                  4_096)}  # place; sets that should go together
+EVALUATORS = {"engine": ("algo_kit.research.sweep:evaluate_points", 1), "array": ("algo_kit.research.sweep:array_points",
+                                                                                  4_096)}  # place; sets that go together
 
 def require_metric(metric: str, tapes: list) -> str:
     "The metric, when these tapes can have it."
@@ -215,6 +215,20 @@ def evaluate_points(
     for k, (d, x) in enumerate(zip(days, rets, strict=True)): mat[k, np.searchsorted(every, d)] = x
     return out | dict(days=every, returns=mat, state_hash=hashes, error=errors)
 
+def array_points(
+    strategy, tape, settings, points: list, lo: int = 0, hi: int | None = None, warm=None, tick=None,  # As of `evaluate_points`
+) -> dict:  # As of `evaluate_points`; sortino, calmar, fills, orders, funding and rejected it does not know
+    "Many parameter sets in one pass, by the strategy's array form."
+    from algo_kit.research.arrays import grid_evaluate
+    if warm is not None: raise ConfigError("the array form knows no rows that only warm", key="warm", rule="none", hint="leave them out, or take the engine")
+    if tick is not None: tick(0)
+    t, n, cash = time.perf_counter(), len(points), float(settings.run.cash)
+    g = grid_evaluate(strategy, tape, points, settings, lo, hi)
+    c = {k: np.asarray(v, "f8") for k, v in g.columns.items()}
+    return {m: c[m] for m in METRICS if m in c} | dict(fees=c["fees_paid"] / cash, days=np.asarray(g.days), returns=np.asarray(g.returns), state_hash=[""] * n,
+                                                      error=[""] * n, seconds=np.full(n, (time.perf_counter() - t) / n))
+array_points.sources = "algo_kit.research.arrays", "algo_kit.research.grids"
+
 def evaluator_of(
     what="engine",  # engine, array, "module:function", or a function of a module
 ) -> tuple:  # The function; "module:function", or "" when no other process could find it; sets that should go together; digest of its source
@@ -233,7 +247,7 @@ def evaluator_of(
 
 def _source_digest(f):
     "Of the code that decides what an evaluator answers: its module and those of `research` that it stands on."
-    here = [sys.modules[m].__file__ for m in ("algo_kit.research.quick", "algo_kit.research.metrics")]
+    here = [importlib.import_module(m).__file__ for m in ("algo_kit.research.quick", "algo_kit.research.metrics", *getattr(f, "sources", ()))]
     own = getattr(sys.modules.get(f.__module__), "__file__", None)
     h = hashlib.sha256(CODE_DIGEST.encode())
     for p in [*here, own] if own else here: h.update(Path(p).read_bytes())
@@ -362,8 +376,8 @@ def estimate(
                 memory=int((workers if apart else 1) * 250e6 + size * (1 if apart else 0) + _rss()),
                 disk=int(plan.n * (120 + 8 * len(plan.points.names) + 9 * days)) + (sum(t.n for t in plan.tapes) * 64 if apart else 0))
 
-# %% ../../nbs/research/745_sweep.ipynb #7fe79b10
-_OPEN = {}  # of a worker: the job it has loaded
+# %% ../../nbs/research/745_sweep.ipynb #8ac27597
+_OPEN, _LOADING = {}, threading.RLock()  # of a worker: the job it has loaded
 
 def _job(plan, folder, apart):
     "What a worker must be told, once."
@@ -411,13 +425,14 @@ def run_chunk(
     tick=None,
 ) -> dict:  # As of `evaluate_points`
     "One chunk, in whatever process this is."
-    t = _tape(job, tape)
-    return _OPEN["f"](_OPEN["strategy"], t, _OPEN["settings"], points, tick=tick)
+    with _LOADING: t, o = _tape(job, tape), dict(_OPEN)
+    return o["f"](o["strategy"], t, o["settings"], points, tick=tick)
 
 def serve(conn):
     "The life of a worker: chunks in, answers out, until the pipe closes."
     try:
         job = conn.recv()
+        conn.send(("ready", os.getpid()))
         while True:
             tape, points = conn.recv()
             def tick(k):
@@ -429,7 +444,8 @@ def serve(conn):
             except Exception as e: conn.send(("error", ("KitError", f"{type(e).__name__}: {e}", "worker", None, None, "see worker.log in the sweep's folder")))
     except (EOFError, OSError): return  # the other side is gone
 
-_START = "import sys; from multiprocessing.connection import Connection; c = Connection(int(sys.argv[1])); sys.path[:] = c.recv(); from algo_kit.research.sweep import serve; serve(c)"
+_START = ("import sys; from multiprocessing.connection import Connection; c = Connection(int(sys.argv[1])); sys.path[:] = c.recv(); "
+          "from algo_kit.research.sweep import serve; serve(c)")
 
 class _Worker:
     "One process, one pipe, at most one chunk."
@@ -440,9 +456,10 @@ class _Worker:
             self.p = subprocess.Popen([sys.executable, "-c", _START, str(there.fileno())], pass_fds=[there.fileno()], stdin=subprocess.DEVNULL, stdout=log,
                                       stderr=log, start_new_session=True)
         there.close()
-        self.conn, self.task, self.at = Connection(here.detach()), None, 0
-        self.conn.send([p for p in sys.path if p])
-        self.conn.send(job)
+        self.conn, self.task, self.at, self.ready = Connection(here.detach()), None, 0, False
+        with suppress(OSError):  # died at once: the pipe says so to whoever listens
+            self.conn.send([p for p in sys.path if p])
+            self.conn.send(job)
     def give(self, chunk, tape, points):
         self.task, self.at = chunk, 0
         self.conn.send((tape, points))
@@ -454,7 +471,7 @@ class _Worker:
 def _processes(job, folder, todo, workers, report):
     "Chunks over processes; yields (chunk, answer), or (chunk, how it died)."
     from multiprocessing.connection import wait
-    todo, tries, team = list(reversed(todo)), {}, []
+    todo, tries, team, unborn = list(reversed(todo)), {}, [], 0
     try:
         while todo or any(w.task for w in team):
             while todo and len(team) < min(workers, len(todo) + sum(w.task is not None for w in team)): team.append(_Worker(job, folder))
@@ -466,18 +483,25 @@ def _processes(job, folder, todo, workers, report):
             for conn in wait([w.conn for w in team if w.task is not None]):
                 w = next(x for x in team if x.conn is conn)
                 try: kind, what = conn.recv()
-                except (EOFError, OSError):
+                except (EOFError, OSError): kind = "died"
+                if kind == "died":
                     c = w.task
                     team.remove(w)
                     conn.close()
                     code = w.p.wait()
+                    if not w.ready:  # it has not begun: no fault of its chunk
+                        unborn += 1
+                        if unborn == 3: raise _no_start(folder, code)
+                        todo.append(c)
+                        continue
                     tries[c.k] = tries.get(c.k, 0) + 1
                     died = dict(chunk=c.k, tape=c.tape, first=c.lo, sets=c.hi - c.lo, at=c.lo + w.at, exit=code, tries=tries[c.k], points=c.points())
                     report("died", died)
                     if tries[c.k] < 2: todo.append(c)
                     else: yield c, died
                     continue
-                if kind == "at":
+                if kind == "ready": w.ready, unborn = True, 0
+                elif kind == "at":
                     w.at = what
                     report("at", 1 if what else 0)
                 elif kind == "error": raise _as_kit_error(what)
@@ -486,6 +510,13 @@ def _processes(job, folder, todo, workers, report):
                     yield c, what
     finally:
         for w in team: w.end()
+
+def _no_start(folder, code):
+    log = Path(folder)/"worker.log"
+    said = log.read_text(errors="replace").strip().splitlines()[-1:]
+    return KitError(f"workers do not start: exit {code}{': ' + said[0] if said else ''}", key="workers", value=code,
+                    rule="an interpreter that imports algo_kit",
+                    hint=f"see {log}, or sweep with mode='threads'")
 
 def _as_kit_error(what):
     from algo_kit.core import errors
@@ -515,7 +546,7 @@ def _dask(job, todo, scheduler, report):
     except ImportError as e: raise ConfigError("this needs dask and distributed, which are not installed", key="package", value="distributed",
                                                rule="an optional part of the kit", hint="pip install 'algo_kit[scale]'") from e
     from distributed.scheduler import KilledWorker
-    try: client = Client(scheduler, timeout=15, set_as_default=False)
+    try: client = Client(scheduler, timeout=5, set_as_default=False)
     except (OSError, TimeoutError, ValueError) as e:
         raise ConfigError(f"no Dask scheduler answers at {scheduler}: {e}", key="dask", value=str(scheduler), rule="tcp://HOST:PORT of a running scheduler",
                           hint="dask scheduler; dask worker tcp://HOST:8786") from e
@@ -526,7 +557,7 @@ def _dask(job, todo, scheduler, report):
         todo, going = list(reversed(todo)), {}
         ahead = 2 * max(sum(client.nthreads().values()), 1)
         give = lambda c: client.submit(run_chunk, job, c.tape, c.points(), pure=False, retries=0)
-        ac = as_completed()
+        ac = as_completed(loop=client.loop)
         try:
             while todo or going:
                 while todo and len(going) < ahead:
@@ -547,7 +578,7 @@ def _dask(job, todo, scheduler, report):
         finally:
             if going: client.cancel([f for _, f in going.values()])
 
-# %% ../../nbs/research/745_sweep.ipynb #84b1ab0b
+# %% ../../nbs/research/745_sweep.ipynb #df757c98
 @dataclass
 class _Chunk:
     k: int
@@ -595,6 +626,10 @@ class Sweep:
     @property
     def failed(self): return self.info["failed"]
     @property
+    def errors(self) -> dict:  # What they say, and how many say it
+        "Sets that could not be run."
+        return {e: int(n) for e, n in self.sql("select error, count(*) as n from sweep where error <> '' group by 1 order by 2 desc").itertuples(index=False)}
+    @property
     def params(self): return self.info["params"]
     def sql(self, query: str):
         "Ask in SQL: the table is called `sweep`."
@@ -609,14 +644,17 @@ class Sweep:
         return self.sql("select * exclude (days, returns) from sweep order by tape, point")
     def best(self, metric="total_return", n=10, tape=None):
         "The sets that look best, worst tape first when there are several: a set is as good as its worst tape."
-        import pandas as pd
         self._metric(metric)
         names = ", ".join(f'"{p}"' for p in self.params)
         up = metric not in LOWER_IS_BETTER
         where = f"error = '' and isfinite(\"{metric}\")" + (f" and tape = {int(tape)}" if tape is not None else "")
-        df = self.sql(f"select point, {names}, {'min' if up else 'max'}(\"{metric}\") as \"{metric}\", avg(\"{metric}\") as mean, count(*)::int as tapes, min(trades) as trades, min(max_drawdown) as worst_drawdown "
-                      f"from sweep where {where} group by all order by 1")
+        worst = "min" if up else "max"
+        df = self.sql(f"select point, {names}, {worst}(\"{metric}\") as \"{metric}\", avg(\"{metric}\") as mean, count(*)::int as tapes, "
+                      f"min(trades) as trades, min(max_drawdown) as worst_drawdown from sweep where {where} group by all order by 1")
         if not len(df):
+            if (bad := self.errors) and sum(bad.values()) == self.done:
+                raise DataError(f"no set could be run: {next(iter(bad))}", key="error", value=len(bad), rule="a set without an error",
+                                hint="mend the strategy or the grid")
             days = self.sql("select max(len(days)) as d from sweep").d[0]
             raise DataError(f"no set has a {metric}" + (f": {days} days, and below {MIN_PERIODS} nothing is annualised" if metric in ANNUALISED else ""),
                             key="metric", value=metric,
@@ -624,21 +662,19 @@ class Sweep:
         want = len(self.info["tapes"]) if tape is None else 1
         whole = df[df.tapes == want] if (df.tapes == want).any() else df
         out = whole.sort_values([metric, "point"], ascending=[not up, True]).head(n).reset_index(drop=True)
-        assert isinstance(out, pd.DataFrame)
         return out
     def _metric(self, m):
         if m not in METRICS: raise unknown("metric", m, METRICS)
     def returns(self, tape: int = 0):
         "Daily returns of every set on one tape: a DataFrame, days down, sets across. What PBO, SPA and the deflated Sharpe ratio want."
         import pandas as pd
-        names, cols = [], {}
+        parts = []
         for f in self.files:
             t = read_table(f)
-            if int(t["tape"][0]) != tape: continue
-            for k, d, r in zip(t["point"], t["days"], t["returns"], strict=True): cols[int(k)] = pd.Series(np.asarray(r, "f8"),
-                                                                                                           np.asarray(d, "i8").astype("M8[D]"))
-        names = sorted(cols)
-        return pd.DataFrame({k: cols[k] for k in names}).rename_axis(index="day", columns="point")
+            if int(t["tape"][0]) == tape: parts.append(pd.DataFrame(np.stack(t["returns"]).T, np.asarray(t["days"][0], "i8").astype("M8[D]"), t["point"]))
+        if not parts: raise NotFound(f"{self.path.name} has no answer on tape {tape} yet", key="tape", value=tape, rule=f"0 to {len(self.info['tapes']) - 1}",
+                                     hint="the same command continues it")
+        return pd.concat(parts, axis=1).sort_index(axis=1).rename_axis(index="day", columns="point")
     def heatmap(self, x: str, y: str, metric="total_return", tape=None, how="median", fig=None):
         "`plot_heatmap` of this sweep."
         self._metric(metric)
@@ -708,7 +744,7 @@ def run_sweep(
     chunk: int | None = None,  # Sets in a chunk; None: about two seconds of work
     mode: str = "processes",  # processes, threads, serial or dask
     scheduler=None,  # Of Dask: tcp://HOST:PORT
-    progress=None,  # f(dict): status, done, n, rate (sets/s), eta_s, failed, died
+    progress=None,  # f(dict): status, done, n, rate (sets/s), eta_s, failed, died; `print_progress` for a line of text
     fresh: bool = False,  # Begin again beside a sweep of the same key
 ) -> Sweep:
     "Do what is planned, or what is left of it."
@@ -753,12 +789,12 @@ def _run(plan, path, workers, chunk, mode, apart, scheduler, progress):
     chunks = _chunks(plan, size)
     have = {p.name for p in path.glob("chunks/c*.parquet")}
     todo = [c for c in chunks if c.name not in have]
-    info = (old or dict(name=path.name, key=plan.key, strategy=plan.strategy.name, source=plan.source, strategy_digest=plan.strategy.digest,
-                        params=plan.points.names, sets=plan.points.n,
-                        skipped=plan.points.skipped, why_skipped=plan.points.why, repeated=plan.points.repeated, evaluations=plan.n, tapes=[t.describe()
-                                                                                                                                            for t in plan.tapes], open=plan.how, settings=as_dict(plan.settings),
-                        settings_digest=digest(plan.settings), code_digest=plan.code, evaluator=plan.place, chunk=size, chunks=len(chunks), estimate=expected, started=iso(wall_ns()), times=0, ledger=_ledger_name(plan, path))
-            ) | dict(status="running", ended=None, failed=[], mode=mode, workers=workers)
+    info = old or dict(
+        name=path.name, key=plan.key, strategy=plan.strategy.name, source=plan.source, strategy_digest=plan.strategy.digest, params=plan.points.names,
+        sets=plan.points.n, skipped=plan.points.skipped, why_skipped=plan.points.why, repeated=plan.points.repeated, evaluations=plan.n,
+        tapes=[t.describe() for t in plan.tapes], open=plan.how, settings=as_dict(plan.settings), settings_digest=digest(plan.settings), code_digest=plan.code,
+        evaluator=plan.place, chunk=size, chunks=len(chunks), estimate=expected, started=iso(wall_ns()), times=0, ledger=_ledger_name(plan, path))
+    info |= dict(status="running", ended=None, failed=[], mode=mode, workers=workers)
     info["times"] += 1
     write_json(path/"sweep.json", info)
     if not old: write_table(path/"points.parquet", dict(point=np.arange(plan.points.n)) | plan.points.columns)
@@ -804,6 +840,7 @@ def _run(plan, path, workers, chunk, mode, apart, scheduler, progress):
                     now["done"] += c.hi - c.lo
                     now["seen"] = max(now["seen"], now["done"] - n_before)
                 say(force=True)
+        if todo or not (path/"table.parquet").exists(): _join(path)
         status = "incomplete" if info["failed"] else "finished"
     except (KeyboardInterrupt, GeneratorExit): status = "stopped"; raise
     finally:
@@ -819,12 +856,27 @@ def _ledger_name(plan, path):
     own = f"{safe_name(plan.strategy.name)}-{plan.key}"
     return path.name if path.name.startswith(own) and path.parent.name == "sweeps" else f"{own}-{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:6]}"
 
+def print_progress(p: dict):  # What `progress` is given
+    "One line that is written over, for a notebook or a script."
+    left = "" if p["eta_s"] is None else f", {p['rate']:,.3g}/s, {p['eta_s']:,.0f} s left"
+    dead = f", {p['died']} workers died" if p["died"] else ""
+    print(f"\r{p['status']}: {p['done']:,} of {p['n']:,} sets{left}{dead}".ljust(80), end="" if p["status"] in ("running", "measuring") else "\n", flush=True)
+
 def _log(path, message, **more):
     line = json.dumps(dict(ts=iso(wall_ns()), message=message) | more) + "\n"
     fd = os.open(path/"log.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
     try: os.write(fd, line.encode())
     except OSError as e: raise no_space(e, path/"log.jsonl") from e
     finally: os.close(fd)
+
+def _join(path):
+    "Every answer in one file, without the returns: for whoever wants one."
+    import duckdb
+    if not any((path/"chunks").glob("c*.parquet")): return
+    with whole_file(path/"table.parquet") as tmp, duckdb.connect() as c:
+        text = lambda p: "'" + str(p).replace("'", "''") + "'"
+        c.execute(f"copy (select * exclude (days, returns) from read_parquet({text(path/'chunks'/'c*.parquet')}) order by tape, point) "
+                  f"to {text(tmp)} (format parquet, compression zstd)")
 
 def _write(plan, path, c, r):
     n = c.hi - c.lo
@@ -869,7 +921,8 @@ def sweep(
     grid,  # Dict of axes, `Points`, or a list of dicts
     tapes,  # Spec or `Tape`, or a list of them
     settings=None,  # `Settings`; loaded when None
-    folder=None, workers: int | None = None, chunk: int | None = None, mode: str = "processes", scheduler=None, progress=None, fresh: bool = False,  # As of `run_sweep`
+    folder=None, workers: int | None = None, chunk: int | None = None, mode: str = "processes", scheduler=None, progress=None,  # As of `run_sweep`
+    fresh: bool = False,
     evaluator="engine",  # engine, array, or a function of a module with the arguments of `evaluate_points`
     sample: int | None = None, seed: int = 0, how: str = "lhs",  # As of `plan_sweep`
     **tape_how,  # For `open_tape`

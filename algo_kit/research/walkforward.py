@@ -259,7 +259,7 @@ def save(
     w.folder = d
     return d
 
-# %% ../../nbs/research/750_walkforward.ipynb #c5bfd3b3
+# %% ../../nbs/research/750_walkforward.ipynb #06ad82dd
 def plot_walk_forward(w: WalkForward) -> "go.Figure":
     "Out-of-sample equity, chosen parameters, training against test."
     from plotly.subplots import make_subplots
@@ -282,5 +282,5 @@ def plot_walk_forward(w: WalkForward) -> "go.Figure":
     fig.update_yaxes(title_text="%", row=1, col=1)
     fig.update_xaxes(title_text="training", row=1, col=3)
     fig.update_yaxes(title_text="test", row=1, col=3)
-    return fig.update_layout(template=theme(), height=360, legend=dict(orientation="h", y=-.18, x=.5), margin=dict(l=10, r=10, t=70, b=40),
+    return fig.update_layout(template=theme(), height=360, legend=dict(orientation="h", y=-.2, x=.45, xanchor="left"), margin=dict(l=10, r=10, t=70, b=40),
                              title=w.verdict)
