@@ -171,7 +171,7 @@ def _search(strategy, tape, space, s, method, trials, seed, metric, top, how):
                 best=best.to_dict("records")), *words, _rows(best), NO_RESULT.format(st.done), files=[st.file],
            next_=f"the same command with more --trials goes on; algo walkforward {strategy} --tape {tape[0]}")
 
-# %% ../../nbs/jobs/917_research_verbs.ipynb #a1b24786
+# %% ../../nbs/jobs/917_research_verbs.ipynb #bc63cb66
 presets = typer.Typer(help="Frozen settings: show, job.", no_args_is_help=False, rich_markup_mode=None)
 app.add_typer(presets, name="preset")
 PresetArg = Annotated[Path, typer.Argument(help="a .toml that the tuner wrote")]
@@ -188,7 +188,8 @@ def preset_show(file: PresetArg, json: Json = False):
     seen = ", ".join(f"{k} {v:.4g}" for k, v in d["seen"].items() if k in ("total_return", "max_drawdown", "trades", "win_rate", "profit_factor"))
     answer(d, f"{p['strategy']}, written {p.get('written', '?')} by kit {p.get('kit', '?')}" + (f": {p['note']}" if p.get("note") else ""),
            f"  on {d['data'].get('market', '?')}, tape {d['data']['hash'][:16]}, {d['data'].get('first', '?')} to {d['data'].get('last', '?')}",
-           f"  seen: {seen or 'nothing'}; {d['trials']['market']:,} settings had been looked at on that market", *(f"  warning: {w}" for w in d["warnings"]), "",
+           f"  seen: {seen or 'nothing'}; {d['trials']['market']:,} settings had been looked at on that market", *(f"  warning: {w}" for w in d["warnings"]),
+               "",
            table(("parameter", "value", "unit", "default", ""), rows, (1, 3)),
            next_=f"algo backtest {p.get('source') or p['strategy']} --tape {d['data'].get('tape') or 'TAPE'} -p @{file}")
 
@@ -200,4 +201,5 @@ def preset_job(file: PresetArg, notebook: Annotated[Path, typer.Argument(help="a
     from algo_kit.research.presets import apply_preset
     d = apply_preset(file, notebook, confirm=confirm)
     answer(dict(preset=str(file), notebook=str(notebook), changes=d.changes, written=confirm and d.changes, diff=d.lines), str(d),
-           files=[notebook] if confirm and d.changes else [], next_=f"algo jobs run {notebook}" if confirm or not d.changes else f"algo preset job {file} {notebook} --confirm")
+           files=[notebook] if confirm and d.changes else [],
+               next_=f"algo jobs run {notebook}" if confirm or not d.changes else f"algo preset job {file} {notebook} --confirm")
