@@ -3020,6 +3020,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                          'algo_kit.research.tuner._ak': ('research/tuner.html#_ak', 'algo_kit/research/tuner.py'),
                                          'algo_kit.research.tuner._badge': ('research/tuner.html#_badge', 'algo_kit/research/tuner.py'),
                                          'algo_kit.research.tuner._cards': ('research/tuner.html#_cards', 'algo_kit/research/tuner.py'),
+                                         'algo_kit.research.tuner._chance': ('research/tuner.html#_chance', 'algo_kit/research/tuner.py'),
                                          'algo_kit.research.tuner._draw': ('research/tuner.html#_draw', 'algo_kit/research/tuner.py'),
                                          'algo_kit.research.tuner._figure': ('research/tuner.html#_figure', 'algo_kit/research/tuner.py'),
                                          'algo_kit.research.tuner._luck': ('research/tuner.html#_luck', 'algo_kit/research/tuner.py'),
