@@ -466,7 +466,7 @@ def sections(
     "Every section that has something to say, in order."
     return [s | dict(slot=slot) for slot, f in SECTIONS if (s := f(r))]
 
-# %% ../../nbs/research/720_tearsheet.ipynb #16779e01
+# %% ../../nbs/research/720_tearsheet.ipynb #00dc7603
 _CSS = """
 :root { --ink: #1F2933; --muted: #66727F; --line: #E3E7EB; --soft: #F6F7F9; --gain: #2F6DA3; --loss: #B85C0E; }
 * { box-sizing: border-box; }
@@ -508,7 +508,8 @@ footer { margin-top: 48px; border-top: 1px solid var(--line); padding-top: 12px;
   .tile .v { font-size: 21px; } }
 @media print { .modebar { display: none; } @page { size: A4; margin: 14mm; } body { font-size: 12px; } main { max-width: none; padding: 0; }
   .tall { max-height: none; overflow: visible; } .fig, .tile, tr { break-inside: avoid; }
-  #breakeven .two { grid-template-columns: minmax(0, 1fr); } h2, h3 { break-after: avoid; } .tiles { grid-template-columns: repeat(4, 1fr); } .tile { min-height: 0; } * { -webkit-print-color-adjust: exact;
+  #breakeven .two { grid-template-columns: minmax(0, 1fr); }
+  h2, h3 { break-after: avoid; } .tiles { grid-template-columns: repeat(4, 1fr); } .tile { min-height: 0; } * { -webkit-print-color-adjust: exact;
   print-color-adjust: exact; } table { font-size: 10.5px; } td, th { padding-right: 8px; } }
 """
 
