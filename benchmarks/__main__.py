@@ -13,6 +13,6 @@ def machine() -> str:
 
 here = Path(__file__).resolve().parent
 print(machine())
-for name, *args in (("start.py",), ("candles.py",), ("indicators.py",), ("analyzers.py",), ("brain.py",), ("engine.py", "10", "--peers")):
+for name, *args in (("start.py",), ("candles.py",), ("indicators.py",), ("analyzers.py",), ("brain.py",), ("sweep.py", "10"), ("engine.py", "10", "--peers")):
     print(f"\n== {name} {' '.join(args)} (load {os.getloadavg()[0]:.1f})", flush=True)
     if subprocess.run([sys.executable, str(here/name), *args, *sys.argv[1:]]).returncode: sys.exit(1)

@@ -1,8 +1,8 @@
 """How often noise passes the gate, and how often an edge does: `python benchmarks/gate_power.py [--searches 200] [--json]`.
 
-A search tries variants on data without any edge, writes all of them into a trial ledger, picks the best Sharpe ratio and asks the gate.
-`independent`: variants that have nothing to do with each other. `grid`: pairs of moving averages, long above and short below, on one random price, so most
-variants are look-alikes. `walks`: rules that trade in random blocks of days, in families of near copies. With `edge` one of the variants is given a true Sharpe ratio.
+A search tries variants on data without any edge, writes them all into a trial ledger, picks the best Sharpe ratio and asks the gate.
+`independent`: variants that have nothing to do with each other. `grid`: pairs of moving averages, long above and short below, on one random price, so
+most are look-alikes. `walks`: rules that trade in random blocks of days, in families of near copies. With `edge` one of them has a true Sharpe ratio.
 """
 import argparse, json, tempfile, time
 from collections import namedtuple
@@ -88,7 +88,8 @@ def main():
     out = dict(noise=rows, power=pw, cpu_s=round(time.process_time() - t, 1))
     if a.json: return print(json.dumps(out, indent=1))
     print("noise, 730 days       searches   trials  median  worth  PSR>95%  pass the gate")
-    for r in rows: print(f"  {r['kind']:18} {r['searches']:9} {r['trials']:8,} {r['median_trials']:7.0f} {r['median_effective']:6.0f} {r['psr_alone']:8} {r['passed']:10}")
+    for r in rows:
+        print(f"  {r['kind']:18} {r['searches']:9} {r['trials']:8,} {r['median_trials']:7.0f} {r['median_effective']:6.0f} {r['psr_alone']:8} {r['passed']:10}")
     n = sum(r["searches"] for r in rows)
     print(f"  together: {sum(r['passed'] for r in rows)} of {n} pass the gate ({sum(r['passed'] for r in rows) / n:.1%}), "
           f"{sum(r['psr_alone'] for r in rows) / n:.0%} would with PSR alone")

@@ -63,30 +63,46 @@ def planted_run(
     cols = lambda rows: {k: [r[k] for r in rows] for k in rows[0]} if rows else dict(ts=pa.array([], pa.int64()))
     trades, fills, dec = [], [], []
     for i in range(n):
-        trades.append(dict(trade=i + 1, signal_id=2 * i + 1, strategy=strategy, symbol=sym[i], side=sd[i], confidence=1., entry_ts=int(a[i]), exit_ts=int(b[i]), entry_px=entry_px[i],
-                           exit_px=exit_px[i], qty=qty[i], fees=fee[i], gross=gross[i], pnl=pnl[i], ret=pnl[i] / notional, slippage_entry=0., slippage_exit=0., exec_ms_entry=70.,
-                           exec_ms_exit=70., holding_s=(b[i] - a[i]) / 1e9, entry_reason="entry_signal", exit_reason=why[i], snap_0=0., snap_1=0., snap_2=0., snap_3=0.))
-        for order, t, buy, p, reason in ((2 * i + 1, a[i], sd[i] == "long", entry_px[i], "entry_signal"), (2 * i + 2, b[i], sd[i] != "long", exit_px[i], why[i])):
-            fills.append(dict(seq=order, ts=int(t), recv=int(t), order=order, trade_id=order, symbol=sym[i], side="buy" if buy else "sell", qty=qty[i], price=p, notional=notional,
+        trades.append(dict(trade=i + 1, signal_id=2 * i + 1, strategy=strategy, symbol=sym[i], side=sd[i], confidence=1., entry_ts=int(a[i]),
+                           exit_ts=int(b[i]), entry_px=entry_px[i],
+                           exit_px=exit_px[i], qty=qty[i], fees=fee[i], gross=gross[i], pnl=pnl[i], ret=pnl[i] / notional, slippage_entry=0., slippage_exit=0.,
+                           exec_ms_entry=70.,
+                           exec_ms_exit=70., holding_s=(b[i] - a[i]) / 1e9, entry_reason="entry_signal", exit_reason=why[i], snap_0=0., snap_1=0., snap_2=0.,
+                           snap_3=0.))
+        for order, t, buy, p, reason in ((2 * i + 1, a[i], sd[i] == "long", entry_px[i], "entry_signal"),
+                                         (2 * i + 2, b[i], sd[i] != "long", exit_px[i], why[i])):
+            fills.append(dict(seq=order, ts=int(t), recv=int(t), order=order, trade_id=order, symbol=sym[i], side="buy" if buy else "sell", qty=qty[i],
+                              price=p, notional=notional,
                               fee=fee[i] / 2, realised=0., liquidity="taker", reason=reason, arrival_px=p, qty_lots=10**8, px_ticks=int(p * 10)))
-            dec.append(dict(seq=order, ts=int(t - wait[i] * SEC), wish="place", symbol=sym[i], side="buy" if buy else "sell", type="market", qty=qty[i], price=0., stop=0., order=order,
-                            reason=reason, gate="", value=0., threshold=0., strength=1., arrival_px=p, signal_id=2 * i + 1, snap_0=0., snap_1=0., snap_2=0., snap_3=0.))
+            dec.append(dict(seq=order, ts=int(t - wait[i] * SEC), wish="place", symbol=sym[i], side="buy" if buy else "sell", type="market", qty=qty[i],
+                            price=0., stop=0., order=order,
+                            reason=reason, gate="", value=0., threshold=0., strength=1., arrival_px=p, signal_id=2 * i + 1, snap_0=0., snap_1=0., snap_2=0.,
+                            snap_3=0.))
     write = lambda name, c: pq.write_table(pa.table(c), d/f"{name}.parquet")
     expo = (held > 0).any(0) * notional
     write("equity", dict(ts_ns=ts, equity=eq, cash=eq - expo, exposure=expo, fees=np.full(ts.size, fee.sum())))
-    write("marks", dict(ts_ns=np.repeat(ts, len(names)), row=np.tile(np.arange(len(names), dtype=np.int32), ts.size), px=np.repeat(px, len(names)), lots=held.T.ravel()))
-    for name, rows in (("trades", trades), ("fills", sorted(fills, key=lambda r: r["ts"])), ("decisions", sorted(dec, key=lambda r: r["ts"]))): write(name, cols(rows))
+    write("marks", dict(ts_ns=np.repeat(ts, len(names)), row=np.tile(np.arange(len(names), dtype=np.int32), ts.size), px=np.repeat(px, len(names)),
+                        lots=held.T.ravel()))
+    write("trades", cols(trades))
+    for name, rows in (("fills", fills), ("decisions", dec)): write(name, cols(sorted(rows, key=lambda r: r["ts"])))
     doc = lambda name, o: (d/name).write_text(json.dumps(o, indent=1))
-    doc("manifest.json", dict(run=d.name, strategy=strategy, strategy_source="", params=dict(a=1.5, b=2) if params is None else params, seed=0, stage="backtest", status=status,
-                              started="2026-11-20T12:00:00Z", ended="2026-11-20T12:00:09Z", events=0, decisions=len(dec), orders=len(fills), fills=len(fills), state_hash="0" * 16,
+    doc("manifest.json", dict(run=d.name, strategy=strategy, strategy_source="", params=dict(a=1.5, b=2) if params is None else params, seed=0,
+                              stage="backtest", status=status,
+                              started="2026-11-20T12:00:00Z", ended="2026-11-20T12:00:09Z", events=0, decisions=len(dec), orders=len(fills), fills=len(fills),
+                              state_hash="0" * 16,
                               settings_digest="c41d0e77aa10", settings={"run.cash": cash}, code_digest="51ab77c0de99", versions={}, funding_paid=funding_paid,
-                              data=[dict(source="planted", venue="bitfinex", symbol=s, kind="trades", rows=1, first_ts=int(ts[0]), last_ts=int(ts[-1]), hash="0" * 64) for s in names],
-                              instruments=[dict(venue="bitfinex", symbol=s, market="spot", base=s.split("/")[0], quote="USD", tick="0.1", lot="0.00000001", maker="0.001", taker="0.002")
+                              data=[dict(source="planted", venue="bitfinex", symbol=s, kind="trades", rows=1, first_ts=int(ts[0]), last_ts=int(ts[-1]),
+                                         hash="0" * 64) for s in names],
+                              instruments=[dict(venue="bitfinex", symbol=s, market="spot", base=s.split("/")[0], quote="USD", tick="0.1", lot="0.00000001",
+                                                maker="0.001", taker="0.002")
                                            for s in names], snapshot_names=[]))
     doc("gates.json", gates or dict(names=dict(cash="engine", trend="strategy"),
-                                    gates=[dict(symbol=names[0], gate=g, passed=900, refused=400, last_value=1., last_threshold=2., last_verdict="pass") for g in ("cash", "trend")]))
-    doc("passport.json", dict(rows=1, first_ts=int(ts[0]), last_ts=int(ts[-1]), duplicates=0, conflicting=0, out_of_order=0, bad_price=0, bad_size=0, gap_no_trades=0,
-                              gap_outage=sum(g["kind"] == "outage" for g in gaps), gap_feed_hole=sum(g["kind"] == "feed_hole" for g in gaps), gap_unknown=0, gap_s=600., gaps=list(gaps),
+                                    gates=[dict(symbol=names[0], gate=g, passed=900, refused=400, last_value=1., last_threshold=2., last_verdict="pass")
+                                           for g in ("cash", "trend")]))
+    doc("passport.json", dict(rows=1, first_ts=int(ts[0]), last_ts=int(ts[-1]), duplicates=0, conflicting=0, out_of_order=0, bad_price=0, bad_size=0,
+                              gap_no_trades=0,
+                              gap_outage=sum(g["kind"] == "outage" for g in gaps), gap_feed_hole=sum(g["kind"] == "feed_hole" for g in gaps), gap_unknown=0,
+                              gap_s=600., gaps=list(gaps),
                               verdict="ok", reasons=[]))
     doc("assumptions.json", [])
     return d

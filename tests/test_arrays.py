@@ -59,7 +59,8 @@ def book(ts, mark, fill, acts, deal, size):
     eq = np.array(eq)
     peak = np.maximum.accumulate(np.maximum(eq, deal.cash))
     _, _, r = daily(ts, eq, deal.cash)
-    return dict(total_return=eq[-1] / deal.cash - 1, max_drawdown=(eq / peak - 1).min(), trades=len(trips), fees_paid=fees, exposure_time=held / (ts[-1] - ts[0]),
+    return dict(total_return=eq[-1] / deal.cash - 1, max_drawdown=(eq / peak - 1).min(), trades=len(trips), fees_paid=fees,
+            exposure_time=held / (ts[-1] - ts[0]),
                 sharpe=sharpe(r) if len(r) >= 30 else np.nan), trips, r
 
 def alternate(wants_in, wants_out, lag, n):
@@ -77,7 +78,8 @@ def sma_acts(c, fast, slow, lag, tick, warm=0):
     state = [above(t) for t in range(len(k))]
     return alternate(lambda t: t >= max(slow, warm) and state[t] and not state[t - 1], lambda t: t > 0 and not state[t] and state[t - 1], lag, len(k))
 
-DEALS = [G.Deal(), G.Deal(fee=.001, lag=1), G.Deal(fee=.002, slippage_bps=3, lag=1, tick=.01, lot=1e-6), G.Deal(fee=.001, slippage_bps=2, lag=0, fee_inside=True)]
+DEALS = [G.Deal(), G.Deal(fee=.001, lag=1), G.Deal(fee=.002, slippage_bps=3, lag=1, tick=.01, lot=1e-6),
+        G.Deal(fee=.001, slippage_bps=2, lag=0, fee_inside=True)]
 
 @pytest.mark.parametrize("deal", DEALS)
 def test_pairs_of_means_are_the_plain_loop(deal):
@@ -185,8 +187,10 @@ def test_what_makes_no_sense_is_refused():
     c = walk(500)
     t = G.Trades(c["ts"], c["close"])
     for f, e, word in ((lambda: G.sma_grid(c, [5], [5]), ConfigError, "fast < slow"), (lambda: G.sma_grid(c, [5, 6], [9]), ConfigError, "shapes"),
-                       (lambda: G.sma_grid({k: v[:1] for k, v in c.items()}, [5], [9]), DataError, "1 candles"), (lambda: G.tick_grid(t, c["close"], 3), ConfigError, "no way out"),
-                       (lambda: G.tick_grid(t, c["close"][1:], 3, trail_ppm=9), DataError, "one number|shape"), (lambda: G.tick_grid(t, c["close"], np.nan, trail_ppm=9), ConfigError, "not a number"),
+                       (lambda: G.sma_grid({k: v[:1] for k, v in c.items()}, [5], [9]), DataError, "1 candles"),
+                               (lambda: G.tick_grid(t, c["close"], 3), ConfigError, "no way out"),
+                       (lambda: G.tick_grid(t, c["close"][1:], 3, trail_ppm=9), DataError, "one number|shape"),
+                               (lambda: G.tick_grid(t, c["close"], np.nan, trail_ppm=9), ConfigError, "not a number"),
                        (lambda: G.Deal(fee=-1), ConfigError, "fee"), (lambda: G.Deal(lag=2), ConfigError, "lag"),
                        (lambda: G.sma_grid(dict(c, close=np.r_[np.nan, c["close"][1:]]), [5], [9]), DataError, "positive")):
         with pytest.raises(e, match=word): f()
@@ -276,7 +280,8 @@ def test_candle_forms_trade_as_the_engine_does(name, params, fill):
 def test_a_tape_of_bars_too(fill, tmp_path):
     "Bars of a minute, five of which make the strategy's candle. Both fill rules: at its close, and at the open of the minute after it."
     w = walk(4000, 11, vol=5e-4)
-    d = dict(open_time=w["ts"] // 10**6, open=w["open"], high=np.maximum(w["open"], w["close"]) + .05, low=np.minimum(w["open"], w["close"]) - .05, close=w["close"], volume=np.ones(4000))
+    d = dict(open_time=w["ts"] // 10**6, open=w["open"], high=np.maximum(w["open"], w["close"]) + .05, low=np.minimum(w["open"], w["close"]) - .05,
+            close=w["close"], volume=np.ones(4000))
     np.savetxt(tmp_path/"c.csv", np.column_stack(list(d.values())), delimiter=",", header=",".join(d), comments="", fmt=["%d"] + ["%.2f"] * 5)
     tape = open_tape(tmp_path/"c.csv", "binance", "BTC/USDT")
     p = A.prove(load_strategy("breakout"), tape, dict(entry_bars=20, exit_bars=10), load_settings({"venue.market_fill": fill}))
@@ -302,7 +307,7 @@ def test_the_tick_rule_trades_as_the_engine_does(fill):
         A._FORMS.pop("tick_rule")
     assert not q["same"] and "round trip" in q["first_difference"]
 
-def test_a_grid_of_points_is_each_point_alone():
+def test_a_grid_of_points_is_each_point_alone(tmp_path):
     tape, settings = open_tape("sample"), load_settings()
     b = load_strategy("breakout")
     pts = [dict(entry_bars=e, exit_bars=x, size=s) for e, x, s in ((10, 5, .5), (20, 5, .3), (20, 10, .5), (60, 30, .2))]
@@ -314,13 +319,33 @@ def test_a_grid_of_points_is_each_point_alone():
     pts = [dict(fast=f, slow=w) for f, w in ((3, 9), (5, 20), (10, 30))]
     g = A.grid_evaluate(s, tape, pts, settings)
     for i, p in enumerate(pts): assert g.columns["total_return"][i] == A.grid_evaluate(s, tape, [p], settings).columns["total_return"][0]
+    from algo_kit.core.trials import Trials
+    with Trials(tmp_path) if hasattr(Trials, "__enter__") else __import__("contextlib").nullcontext(Trials(tmp_path)) as ledger:
+        A.grid_evaluate(s, tape, pts, settings, trials=ledger)
+        assert ledger.count(market="bitfinex:BTC/USD") == 3
     with pytest.raises(ConfigError, match="fast"): A.grid_evaluate(s, tape, [dict(fast=30, slow=10)], settings)
+
+def test_columns_are_the_metrics_of_a_run():
+    "What daily returns give, against `research.metrics` on the same equity."
+    from algo_kit.core.records import candle_dt
+    from algo_kit.research.metrics import sortino
+    w, s = walk(3000, 21, step_s=3600), load_strategy("sma_cross")
+    cs = np.zeros(3000, candle_dt)
+    for k in ("ts", "open", "close"): cs[k] = w[k]
+    g = A.grid_evaluate(s, cs, [dict(fast=5, slow=20), dict(fast=10, slow=60)])
+    assert len(g.days) == 125
+    for i, p in enumerate(((5, 20), (10, 60))):
+        _, _, r = book(w["ts"], w["close"], w["open"], sma_acts(w, *p, 1, .01, 99), g.deal, .5)
+        np.testing.assert_allclose([g.columns["sortino"][i], g.columns["sharpe"][i]], [sortino(r), sharpe(r)], rtol=1e-9)
+        assert g.columns["calmar"][i] == pytest.approx(g.columns["cagr"][i] / -g.columns["max_drawdown"][i])
+        assert (1 + g.columns["cagr"][i])**(125 / 365.25) == pytest.approx(1 + g.columns["total_return"][i])
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fill", FILLS)
 def test_every_way_out_of_a_threshold_rule_is_the_engines(fill):
     tape, st = open_tape("sample"), load_strategy(f"{ROOT/'tests'/'threshold.py'}:strategy")
-    for p in (dict(enter=-100., trail_ppm=3000), dict(enter=3., leave=-6., trail_ppm=5000), dict(enter=3., trail_ppm=0, hold_s=600), dict(enter=-100., trail_ppm=0, hold_s=60),
+    for p in (dict(enter=-100., trail_ppm=3000), dict(enter=3., leave=-6., trail_ppm=5000), dict(enter=3., trail_ppm=0, hold_s=600),
+            dict(enter=-100., trail_ppm=0, hold_s=60),
               dict(enter=1., leave=-8., trail_ppm=2000, hold_s=30)):
         r = A.prove(st, tape, p, load_settings({"venue.market_fill": fill}))
         assert r["same"] and r["trips"] > 100, (p, r["first_difference"])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from planted import saved, swinging
 
-from algo_kit.core.errors import ConfigError, DataError
+from algo_kit.core.errors import ConfigError
 from algo_kit.core.settings import as_dict, load_settings
 from algo_kit.jobs.cli import main
 from algo_kit.research.assumption_charts import plot_break_even, plot_surface
@@ -21,7 +21,8 @@ def again(): return Again("breakout", swinging(), PARAMS)
 
 # ---- the search
 @pytest.mark.parametrize("root", [.3, 1.0, 4.999, 9.2])
-@pytest.mark.parametrize("shape", [lambda x: -x, lambda x: -x**3, lambda x: -np.sign(x), lambda x: np.exp(-3 * x) - 1, lambda x: -np.cbrt(x), lambda x: -1 if x >= 0 else .001])
+@pytest.mark.parametrize("shape", [lambda x: -x, lambda x: -x**3, lambda x: -np.sign(x), lambda x: np.exp(-3 * x) - 1, lambda x: -np.cbrt(x), lambda x: -1
+                                   if x >= 0 else .001])
 def test_the_bracket_holds_the_root_and_is_as_narrow_as_asked(root, shape):
     calls = []
     def f(x): calls.append(x); return float(shape(x - root))
@@ -54,7 +55,8 @@ def test_answers_in_words():
     assert r["status"] == "alive throughout" and r["value"] is None and "still alive at the largest value asked, 10" in r["words"]
     assert break_even(curve(lambda x: 0., fills=0), "fee")["status"] == "never trades"
     r = break_even(curve(lambda x: .01 - x / 50), "fee")
-    assert r["status"] == "dies" and "below the 1 that the run assumes" in r["words"] and r["value"] == pytest.approx(.5, abs=.005) and r["margin"] == pytest.approx(.5, abs=.005)
+    assert r["status"] == "dies" and "below the 1 that the run assumes" in r["words"] and r["value"] == pytest.approx(.5,
+        abs=.005) and r["margin"] == pytest.approx(.5, abs=.005)
     assert "no longer trades there" in break_even(Silent(), "fee")["words"]
 
 class Silent(Again):
@@ -66,7 +68,8 @@ class Silent(Again):
 
 def test_a_curve_that_comes_back_has_no_single_number():
     r = break_even(curve(lambda x: .02 - x / 100 if x < 4 else .03 - (x - 4) / 100), "fee")
-    assert not r["monotone"] and r["crossings"] == 2 and "comes back to life" in r["words"] and r["value"] == pytest.approx(2, abs=.01), "the first death is the number"
+    assert not r["monotone"] and r["crossings"] == 2 and "comes back to life" in r["words"] and r["value"] == pytest.approx(2,
+        abs=.01), "the first death is the number"
     r = break_even(curve(lambda x: .02 + (x > 1) * .02 - x / 100), "fee")
     assert not r["monotone"] and "not monotone, it rises" in r["words"]
     assert break_even(curve(lambda x: .02 - x / 100), "fee")["monotone"]
@@ -100,7 +103,8 @@ def test_one_round_trip_dies_where_its_formula_says(again):
 def test_settings_move_one_thing(again):
     s = load_settings({"venue.slippage_bps": 3, "venue.fee_factor": 2, "run.cash": 5000})
     diff = lambda v: {k: x for k, x in as_dict(with_axes(s, v)).items() if as_dict(s)[k] != x}
-    assert diff(dict(fee=1.5)) == {"venue.fee_factor": 1.5} and diff(dict(slippage=0)) == {"venue.slippage_bps": 0.} and diff(dict(latency=4)) == {"venue.latency_factor": 4.}
+    assert diff(dict(fee=1.5)) == {"venue.fee_factor": 1.5}
+    assert diff(dict(slippage=0)) == {"venue.slippage_bps": 0.} and diff(dict(latency=4)) == {"venue.latency_factor": 4.}
     assert diff(dict(fee_bps=7)) == {"venue.fee_factor": 1., "venue.maker_bps": 7., "venue.taker_bps": 7.}
     assert diff(dict(size=10)) == {"run.cash": 50_000., "venue.impact": "sqrt:1"}
     assert as_dict(with_axes(load_settings({"venue.impact": "linear:2"}), dict(size=2)))["venue.impact"] == "linear:2"
@@ -169,7 +173,7 @@ def test_what_the_verb_refuses(run, capsys):
     assert c == 4 and "did you mean 'fee'" in e["hint"]
     assert code("breakeven", run.name, "--map", "fee")[0] == 4
     f, before = run/"manifest.json", (run/"manifest.json").read_text()
-    for change, want, error in ((lambda m: m["data"][0].update(hash="0" * 64), 7, DataError), (lambda m: m["spec"].update(tape=""), 4, ConfigError)):
+    for change, want in ((lambda m: m["data"][0].update(hash="0" * 64), 7), (lambda m: m["spec"].update(tape=""), 4)):
         m = json.loads(before)
         change(m)
         try:
@@ -183,7 +187,8 @@ def test_it_counts_no_trial(run):
     from algo_kit.research.breakeven import run_breakeven
     def rows():
         import sqlite3
-        with sqlite3.connect(db) as c: return {t: c.execute(f'select count(*) from "{t}"').fetchone()[0] for t, in c.execute("select name from sqlite_master where type='table'")}
+        with sqlite3.connect(db) as c: return {t: c.execute(f'select count(*) from "{t}"').fetchone()[0] for t,
+                                               in c.execute("select name from sqlite_master where type='table'")}
     before = rows()
     run_breakeven(run, ("fee",), ())
     assert rows() == before

@@ -1,4 +1,5 @@
 "Twenty-five leaks are caught by cell and line; twenty-two honest strategies are not accused."
+import ast
 import json
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import pytest
 from leaks import HERE, MARK, frame_of, frames, marked, names, target
 
 from algo_kit.core.errors import ConfigError, DataError, NotFound
-from algo_kit.research.causality import View, another_future, causality, check_engine, check_target, find_target, parts, perturb, verdict
+from algo_kit.research.causality import FileTarget, View, another_future, causality, check_engine, check_target, find_target, parts, perturb, verdict
 
 FRAMES = frames()
 
@@ -36,6 +37,52 @@ def test_an_honest_strategy_is_not_accused(name):
 def test_there_are_twenty_of_each_and_several_are_notebooks():
     for kind in ("clean", "sabotaged"):
         assert len(names(kind)) >= 20 and sum(n.endswith(".ipynb") for n in names(kind)) >= 6, kind
+
+SHAPES = {k: [n.name for n in ast.parse((HERE/f"{k}_shapes.py").read_text()).body if isinstance(n, ast.FunctionDef) and n.name[0] != "_"] for k in ("leaks",
+        "clean")}
+
+@pytest.mark.parametrize("name", [n for n in SHAPES["leaks"] if n != "one_bar"])
+def test_a_leak_in_another_shape(name):
+    "Loops, comprehensions, classes, pipes, matrices, models: the line is found all the same."
+    p = HERE/"leaks_shapes.py"
+    r = check_target(FileTarget(p, name), FRAMES["candles"])
+    assert not r["ok"] and (0, r["line"]) in marked(p), verdict(r)
+
+@pytest.mark.parametrize("name", SHAPES["clean"])
+def test_honest_code_in_another_shape(name):
+    "Matrix products, convolutions, strides, sessions, fixed seeds: equal bit for bit whatever the length."
+    r = check_target(FileTarget(HERE/"clean_shapes.py", name), FRAMES["candles"])
+    assert r["ok"], verdict(r)
+
+def test_a_leak_in_a_single_bar_is_found_when_there_is_time():
+    r = check_target(FileTarget(HERE/"leaks_shapes.py", "one_bar"), FRAMES["candles"], sweep_s=25.)
+    assert not r["ok"] and pd.Timestamp(r["bar"]) == FRAMES["candles"].index[777] and (0, r["line"]) in marked(HERE/"leaks_shapes.py")
+
+def test_rows_without_a_place_are_told():
+    def f(candles): return candles["close"].reset_index(drop=True).diff().dropna()
+    r = causality(f, FRAMES["candles"])
+    assert r["ok"] and "keep the index" in r["note"]
+
+# ---- the verb
+
+def test_the_verb_names_cell_and_line_and_exits_with_8(capsys):
+    from algo_kit.jobs.cli import main
+    p = HERE/"strategies_sabotaged"/"days_high.ipynb"
+    def ask(*argv):
+        capsys.readouterr()
+        code = main(["causality", *argv, "--json"])
+        return code, json.loads(capsys.readouterr().out)
+    code, d = ask(f"{p}:signals", "--bars", "700")
+    assert code == 8 and {(d["cell"], d["line"])} == marked(p) and d["column"] in ("entries",
+                                                                                   "exits") and d["bar"].startswith("2019-07-10") and d["bars"] == 700
+    assert [x["rule"] for x in d["suspects"]] == ["group_transform"]
+    code, d = ask(str(p), "--static")
+    assert code == 0 and len(d["suspects"]) >= 1
+    code, d = ask(f"{HERE}/strategies_clean/ewm_cross.py:signals")
+    assert code == 0 and d["ok"] and d["tape"] == "sample"
+    assert ask(f"{p}:signal")[0] == 2 and ask("nobody")[0] == 2 and ask(f"{p}:signals", "--tape", "no.csv")[0] in (2, 7)
+    capsys.readouterr()
+    assert main(["causality", f"{p}:signals"]) == 8 and "cell 2 line" in capsys.readouterr().out
 
 # ---- the first bar
 
@@ -107,11 +154,13 @@ def test_a_bad_question_is_refused(tmp_path):
 
 def test_a_notebook_is_told_apart_by_its_cells(tmp_path):
     "The same helper in two cells; the second definition leaks, and only the exported cells count."
-    src = ["#| export\ndef mean(x):\n    return x.expanding().mean()", "#| export\ndef signals(candles):\n    m = mean(candles['close'])\n    return candles['close'] > m",
+    src = ["#| export\ndef mean(x):\n    return x.expanding().mean()",
+           "#| export\ndef signals(candles):\n    m = mean(candles['close'])\n    return candles['close'] > m",
            "def mean(x): return x.mean()  # a lesson, not exported"]
     cell = lambda s: dict(cell_type="code", id=f"c{len(s)}", metadata={}, source=s, outputs=[], execution_count=None)
     p = tmp_path/"n.ipynb"
-    write = lambda: p.write_text(json.dumps(dict(cells=[dict(cell_type="markdown", id="t", metadata={}, source="# t"), *map(cell, src)], metadata={}, nbformat=4, nbformat_minor=5)))
+    write = lambda: p.write_text(json.dumps(dict(cells=[dict(cell_type="markdown", id="t", metadata={}, source="# t"), *map(cell, src)], metadata={},
+                                                 nbformat=4, nbformat_minor=5)))
     write()
     assert causality(f"{p}:signals", FRAMES["candles"])["ok"]
     src[0] = "#| export\ndef mean(x):\n    %time\n    return x.mean()".replace("%time", "y = x")
@@ -126,7 +175,8 @@ def test_another_future_keeps_the_past_and_the_order_within_a_bar():
     for how in ("walk", "high", "low"):
         x = perturb(df, 700, how)
         assert x.iloc[:700].equals(df.iloc[:700]) and (x.iloc[700:] != df.iloc[700:]).all().all()
-        assert (x["high"] >= x[["open", "close"]].max(axis=1) - 1e-9).all() and (x["low"] <= x[["open", "close"]].min(axis=1) + 1e-9).all() and (x["volume"] >= 0).all()
+        assert (x["high"] >= x[["open", "close"]].max(axis=1) - 1e-9).all() and (x["low"] <= x[["open",
+                                                                                                "close"]].min(axis=1) + 1e-9).all() and (x["volume"] >= 0).all()
 
 def test_only_the_closed_part_of_a_coarser_series_is_past():
     df = FRAMES["candles"]
@@ -165,7 +215,8 @@ def test_a_strategy_with_a_memory_of_its_own_is_caught(tmp_path):
 
 def test_a_fresh_process_says_the_same(tmp_path):
     code = ("import json, sys; sys.path.insert(0, 'tests')\nfrom leaks import *\nfrom algo_kit.research.causality import check_target\n"
-            "p = HERE/'strategies_sabotaged'/'days_high.ipynb'; r = check_target(target(p), frames()['candles']); print(json.dumps([r['bar'], r['cell'], r['line'], r['values']]))")
+            "p = HERE/'strategies_sabotaged'/'days_high.ipynb'\nr = check_target(target(p), frames()['candles'])\n"
+            "print(json.dumps([r['bar'], r['cell'], r['line'], r['values']]))")
     p = HERE/"strategies_sabotaged"/"days_high.ipynb"
     r = check_target(target(p), FRAMES["candles"])
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=HERE.parent, check=True).stdout

@@ -76,7 +76,8 @@ def test_a_path_is_one_instrument():
     lo, hi, _, _ = held_extremes(ts, low, high, np.array([10**19 // 2]), np.array([10**19 // 2 + 5]))
     assert np.isnan(lo[0]) and np.isnan(hi[0])
 
-@pytest.mark.parametrize("change, words", [(lambda m: m["data"][0].update(hash="0" * 64), "not the one it traded"), (lambda m: m["spec"].update(tape=""), "live feed"),
+@pytest.mark.parametrize("change, words", [(lambda m: m["data"][0].update(hash="0" * 64), "not the one it traded"),
+                                           (lambda m: m["spec"].update(tape=""), "live feed"),
                                            (lambda m: m["spec"].update(tape="gone.npy"), "gone.npy")])
 def test_without_its_tape_it_says_so(flow, change, words):
     f = flow[0]/"manifest.json"
@@ -101,7 +102,8 @@ def test_units_of_the_stop(tmp_path):
     assert s["mae_r"] < 0 < s["mfe_r"] and s["edge_ratio_r"] == pytest.approx(s["mfe_r"] / -s["mae_r"])
 
 def test_summary_by_hand():
-    x = dict(mae=np.array([-.01, -.02, 0.]), mfe=np.array([.03, .01, .02]), move=np.array([.02, -.02, .02]), pnl=np.array([2., -3., 1.]), fees=np.array([.001] * 3),
+    x = dict(mae=np.array([-.01, -.02, 0.]), mfe=np.array([.03, .01, .02]), move=np.array([.02, -.02, .02]), pnl=np.array([2., -3., 1.]),
+             fees=np.array([.001] * 3),
              mae_r=np.full(3, np.nan), mfe_r=np.full(3, np.nan), source="tape", words="")
     s = excursion_summary(x)
     assert s["edge_ratio"] == pytest.approx(2) and s["given_back"] == pytest.approx((.01 + .03 + 0) / .06) and s["losses_mfe"] == pytest.approx(.01)

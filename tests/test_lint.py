@@ -96,7 +96,8 @@ def symbols(*shares):
 
 def gates(*rows):
     names = dict(cash="engine", daily_loss="engine", trend="strategy", zone="strategy")
-    return lambda c: c | dict(gates=dict(names=names, gates=[dict(symbol="BTC/USD", gate=g, passed=p, refused=r, last_value=1., last_threshold=2., last_verdict="pass") for g, p, r in rows]))
+    return lambda c: c | dict(gates=dict(names=names, gates=[dict(symbol="BTC/USD", gate=g, passed=p, refused=r, last_value=1., last_threshold=2.,
+                                                                  last_verdict="pass") for g, p, r in rows]))
 
 BOTH = (("trend", 900, 400), ("zone", 300, 600))
 
@@ -110,7 +111,8 @@ def follows(beta, own=0.):
         r = r - r.mean() + .0012
         market = 10_000 * np.cumprod(np.repeat(1 + r, 144)**(1 / 144))
         entry = T0 + DAY * np.arange(DAYS) + 600 * SEC
-        return c | dict(pnl=1e5 * (beta * r + rng.normal(own, .0002 if beta else .01, DAYS)), entry_ts=entry, exit_ts=entry + DAY - 1800 * SEC, side="long", market=market[:rows])
+        return c | dict(pnl=1e5 * (beta * r + rng.normal(own, .0002 if beta else .01, DAYS)), entry_ts=entry, exit_ts=entry + DAY - 1800 * SEC, side="long",
+                        market=market[:rows])
     return f
 
 TRIED = [dict(a=x, b=y, total_return=.01) for x in (.5, 1., 1.5) for y in (1, 2, 3)]

@@ -9,7 +9,7 @@ from hypothesis import given, settings as hyp, strategies as st
 
 from algo_kit.core.errors import ConfigError, DataError, NotFound, RefusedByGate
 from algo_kit.core.kitdb import KitDB
-from algo_kit.core.records import CMD_FLATTEN
+from algo_kit.core.records import CMD_FLATTEN, SIGNAL, event_dt
 from algo_kit.core.runs import RunDir, write_json, write_table
 from algo_kit.data.instruments import instrument
 from algo_kit.core.trials import Trials
@@ -74,7 +74,8 @@ def test_the_same_again(a):
     assert d["fills"] > 0
 
 @pytest.mark.parametrize("spec", [dict(stage="paper"), dict(for_ns=9 * HOUR), dict(stage="simulating", strategy="order_flow", for_ns=2 * HOUR),
-                                  dict(strategy="sma_cross", for_ns=5 * HOUR), dict(tape="sim:7", strategy="order_flow", flags=dict(sim__events=8_000))])
+                                  dict(strategy="sma_cross", for_ns=5 * HOUR),
+                                  pytest.param(dict(tape="sim:7", strategy="order_flow", flags=dict(sim__events=8_000)), marks=pytest.mark.slow)])
 def test_every_way_to_run_comes_out_again(tmp_path, spec):
     r = trade(tmp_path, **spec)
     assert r.manifest["decisions"] > 0
@@ -104,14 +105,18 @@ def test_what_was_altered_is_found(tmp_path):
     assert d["differences"] == 1 and "fills.parquet" in d["details"][0] and "price" in d["details"][0]
     write_table(r/"fills.parquet", f)
     assert R.repro(r)["differences"] == 0
-    def cheaper(i, kind, payload):
+
+@pytest.mark.parametrize("box, name", [("fil", "fee"), ("dec", "value"), ("ven", "px"), ("eqs", "equity"), ("mks", "px"), ("chg", "threshold")])
+def test_every_kind_of_row_in_the_journal_counts(tmp_path, box, name):
+    r, done = trade(tmp_path), []
+    def alter(i, kind, payload):
         if kind != OUT: return payload
         out = {k: np.array(v) for k, v in unpack_out(payload).items()}
-        out["fil"]["fee"] //= 2
+        if len(out[box]) and not done: out[box][name][-1] += done.append(1) or 1
         return pack_out(out)
-    reseal(r/"journal"/"journal.bin", cheaper)
+    reseal(r/"journal"/"journal.bin", alter)
     d = R.repro(r)
-    assert d["differences"] > 0 and any(x.startswith("fills") and "fee" in x for x in d["details"]), d["details"]
+    assert d["differences"] == 1 and name in d["details"][0] and "1 differ" in d["details"][0], d["details"]
 
 def test_an_edited_manifest_is_found(tmp_path):
     r = trade(tmp_path)
@@ -149,6 +154,7 @@ def test_a_strategy_edited_since_is_run_as_it_was(tmp_path):
     f.unlink()
     assert R.repro(r)["differences"] == 0
 
+@pytest.mark.slow
 def test_without_a_copy_the_file_as_it_is_decides(tmp_path, monkeypatch):
     monkeypatch.setattr(R, "cache_base", lambda: tmp_path/"emptied")
     f = tmp_path/"own.py"
@@ -164,6 +170,7 @@ def test_without_a_copy_the_file_as_it_is_decides(tmp_path, monkeypatch):
     f.unlink()
     with pytest.raises(NotFound): R.repro(r)
 
+@pytest.mark.slow
 def test_a_notebook_and_its_helper_are_kept_whole(tmp_path):
     (tmp_path/"pace.py").write_text("PACE = 1\n")
     nb, src = tmp_path/"idea.ipynb", "#| export\nfrom pace import PACE\n" + OWN % ("", "PACE")
@@ -194,18 +201,21 @@ def test_a_feed_and_a_person(tmp_path, day):
     d = R.repro(t.run_dir)
     assert d["differences"] == 0 and "a person gave it commands" in d["how"]
 
-def test_a_signal_forged_in_the_journal_of_a_feed_is_found(tmp_path, day):
-    with serve_events(np.array(day.events[:12_000]), instruments=day.instruments, speed="max", start="tape") as server:
-        r = trade(tmp_path, "sma_cross", "", "paper", feed=f"socket:127.0.0.1:{server.port}")
-    from algo_kit.core.records import SIGNAL, event_dt
+@pytest.mark.parametrize("feed", [True, False])
+def test_a_signal_forged_in_the_journal_is_found(tmp_path, day, feed):
+    if feed:
+        with serve_events(np.array(day.events[:12_000]), instruments=day.instruments, speed="max", start="tape") as server:
+            r = trade(tmp_path, "sma_cross", "", "paper", feed=f"socket:127.0.0.1:{server.port}")
+    else: r = trade(tmp_path, "sma_cross", for_ns=5 * HOUR)
+    n = [0]
     def turn(i, kind, payload):
         e = np.frombuffer(payload, event_dt).copy() if kind == INSERT and payload else np.zeros(0, event_dt)
-        if not len(e) or e[0]["kind"] != SIGNAL: return payload
-        e["px"] *= -1
+        if not len(e) or e[0]["kind"] != SIGNAL or n[0]: return payload
+        n[0], e["px"] = 1, -e["px"]
         return e.tobytes()
     reseal(r/"journal"/"journal.bin", turn)
     d = R.repro(r)
-    assert d["differences"] == 0 and any(x.startswith("signals") for x in d["details"]) or d["differences"] > 0
+    assert n[0] and d["differences"] == 1 and d["details"][0].startswith("signals: 1 differ"), d["details"]
 
 # ---- what moved it
 

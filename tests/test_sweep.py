@@ -6,7 +6,7 @@ import numpy as np, pytest
 
 import sweep_eval
 from algo_kit.core.errors import ConfigError, DataError, KitError, NotFound, RefusedByGate
-from algo_kit.core.runs import Lock
+from algo_kit.core.runs import Lock, read_table
 from algo_kit.core.settings import load_settings
 from algo_kit.core.trials import Trials
 from algo_kit.data.tapes import open_tape
@@ -206,7 +206,7 @@ def test_a_worker_that_dies_is_told_and_its_chunk_tried_once_more(home, tape, no
 
 def test_a_chunk_that_kills_twice_is_given_up_and_the_others_go_on(home, tape, notes, tmp_path, monkeypatch):
     s = run(home, tape, sweep_eval.deadly, mode="processes", workers=2, chunk=5)
-    assert s.status == "incomplete" and len(s.failed) == 1
+    assert s.status == "incomplete" and len(s.failed) == 1 and len(read_table(s.path/"table.parquet")["point"]) == N - 5
     f = s.failed[0]
     assert (f["exit"], f["tries"], f["sets"]) == (42, 2, 5) and f["at"] == 16 and dict(entry_bars=50, exit_bars=5) in f["points"]
     assert s.done == N - 5 == len(s.table()) == Trials(home.paths.data).count() and all(x[0] != 50 or x not in [(50, 5)] for x in sets(notes()))
@@ -215,6 +215,7 @@ def test_a_chunk_that_kills_twice_is_given_up_and_the_others_go_on(home, tape, n
     monkeypatch.setenv("ALGO_KIT_TEST_ONCE", str(tmp_path/"once"))  # mended
     s = run(home, tape, sweep_eval.deadly, mode="processes", workers=2)
     assert s.status == "finished" and s.done == N == Trials(home.paths.data).count() and not s.failed
+    assert read_table(s.path/"table.parquet")["total_return"].tolist() == s.table().total_return.tolist()
 
 def test_an_error_in_a_worker_arrives_as_itself(home, tape):
     with pytest.raises(DataError, match="the rows are bad") as e: run(home, tape, sweep_eval.defective, mode="processes", workers=1)
@@ -222,6 +223,11 @@ def test_an_error_in_a_worker_arrives_as_itself(home, tape):
     s, = list_sweeps(home.paths.data)
     assert s.status == "failed" and s.done == 0
     with pytest.raises(NotFound, match="no answer yet"): s.table()
+
+def test_workers_that_do_not_start_say_why(home, tape, monkeypatch):
+    monkeypatch.setattr(sw, "_START", "raise SystemExit('no such package')")
+    with pytest.raises(KitError, match="do not start: exit 1: no such package") as e: run(home, tape, mode="processes", workers=2)
+    assert "worker.log" in e.value.hint and Trials(home.paths.data).count() == 0
 
 def test_an_answer_of_the_wrong_shape_is_refused(home, tape):
     with pytest.raises(KitError, match="one row a set|answered 3 sets"): run(home, tape, sweep_eval.short)
@@ -274,7 +280,9 @@ def test_the_best_of_several_tapes_is_the_best_of_its_worst(home, tape):
 def test_a_set_with_an_error_is_not_a_trial_and_never_best(home, tape):
     s = run(home, tape, sweep_eval.odd)
     t = s.table()
-    assert (t.error != "").sum() == 12 and Trials(home.paths.data).count() == 12 and set(s.best(n=50).entry_bars) == {10, 30, 50}
+    assert (t.error != "").sum() == 12 and Trials(home.paths.data).count() == 12 and set(s.best(n=50).entry_bars) == {10, 30, 50} and s.errors == {"even": 12}
+    none = sweep("breakout", dict(entry_bars=[20, 40]), tape, home, mode="serial", evaluator=sweep_eval.odd)
+    with pytest.raises(DataError, match="no set could be run: even"): none.best()
 
 def test_the_heatmap_shows_what_the_table_says(home, tape):
     s = run(home, tape)
@@ -296,6 +304,18 @@ def test_the_best_through_the_engine_and_as_runs(home):
     m, b = json.loads((d/"manifest.json").read_text()), s.best(n=1)
     row = s.table().set_index("point").loc[b.point[0]]
     assert m["state_hash"] == row.state_hash and m["params"]["entry_bars"] == b.entry_bars[0]
+
+@pytest.mark.slow
+def test_by_array_form_and_what_the_engine_says_to_it(home):
+    s = sweep("breakout", GRID, "sim:7", home, evaluator="array", mode="processes", workers=1)
+    e = sweep("breakout", GRID, "sim:7", home, mode="serial")
+    assert s.path != e.path and s.done == N and (s.table().state_hash == "").all() and Trials(home.paths.data).count() == 2 * N
+    c, t = Sweep(s.path).check(3), e.table().set_index("point")
+    assert len(c) == 3 and (Path(s.path)/"check.json").exists()
+    for _, r in c.iterrows():
+        assert r.engine == t.total_return[r.point] and r.difference == r.engine - r.swept and abs(r.difference) < .005 and r.swept_trades == r.engine_trades
+    assert s.returns().shape == e.returns().shape
+    with pytest.raises(NotFound, match="no array form"): sweep("order_flow", dict(ratio=[2, 3]), "sim:7", home, evaluator="array")
 
 # ---- the verb
 @pytest.fixture

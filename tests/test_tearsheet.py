@@ -139,3 +139,77 @@ def test_the_page_shows_the_runs_own_numbers(tmp_path):
     assert m["trades"] == 140 and "Last 50 of 140" in page
     t = M.read_columns(d/"trades.parquet")
     assert f"{t['pnl'].min():+,.2f}" in page and f"{t['pnl'].max():+,.2f}" in page
+
+
+# ---- what a page holds
+def test_every_metric_is_shown_with_its_convention(tmp_path):
+    d = toy_run(tmp_path/"run", days=60, trades=200)
+    m, text = M.run_metrics(d), Tags(T.tear_sheet(d).read_text()).text
+    assert set(T.CONVENTIONS) == set(M.METRICS) == set(m)
+    for k in M.METRICS: assert f"{k}{T.fmt(k, m[k])}{T.CONVENTIONS[k]}" in text.replace("\n", ""), k
+
+
+def test_sections_come_in_order_and_more_can_be_added(tmp_path, monkeypatch):
+    d = toy_run(tmp_path/"run", days=60, trades=200)
+    r = T.read_run(d)
+    assert [s["key"] for s in T.sections(r)] == ["doubt", "benchmark", "drawdowns", "held", "clock", "breakeven"]
+    monkeypatch.setattr(T, "SECTIONS", [("top", lambda r: T.section("mine", "A block <of> mine", T.p("words"), dict(table=T._table(("Depth",), [["1"]])))),
+                                        *T.SECTIONS])
+    page = T.tear_sheet(d).read_text()
+    assert page.index('id="mine"') < page.index('id="doubt"') < page.index("How it went") < page.index('id="benchmark"') and "A block &lt;of&gt; mine" in page
+    for key in ("held", "clock", "breakeven"): assert f'<section id="{key}">' in page
+
+
+def test_every_figure_is_on_the_page_once(tmp_path):
+    for kind in KINDS:
+        d = toy_run(tmp_path/kind, **KINDS[kind])
+        page = T.tear_sheet(d).read_text()
+        for k in T.figures(T.read_run(d)): assert page.count(f'id="fig-{k}"') == 1, (kind, k)
+
+
+def test_worst_drawdowns_agree_with_the_slow_version():
+    rng = np.random.default_rng(0)
+    for n in (1, 2, 50, 700):
+        eq = 100 * np.exp(np.cumsum(rng.normal(0, .02, n)))
+        ts = np.sort(rng.choice(10**6, n, replace=False))
+        peak, at, low, low_at, out = 100., ts[0], 100., ts[0], []
+        for t, e in zip(ts, eq, strict=True):  # one row after the other
+            if e < low: low, low_at = e, t
+            if e >= peak:
+                if low < peak: out.append((low / peak - 1, at, low_at, t))
+                peak, at, low, low_at = e, t, e, t
+        if low < peak: out.append((low / peak - 1, at, low_at, None))
+        got = [(d["depth"], d["peak_ns"], d["low_ns"], d["end_ns"]) for d in T.worst_drawdowns(ts, eq, 100., 10**6)]
+        assert len(got) == len(out)
+        for a, b in zip(got, sorted(out, key=lambda v: v[0]), strict=True): assert a[1:] == b[1:] and a[0] == pytest.approx(b[0])
+        assert len(T.worst_drawdowns(ts, eq, 100.)) == min(5, len(out))
+
+
+def test_hours_and_weekdays_add_up_and_agree_with_pandas():
+    pd = pytest.importorskip("pandas")
+    rng = np.random.default_rng(1)
+    t = pd.date_range("2024-02-28 00:10", periods=6_000, freq="10min")
+    eq = 1e5 + np.cumsum(rng.normal(0, 30, t.size))
+    hour, week, seen = T.by_clock(t.as_unit("ns").asi8, eq, 1e5)
+    move = pd.Series(np.diff(eq, prepend=1e5) / 1e5, t - pd.Timedelta(1, "ns"))
+    np.testing.assert_allclose(hour, move.groupby(move.index.hour).sum().reindex(range(24), fill_value=0), atol=1e-12)
+    np.testing.assert_allclose(week, move.groupby(move.index.day_of_week).sum().reindex(range(7), fill_value=0), atol=1e-12)
+    assert hour.sum() == pytest.approx(eq[-1] / 1e5 - 1) and seen.sum() == len(set(move.index.date))
+
+
+def test_long_and_short_are_counted_apart(tmp_path):
+    from toy_run import toy_scalper
+    t = M.read_columns(toy_scalper(tmp_path/"run")/"trades.parquet")
+    rows = {r[0]: r for r in T.by_side(t)}
+    pnl, side = np.asarray(t["pnl"], float), np.asarray(t["side"], object)
+    assert list(rows) == ["long", "short", "both"]
+    for s in ("long", "short"): assert rows[s][1] == f"{(side == s).sum():,}" and rows[s][4] == f"{pnl[side == s].sum():+,.2f}"
+    assert rows["both"][4] == f"{pnl.sum():+,.2f}"
+    assert [r[0] for r in T.by_side({k: np.asarray(v)[side == "long"] for k, v in t.items()})] == ["long"]
+
+
+def test_below_thirty_days_the_benchmark_is_its_return_alone(tmp_path):
+    for days, shown in ((6.4, False), (60, True)):
+        text = Tags(T.tear_sheet(toy_run(tmp_path/str(days), days=days)).read_text()).text
+        assert "Against buying and holding" in text and "Lead over it" in text
+        assert ("Information ratio" in text) == shown and ("need 30 daily returns" in text) != shown

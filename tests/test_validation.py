@@ -47,17 +47,17 @@ def test_best_of_a_hundred_worthless_strategies():
 def test_one_real_edge_among_a_hundred(true, says):
     "1,095 days: DSR passes 0.5, 18.5, 72.5 %; the tables come from 200 searches, so both have a sampling error."
     n, hits, gates = 200, 0, 0
-    for _ in range(n):
-        r = np.random.default_rng([true, _]).normal(0, .02, (100, 1_095))
+    for k in range(n):
+        r = np.random.default_rng([true, k]).normal(0, .02, (100, 1_095))
         r[0] += true * .02 / math.sqrt(365)
         sr = r.mean(1) / r.std(1, ddof=1)
         j = sr.argmax()
         sk, ku = M.moments(r[j])
         hits += M.dsr(sr[j], 1_095, 100, sr.var(ddof=1), sk, ku) > .95
-        if _ < 40: gates += V.gate(r[j], V.effective_trials(r))["verdict"] == "pass"
+        if k < 25: gates += V.gate(r[j], V.effective_trials(r))["verdict"] == "pass"
     off = 3 * math.sqrt(2 * says * (1 - says) / n) + 1 / n
     assert abs(hits / n - says) < off, f"{hits / n:.3f}"
-    assert abs(gates / 40 - says) < 3 * math.sqrt(says * (1 - says) / 40) + .05, f"the gate {gates / 40:.3f}"
+    assert abs(gates / 25 - says) < 3 * math.sqrt(says * (1 - says) / 25) + .05, f"the gate {gates / 25:.3f}"
 
 
 # ---- how many are they worth
@@ -122,7 +122,7 @@ def test_trials_that_cannot_be_compared_count_one_each(tmp_path):
 def test_ten_thousand_trials_in_seconds_and_little_memory(tmp_path):
     import tracemalloc
     t, ideas = Trials(tmp_path), noise(50)
-    for k in range(0, 10_000, 2_500): add(t, np.repeat(ideas, 50, 0) + RNG.normal(0, .004, (2_500, 365)))
+    for _ in range(4): add(t, np.repeat(ideas, 50, 0) + RNG.normal(0, .004, (2_500, 365)))
     tracemalloc.start()
     cpu = time.process_time()
     c = V.effective_trials(t, MARKET)
@@ -305,6 +305,18 @@ def test_a_run_of_months_has_a_dsr_and_one_of_days_an_interval(tmp_path):
     assert len(V.validity_rows(v)) == 10
 
 
+@pytest.mark.parametrize("days, trials", [(90, 25), (12, 3), (.5, 0)])
+def test_every_page_has_the_block(tmp_path, days, trials):
+    from algo_kit.research.tearsheet import summary_markdown, tear_sheet
+    d = page_run(tmp_path, days, trials=trials)
+    page, short = tear_sheet(d).read_text(), summary_markdown(d)
+    for name in ("Verdict", "Trials counted", "Worth independent trials", "Sharpe interval", "PSR", "DSR", "MinTRL", "PBO"):
+        assert f">{name}</td>" in page and f"| {name} |" in short, name
+    v = json.loads((d/"validity.json").read_text())
+    assert v["trials"] == trials + 1 and ("below 30 there is an interval, no figure" in page) == (days < 30)
+    assert (f">{v['dsr']:.1%}</td>" in page) if days > 30 else v["dsr"] is None
+
+
 def test_pbo_from_the_ledger(tmp_path):
     t, r = Trials(tmp_path), noise(12)
     add(t, r[:6]); add(t, r[6:]); add(t, r[6:]); add(t, noise(1, 100), DAYS[:100])
@@ -315,10 +327,10 @@ def test_pbo_from_the_ledger(tmp_path):
 # ---- what the gate is for
 
 def test_noise_does_not_pass():
-    "Sixty searches of 10 to 1,000 trials through a real ledger; the 200 of the promise are slow."
-    rows = G.noise(60)
-    assert sum(r["searches"] for r in rows) == 60 and not sum(r["void"] for r in rows)
-    assert sum(r["passed"] for r in rows) <= 3 and sum(r["psr_alone"] for r in rows) > 20, rows
+    "Forty-five searches of 10 to 1,000 trials through a real ledger; the 200 of the promise are slow."
+    rows = G.noise(45)
+    assert sum(r["searches"] for r in rows) == 45 and not sum(r["void"] for r in rows)
+    assert sum(r["passed"] for r in rows) <= 2 and sum(r["psr_alone"] for r in rows) > 15, rows
 
 
 @pytest.mark.slow

@@ -20,7 +20,8 @@ def on_event(st, row, e, acct, p, out):
     elif e.kind == FILL and a.lots != 0 and s.stop_for != a.signal:
         s.stop_for, s.since = a.signal, e.ts
         if p.trail_ppm > 0: place(out, row, SELL, TRAIL, trail_ppm=np.int64(p.trail_ppm), reduce_only=True, reason=TRAILING)
-strategy = Strategy("threshold", "a run of upticks, in and out", (Param("enter", 4., -100., 100.), Param("leave", -1000., -1000., 100.), Param("trail_ppm", 5000, 0, 100000),
+strategy = Strategy("threshold", "a run of upticks, in and out", (Param("enter", 4., -100., 100.), Param("leave", -1000., -1000., 100.),
+        Param("trail_ppm", 5000, 0, 100000),
     Param("hold_s", 0, 0, 100000), Param("size", 0.2, 0.01, 1)), state_dt, on_event, gates=("run",))
 
 @njit

@@ -54,7 +54,7 @@ def market_name(
     "What was traded, as the ledger says it."
     return ",".join(sorted({f"{i.venue}:{i.symbol}" for i in instruments}))
 
-# %% ../../nbs/core/077_trials.ipynb #da9ecb42
+# %% ../../nbs/core/077_trials.ipynb #54c5b95a
 _ZIP = 1
 
 def _pack(a, dtype): return None if a is None else zlib.compress(np.ascontiguousarray(a, dtype).tobytes(), _ZIP)
@@ -140,16 +140,21 @@ class Trials(Chained):
         if not r: raise NotFound(f"there is no trial record {seq}", "seq", seq, f"1 to {len(self)}", "`algo trials` lists them")
         r = r[0] | dict(params=json.loads(r[0]["params"]))
         if r["days"] is not None:
-            r["days"] = np.frombuffer(zlib.decompress(r["days"]), np.int32).astype(np.int64)
-            r["returns"] = np.frombuffer(zlib.decompress(r["returns"]), np.float32).reshape(r["n"], -1)
+            r["days"] = self.unpack_days(r["days"])
+            r["returns"] = np.frombuffer(zlib.decompress(r["returns"]), np.float32).reshape(r["n"], r["days"].size)
         return r
 
     def days(self, market: str = "", data: str = "", **which) -> np.ndarray:  # Day numbers, increasing
         "Every day that a trial has a return on."
         where, args = self._where(market, data, **which)
         blobs = {r["days"] for r in self.rows("days", f"{where or '1'} and days is not null", args)}
-        all_days = [np.frombuffer(zlib.decompress(b), np.int32) for b in blobs]
-        return np.unique(np.concatenate(all_days)).astype(np.int64) if all_days else np.empty(0, np.int64)
+        all_days = [self.unpack_days(b) for b in blobs]
+        return np.unique(np.concatenate(all_days)) if all_days else np.empty(0, np.int64)
+
+    @staticmethod
+    def unpack_days(blob: bytes) -> np.ndarray:
+        "Day numbers of a record."
+        return np.frombuffer(zlib.decompress(blob), np.int32).astype(np.int64)
 
     def each(
         self,

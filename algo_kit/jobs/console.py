@@ -78,7 +78,7 @@ def pairs(
         out[k.strip()] = v.strip()
     return out
 
-# %% ../../nbs/jobs/915_console.ipynb #c6d910e5
+# %% ../../nbs/jobs/915_console.ipynb #f76921ed
 def as_error(
     e: BaseException,
     app=None,  # For the names of its verbs
@@ -149,7 +149,7 @@ app = typer.Typer(name="algo", help="Trading from a notebook cell to a scheduled
        rich_markup_mode=None)
 sub = {}
 for _name, _doc in dict(data="Recorded data: import, ls, check.", config="Settings: show, explain, set.", jobs="Job notebooks: ls, run.",
-       new="Templates of your own.").items():
+       new="Templates of your own.", holdout="Data kept closed until an idea is finished: seal, open, ls.").items():
     sub[_name] = typer.Typer(help=_doc, no_args_is_help=False, rich_markup_mode=None)
     app.add_typer(sub[_name], name=_name)
 

@@ -6,22 +6,23 @@
 __all__ = ['SHIPPED', 'LAB', 'CandleForm', 'TickForm', 'array_form', 'register_form', 'form_of', 'signals_array', 'acted',
            'sma_means', 'lab_settings', 'deal_of', 'holds', 'grid_evaluate', 'prove']
 
-# %% ../../nbs/research/740_arrays.ipynb #876c6482
-import itertools
+# %% ../../nbs/research/740_arrays.ipynb #792fc4af
 import sys
 from dataclasses import dataclass
 
 import numpy as np
 
+from ..core.cache import CODE_DIGEST
 from ..core.errors import ConfigError, DataError, NotFound
-from ..core.records import BAR, BAR_OHL, TIMEFRAMES, TRADE
-from ..core.settings import as_dict, load_settings
+from ..core.records import BAR, BAR_OHL, TRADE
+from ..core.settings import as_dict, digest, load_settings
 from ..data.candles import candles as make_candles
 from ..engine.session import candle_frame
 from .grids import Deal, Grid, Trades, rows_grid, sma_grid, tick_grid, whole_ticks
+from .metrics import MIN_PERIODS
 from .quick import quick_run
 
-# %% ../../nbs/research/740_arrays.ipynb #8e5aec02
+# %% ../../nbs/research/740_arrays.ipynb #05b5ee5f
 @dataclass(frozen=True)
 class CandleForm:
     "Whole-array signals of a rule on closed candles."
@@ -70,7 +71,8 @@ def _as_form(name, x):
         try: return (TickForm if "feature" in x else CandleForm)(name, **x)
         except TypeError as e: raise ConfigError(f"array form of {name}: {e}", key="array_forms", value=sorted(x), rule="fields of CandleForm or TickForm",
                                                  hint="see research.arrays") from None
-    raise ConfigError(f"array form of {name} is a {type(x).__name__}", key="array_forms", rule="a function of candles, a dict, CandleForm or TickForm", hint="see research.arrays")
+    raise ConfigError(f"array form of {name} is a {type(x).__name__}", key="array_forms", rule="a function of candles, a dict, CandleForm or TickForm",
+            hint="see research.arrays")
 
 def form_of(
     strategy,  # `Strategy`
@@ -89,7 +91,8 @@ def _need(strategy, kind=None):
     if form is None:
         raise NotFound(f"strategy {strategy.name} has no array form", key="strategy", value=strategy.name, rule="a form in its module, registered or shipped",
                        hint="write array_forms = {...} beside it, or sweep it through the engine")
-    if kind and form.kind != kind: raise ConfigError(f"strategy {strategy.name} has a form of {form.kind}", key="strategy", value=strategy.name, rule=f"a form of {kind}")
+    if kind and form.kind != kind: raise ConfigError(f"strategy {strategy.name} has a form of {form.kind}", key="strategy", value=strategy.name,
+            rule=f"a form of {kind}")
     return form
 
 def _derived(strategy):
@@ -111,7 +114,8 @@ def signals_array(
     e, x, *more = form.signals(candles, **p)
     e, x = np.array(e, bool), np.array(x, bool)
     for k, a in (("entries", e), ("exits", x)):
-        if a.shape != (len(candles),): raise DataError(f"{k} of {strategy.name} have shape {a.shape}, there are {len(candles)} candles", key=k, rule="one a candle")
+        if a.shape != (len(candles),): raise DataError(f"{k} of {strategy.name} have shape {a.shape}, there are {len(candles)} candles", key=k,
+                rule="one a candle")
     if form.warm is not None: e[:form.warm(p)] = False
     if notes is not None: notes.update(more[0] if more else {}, derived=form.derived)
     return e, x & ~e
@@ -126,11 +130,11 @@ def acted(
         elif held and exits[k]: o.append(k); held = False
     return np.array(i, "i8"), np.array(o, "i8")
 
-# %% ../../nbs/research/740_arrays.ipynb #f9952d34
+# %% ../../nbs/research/740_arrays.ipynb #5b377518
 def sma_means(
     close: np.ndarray,  # Closes, shape (n,)
     bars: int,  # Candles in the mean
-) -> np.ndarray:  # Mean of the last `bars` closes in ticks (in price when there is no tick), NaN before; independent of where the array starts when there is a tick
+) -> np.ndarray:  # Mean of the last `bars` closes, in ticks when there is a grid; NaN before; the same wherever the array starts
     "A moving mean that rounds once."
     out = np.full(len(close), np.nan)
     if len(close) < bars: return out
@@ -182,10 +186,12 @@ SHIPPED = {
     "breakout": CandleForm("breakout", _breakout, lambda p: max(p["entry_bars"], p["exit_bars"]), (("entry_bars",), ("exit_bars",))),
 }
 
-# %% ../../nbs/research/740_arrays.ipynb #6a6f9b3b
-LAB = {"venue.feed_latency_ms": 0, "venue.order_latency_ms": 0, "venue.response_latency_ms": 0, "venue.impact": "none", "venue.spread": "", "venue.fee_tiers": False,
+# %% ../../nbs/research/740_arrays.ipynb #f416b9b3
+LAB = {"venue.feed_latency_ms": 0, "venue.order_latency_ms": 0, "venue.response_latency_ms": 0, "venue.impact": "none", "venue.spread": "",
+        "venue.fee_tiers": False,
        "venue.fee_asset": "", "venue.max_orders_10s": 0, "risk.max_order_frac": 100, "risk.max_position_frac": 100, "risk.stale_after_s": 1e6,
-       "risk.max_orders_per_minute": 100_000, "risk.max_daily_loss": 0, "risk.guard_s": 0, "risk.max_exposure": 0, "risk.max_positions": 0, "risk.duplicate_s": 0}
+       "risk.max_orders_per_minute": 100_000, "risk.max_daily_loss": 0, "risk.guard_s": 0, "risk.max_exposure": 0, "risk.max_positions": 0,
+               "risk.duplicate_s": 0}
 
 def lab_settings(
     settings=None,  # `Settings`; loaded when None
@@ -215,7 +221,8 @@ def holds(
     bars = bool(tape.n) and int(tape.slice(0, 1)["kind"][0]) in (BAR, BAR_OHL)
     late = " ".join(f"{k} {x}" for k, x in (("feed", v.feed_latency_ms), ("order", v.order_latency_ms), ("response", v.response_latency_ms)))
     zero = v.latency_factor == 0 or {v.feed_latency_ms, v.order_latency_ms, v.response_latency_ms} == {"0"}
-    rows = [("tape", tape.kind, " or ".join({"trades": ["trades"], "candles": ["trades", "candles"]}[form.kind]), (BAR if bars else int(tape.slice(0, 1)["kind"][0]) if tape.n else 0) in kinds),
+    rows = [("tape", tape.kind, " or ".join({"trades": ["trades"], "candles": ["trades", "candles"]}[form.kind]),
+            (BAR if bars else int(tape.slice(0, 1)["kind"][0]) if tape.n else 0) in kinds),
             ("instruments", str(len(tape.instruments)), "1", len(tape.instruments) == 1),
             ("market", i.market, "spot: no margin, funding, interest", i.market == "spot"),
             ("latency, ms", late, "0", zero),
@@ -231,7 +238,7 @@ def holds(
     if form.kind == "candles" and form.derived: rows.append(("signals", "one call over all candles", "one call a window", None))
     return [dict(what=a, now=b, needs=c, ok=d) for a, b, c, d in rows]
 
-# %% ../../nbs/research/740_arrays.ipynb #31480b4c
+# %% ../../nbs/research/740_arrays.ipynb #0fb9a2c5
 def _form_candles(strategy, events):
     "Closed candles of a tape and, when the last is still open, that one too."
     if not strategy.timeframe: raise ConfigError(f"strategy {strategy.name} has no timeframe", key="timeframe", rule="a rule on candles")
@@ -256,7 +263,7 @@ def _join(parts, n):
     return Grid({}, cols, parts[0][1].days, ret, parts[0][1].trips, parts[0][1].deal, parts[0][1].open_qty)
 
 def _candle_points(form, c, pts, **how):
-    size = np.array([p.get("size", how.pop("size_", .5)) for p in pts], "f8")
+    size = np.array([p.get("size", .5) for p in pts], "f8")
     if form.grid is not None and len(pts) > 1: return form.grid(c, _stack(pts), size=size, **how)
     def rows(batch):
         "Distinct rows of a batch of points, computed once each."
@@ -291,6 +298,16 @@ def _tick_points(form, trades, pts, **how):
         parts.append((at, g))
     return _join(parts, len(pts))
 
+def _from_days(g, periods):
+    "Columns that daily returns give."
+    r, nan = g.returns, np.full(len(g), np.nan)
+    if r.shape[1] < MIN_PERIODS: return dict(sortino=nan, cagr=nan, calmar=nan.copy())
+    down, span = np.sqrt((np.minimum(r, 0)**2).mean(1)), (g.days[-1] - g.days[0] + 1) / 365.25
+    with np.errstate(divide="ignore", invalid="ignore"):
+        cagr = np.where(g.columns["total_return"] > -1, np.abs(1 + g.columns["total_return"])**(1 / span) - 1, np.nan)
+        dd = g.columns["max_drawdown"]
+        return dict(sortino=np.where(down > 1e-14, r.mean(1) / down * np.sqrt(periods), np.nan), cagr=cagr, calmar=np.where(dd < 0, cagr / -dd, np.nan))
+
 def grid_evaluate(
     strategy,  # `Strategy` with an array form
     tape,  # `Tape`; for a rule on candles also closed candles, with `instrument`
@@ -300,6 +317,7 @@ def grid_evaluate(
     returns: bool = True,  # Daily returns too
     trips: int = 0,  # Room for round trips, of one point
     instrument=None,  # With candles: whose fees and steps; None: none
+    trials=None,  # `core.trials.Trials` that counts every point; a sweep counts by itself
     threads: int = 1, progress=None, stop=None,  # As of `sma_grid`
 ) -> Grid | None:  # `points`, `columns`, `days`, `returns`, `holds`; None when it was stopped
     "Every point over one tape, through the strategy's array form."
@@ -309,7 +327,8 @@ def grid_evaluate(
     how = dict(returns=returns, trips=trips, threads=threads, progress=progress, stop=stop)
     if isinstance(tape, np.ndarray):
         if form.kind != "candles": raise ConfigError(f"{strategy.name} needs a tape of trades", key="tape", rule="a Tape")
-        how["deal"] = deal_of(settings, instrument) if instrument is not None else Deal(slippage_bps=settings.venue.slippage_bps, lag=int(settings.venue.market_fill == "next_trade"), cash=float(settings.run.cash))
+        how["deal"] = deal_of(settings, instrument) if instrument is not None else Deal(slippage_bps=settings.venue.slippage_bps,
+                lag=int(settings.venue.market_fill == "next_trade"), cash=float(settings.run.cash))
         g, said = _candle_points(form, tape, pts, **how), []
     else:
         events, i = tape.slice(lo, tape.n if hi is None else hi), tape.instruments[0]
@@ -321,9 +340,16 @@ def grid_evaluate(
             g = _candle_points(form, c, pts, tail=tail, **how)
     if g is None: return None
     g.points, g.holds = _stack(pts), said
+    if returns: g.columns |= _from_days(g, 252 if not isinstance(tape, np.ndarray) and i.market in ("fx", "cfd", "stock") else 365)
+    if trials is not None:
+        if isinstance(tape, np.ndarray): raise ConfigError("candles alone cannot be counted", key="trials", rule="a Tape, which has a hash",
+                hint="give the tape")
+        from algo_kit.core.trials import market_name
+        trials.add("notebook", strategy.name, strategy.digest or CODE_DIGEST, market_name(tape.instruments), tape.hash, pts, returns=g.returns,
+                   days=g.days if returns else None, settings=digest(settings))
     return g
 
-# %% ../../nbs/research/740_arrays.ipynb #12061c7d
+# %% ../../nbs/research/740_arrays.ipynb #2ba40bdb
 def _engine_trips(t, cs_ts, shift):
     "Entries and exits of a long-only run: row of the tape or candle, ticks, lots."
     f, out = t["fills"], []
@@ -352,7 +378,7 @@ def prove(
         d = r["tables"]["decisions"]
         return r, int((d["gate"] != "").sum()) + r["rejected"]
     r, refused = engine(lab)
-    shift = int(cs is not None and g.deal.lag == 0 and int(events["kind"][0]) == TRADE)  # the close is traded when the first trade after it says that it was one
+    shift = int(cs is not None and g.deal.lag == 0 and int(events["kind"][0]) == TRADE)
     buys, sells = _engine_trips(r["tables"], None if cs is None else cs["ts"], shift)
     steps = lambda px: np.rint(px / float(i.tick)).astype("i8")
     n = len(a)
@@ -365,7 +391,8 @@ def prove(
         m = min(n, len(e[k]))
         bad = np.flatnonzero(w[k][:m] != e[k][:m])
         if len(bad) and first is None: first = f"round trip {bad[0] + 1}: {side} {k} {w[k][bad[0]]} in the array, {e[k][bad[0]]} in the engine"
-    out = dict(strategy=strategy.name, params=p, same=first is None, trips=n, first_difference=first, return_array=float(g.columns["total_return"][0]), return_engine=r["total_return"],
+    out = dict(strategy=strategy.name, params=p, same=first is None, trips=n, first_difference=first, return_array=float(g.columns["total_return"][0]),
+            return_engine=r["total_return"],
                refused=refused, holds=holds(form, tape, settings, float(p.get("size", .5))))
     s, refused = engine(settings)
     b2, s2 = _engine_trips(s["tables"], None if cs is None else cs["ts"], shift)

@@ -14,18 +14,20 @@ from .charts import BLUE, GREY, INK, MUTED, ORANGE, _fig
 
 if TYPE_CHECKING: import plotly.graph_objects as go
 
-# %% ../../nbs/research/714_assumption_charts.ipynb #7287cfd0
+# %% ../../nbs/research/714_assumption_charts.ipynb #61ede210
 def plot_break_even(
     rows: list,  # Rows of `research.breakeven.break_even`
 ) -> "go.Figure":
     "Return along each axis, and where it dies."
     from plotly.subplots import make_subplots
-    f = _fig(make_subplots(rows=1, cols=max(1, len(rows)), subplot_titles=[f"{r['axis']}, {r['unit']}" for r in rows], shared_yaxes=True, horizontal_spacing=.03),
+    f = _fig(make_subplots(rows=1, cols=max(1, len(rows)), subplot_titles=[f"{r['axis']}, {r['unit']}" for r in rows], shared_yaxes=True,
+                           horizontal_spacing=.03),
              title="Return as one assumption gets worse", height=300, margin=dict(t=76), showlegend=False)
     f.update_annotations(font=dict(size=12, color=MUTED))
     for k, r in enumerate(rows, 1):
         x, y = (np.array([p[c] for p in r["points"]], float) for c in ("value", "total_return"))
-        f.add_scatter(x=x, y=y, mode="lines+markers", line=dict(color=BLUE, width=1.6), marker=dict(size=4, color=[BLUE if v > 0 else ORANGE for v in y]), row=1, col=k,
+        f.add_scatter(x=x, y=y, mode="lines+markers", line=dict(color=BLUE, width=1.6), marker=dict(size=4, color=[BLUE if v > 0 else ORANGE for v in y]),
+                      row=1, col=k,
                       hovertemplate="%{x:.4g}: %{y:+.2%}<extra></extra>")
         f.add_hline(y=0, line=dict(color=GREY, width=1), row=1, col=k)
         if r["value"] is not None: f.add_vline(x=r["value"], line=dict(color=INK, width=1.2, dash="dash"), row=1, col=k)
@@ -36,11 +38,11 @@ def plot_break_even(
     if shown: f.update_yaxes(range=[min(min(shown), 0) - .05 * (np.ptp(shown) + 1e-6), max(max(shown), 0) + .08 * (np.ptp(shown) + 1e-6)])
     return f.update_yaxes(tickformat="~%")
 
-# %% ../../nbs/research/714_assumption_charts.ipynb #b470a37a
+# %% ../../nbs/research/714_assumption_charts.ipynb #deb9612b
 def plot_surface(
     s: dict,  # From `research.breakeven.surface`
 ) -> "go.Figure":
-    "Return over two assumptions; the line is where it is zero, the cross what the run assumes."
+    "Return over two assumptions; the line is where it is zero, the ring what the run assumes."
     z = np.array(s["z"], float)
     top = max(1e-4, float(np.nanmax(np.abs(z)))) if np.isfinite(z).any() else 1.
     f = _fig(title=f"Return by {s['x']} and {s['y']}", height=380, xaxis=dict(title=f"{s['x']}, {s['x_unit']}", showgrid=False),
@@ -55,5 +57,5 @@ def plot_surface(
         if s.get(f"{a}_log"): f.update_layout({f"{a}axis_type": "log"})
     b = s["base"]
     if all(q is not None and np.isfinite(q) for q in b): f.add_scatter(x=[b[0]], y=[b[1]], mode="markers", hoverinfo="skip",
-                                                                        marker=dict(symbol="x-thin", size=12, line=dict(width=2.5, color=INK)))
+                                                                        marker=dict(symbol="circle-open", size=30, color=INK, line=dict(width=1.5, color=INK)))
     return f

@@ -74,7 +74,7 @@ def benchmark(
     return dict(ts=ts, equity=eq, total_return=total, max_drawdown=float(drawdowns(eq, cash).min()), lead=float(equity[-1] / cash - 1 - total),
                 instruments=int(np.unique(marks["row"]).size), **against(d, r, bd, br, periods))
 
-# %% ../../nbs/research/711_benchmark.ipynb #42d2eff2
+# %% ../../nbs/research/711_benchmark.ipynb #7139062f
 def plot_against(
     curves: dict,  # Name to (times in ns, equity, capital it began with); the first is drawn strongest
     title: str = "Return",
@@ -86,5 +86,6 @@ def plot_against(
     f.add_hline(y=0, line=dict(color=GREY, width=1, dash="dot"))
     for j, (name, (ts, eq, cash)) in enumerate(curves.items()):
         k = thin(np.asarray(eq))
-        f.add_scatter(x=_t(ts)[k], y=np.asarray(eq)[k] / cash - 1, name=_text([name])[0], line=dict(color=colours[j % len(colours)], width=1.8 if j == 0 else 1.3))
+        f.add_scatter(x=_t(ts)[k], y=np.asarray(eq)[k] / cash - 1, name=_text([name])[0],
+                      line=dict(color=colours[j % len(colours)], width=1.8 if j == 0 else 1.3))
     return f

@@ -132,7 +132,7 @@ def narrow(
         slow = b - a > w / 2
     return a, fa, b, fb
 
-# %% ../../nbs/research/732_breakeven.ipynb #0e6c0b4a
+# %% ../../nbs/research/732_breakeven.ipynb #474d3d45
 _RISE = .05  # part of the curve's range, or of its height, by which a dearer point must be better to count
 
 def judge(
@@ -157,7 +157,8 @@ def break_even(
     if axis not in AXES: raise unknown("axis", axis, AXES)
     d = AXES[axis]
     a = Axis(axis, d.lo if lo is None else lo, d.hi if hi is None else hi, tol or d.tol, d.unit, d.doc, d.log)
-    if not 0 <= a.lo < a.hi or (a.log and a.lo <= 0): raise ConfigError(f"axis {axis} from {a.lo:g} to {a.hi:g}", key=axis, value=(a.lo, a.hi), rule="0 <= lo < hi" + (
+    if not 0 <= a.lo < a.hi or (a.log and a.lo <= 0): raise ConfigError(f"axis {axis} from {a.lo:g} to {a.hi:g}", key=axis, value=(a.lo, a.hi),
+                                                                        rule="0 <= lo < hi" + (
         ", lo > 0" if a.log else ""), hint=f"the default is {d.lo:g} to {d.hi:g}")
     before, seen = run.runs, {}
     run.what = f"break-even: {axis}"
@@ -188,7 +189,8 @@ def break_even(
         dead = min((x for x, r in seen.items() if x >= bracket[1] * (1 - 1e-12)), default=bracket[1])
         status, words = "dies", f"dies at {num(value)} {a.unit}"
         if axis == "fee": words += f" ({in_bps(run.tape.instruments, run.settings, value)})"
-        if axis == "size": words += f" ({value * run.settings.run.cash:,.0f})"
+        if axis == "size": words += f" ({value * run.settings.run.cash:,.0f})" + (", orders moving their own price, which the run does not assume"
+                                                                                 if run.settings.venue.impact == "none" else "")
         if not seen[dead]["fills"]: words += ", because it no longer trades there"
         if np.isfinite(base): words += f"; the run assumes {num(base)}" if value > base else f", below the {num(base)} that the run assumes"
     monotone = not g["revivals"] and not g["rises"] and len(g["crossings"]) < 2
@@ -200,8 +202,10 @@ def break_even(
         words += f"; the curve is not monotone, it rises from {fs[i]:+.2%} at {num(xs[i])} to {fs[j]:+.2%} at {num(xs[j])}"
     bad = [x for x in xs if seen[float(x)]["note"]]
     if bad and ok.size: words += f"; from {num(bad[0])} on it cannot run: {seen[float(bad[0])]['note']}"
-    return dict(axis=axis, unit=a.unit, log=a.log, doc=a.doc, status=status, words=words, value=value, bracket=bracket, tolerance=a.tol, runs=run.runs - before, monotone=monotone,
-                base=None if not np.isfinite(base) else base, base_return=now, margin=value / base if value is not None and np.isfinite(base) and base > 0 else None,
+    return dict(axis=axis, unit=a.unit, log=a.log, doc=a.doc, status=status, words=words, value=value, bracket=bracket, tolerance=a.tol,
+                runs=run.runs - before, monotone=monotone,
+                base=None if not np.isfinite(base) else base, base_return=now, margin=value / base if value is not None and np.isfinite(base)
+                and base > 0 else None,
                 crossings=len(g["crossings"]), asked=[a.lo, a.hi], points=[dict(value=x, **seen[x]) for x in sorted(seen)])
 
 # %% ../../nbs/research/732_breakeven.ipynb #c1e39329

@@ -18,10 +18,11 @@ from .arrays import acted
 from .grids import Deal, rows_grid
 from .metrics import read_columns
 
-# %% ../../nbs/research/742_bridge.ipynb #0ff3da3a
+# %% ../../nbs/research/742_bridge.ipynb #96b60ec8
 def _vectorbt():
     try: import vectorbt
-    except ImportError as e: raise ConfigError(f"vectorbt cannot be imported: {e}", key="vectorbt", rule="the extra lab", hint="pip install 'algo_kit[lab]'") from e
+    except ImportError as e: raise ConfigError(f"vectorbt cannot be imported: {e}", key="vectorbt", rule="the extra lab",
+            hint="pip install 'algo_kit[lab]'") from e
     return vectorbt
 
 def _index(candles):
@@ -46,11 +47,13 @@ def vbt_portfolio(
     timeframe: str = "1m",
     **more,  # For `from_signals`
 ):  # vectorbt `Portfolio`
-    "What vectorbt makes of our signals. It knows no lots and no fraction of equity that leaves the fee outside, so unless `deal.fee_inside` it is told our quantities; bars, prices, cash, fees and equity are its own."
+    "What vectorbt makes of our signals. It knows no lots, so unless `deal.fee_inside` it is told our quantities; cash, fees and equity are its own."
     import pandas as pd
     vbt, deal = _vectorbt(), deal or Deal()
     e, x = np.asarray(entries, bool), np.asarray(exits, bool)
-    if e.shape != (len(candles),) or x.shape != e.shape: raise DataError(f"signals have shapes {e.shape} and {x.shape}, there are {len(candles)} candles", key="entries", rule="one a candle")
+    n = len(candles["ts"])
+    if e.shape != (n,) or x.shape != (n,): raise DataError(f"signals have shapes {e.shape} and {x.shape}, there are {n} candles", key="entries",
+            rule="one a candle")
     index, close = _index(candles), np.ascontiguousarray(candles["close"])
     fill = close if deal.lag == 0 else np.ascontiguousarray(candles["open"])
     late = lambda a: np.concatenate([[False] * deal.lag, a[:len(a) - deal.lag]])
@@ -66,9 +69,10 @@ def vbt_portfolio(
         if len(i) > len(g.trips): q[i[-1]] = g.open_qty
         amount = dict(size=pd.Series(q, index).ffill().fillna(0.), size_type="amount")
     s = lambda a: pd.Series(a, index)
-    return vbt.Portfolio.from_signals(s(close), s(late(e)), s(late(x)), price=s(price), fees=deal.fee, init_cash=deal.cash, accumulate=False, freq=timeframe, **amount, **more)
+    return vbt.Portfolio.from_signals(s(close), s(late(e)), s(late(x)), price=s(price), fees=deal.fee, init_cash=deal.cash, accumulate=False, freq=timeframe,
+            **amount, **more)
 
-# %% ../../nbs/research/742_bridge.ipynb #8d5513da
+# %% ../../nbs/research/742_bridge.ipynb #61255006
 def vbt_tables(
     pf,  # vectorbt `Portfolio`
     candles,  # The candles it was made of
@@ -86,9 +90,12 @@ def vbt_tables(
     n, qty, fees, pnl = len(r), col(r, "size"), col(r, "entry_fees") + col(r, "exit_fees"), col(r, "pnl")
     a, b, zero = when(col(r, "entry_idx", "i8")), when(col(r, "exit_idx", "i8")), np.zeros(n)
     text = lambda w, k=n: np.full(k, w, object)
-    trades = dict(trade=np.arange(1, n + 1), signal_id=col(r, "entry_idx", "i8"), strategy=text(strategy), symbol=text(symbol), side=np.where(col(r, "direction", "i8") == 0, "long", "short").astype(object),
-                  confidence=np.ones(n), entry_ts=a, exit_ts=b, entry_px=col(r, "entry_price"), exit_px=col(r, "exit_price"), qty=qty, fees=fees, gross=pnl + fees, pnl=pnl,
-                  ret=col(r, "return"), slippage_entry=zero, slippage_exit=zero, exec_ms_entry=zero, exec_ms_exit=zero, holding_s=(b - a) / 1e9, entry_reason=text("entry_signal"), exit_reason=text("exit_signal"),
+    trades = dict(trade=np.arange(1, n + 1), signal_id=col(r, "entry_idx", "i8"), strategy=text(strategy), symbol=text(symbol),
+            side=np.where(col(r, "direction", "i8") == 0, "long", "short").astype(object),
+                  confidence=np.ones(n), entry_ts=a, exit_ts=b, entry_px=col(r, "entry_price"), exit_px=col(r, "exit_price"), qty=qty, fees=fees,
+                          gross=pnl + fees, pnl=pnl,
+                  ret=col(r, "return"), slippage_entry=zero, slippage_exit=zero, exec_ms_entry=zero, exec_ms_exit=zero, holding_s=(b - a) / 1e9,
+                          entry_reason=text("entry_signal"), exit_reason=text("exit_signal"),
                   **{f"snap_{j}": zero for j in range(4)})
     m, side, q, px = len(o), np.where(col(o, "side", "i8") == 0, 1, -1), col(o, "size"), col(o, "price")
     held, realised, avg = 0., np.zeros(m), 0.
@@ -100,8 +107,10 @@ def vbt_tables(
         else: avg = (avg * abs(held) + px[k] * q[k]) / (abs(held) + q[k])
         held = 0. if abs(held + d) < 1e-12 * max(1., q[k]) else held + d
     t, fee = when(col(o, "idx", "i8")), col(o, "fees")
-    fills = dict(seq=np.arange(1, m + 1), ts=t, recv=t, order=np.arange(1, m + 1), trade_id=np.zeros(m, "i8"), symbol=text(symbol, m), side=np.where(side > 0, "buy", "sell").astype(object), qty=q, price=px,
-                 notional=q * px, fee=fee, realised=realised, liquidity=text("taker", m), reason=np.where(side > 0, "entry_signal", "exit_signal").astype(object), arrival_px=px,
+    fills = dict(seq=np.arange(1, m + 1), ts=t, recv=t, order=np.arange(1, m + 1), trade_id=np.zeros(m, "i8"), symbol=text(symbol, m),
+            side=np.where(side > 0, "buy", "sell").astype(object), qty=q, price=px,
+                 notional=q * px, fee=fee, realised=realised, liquidity=text("taker", m), reason=np.where(side > 0, "entry_signal",
+                         "exit_signal").astype(object), arrival_px=px,
                  position_after=np.cumsum(side * q), cash_after=np.cumsum(-side * q * px - fee) + float(np.ravel(pf.init_cash)[0]),
                  qty_lots=np.rint(q / (deal.lot or 1e-8)).astype("i8"), px_ticks=np.rint(px / (deal.tick or 1e-8)).astype("i8"))
     one = lambda a: np.asarray(a, "f8").reshape(len(ts), -1)[:, column]
@@ -125,15 +134,20 @@ def vbt_run(
     for name, cols in t.items(): write_table(d/f"{name}.parquet", cols)
     vbt, ts = _vectorbt(), np.asarray(candles["ts"], "i8")
     how = "the close that made the signal" if deal.lag == 0 else "the open of the next candle"
-    write_json(d/"assumptions.json", [dict(topic="orders that take", modelled="yes", how=f"filled whole at {how}, {deal.slippage_bps:g} bps worse"), dict(topic="latency", modelled="no", how="none"),
-                                      dict(topic="fees", modelled="yes", how=f"{deal.fee * 1e4:g} bps"), dict(topic="order limits", modelled="no", how="none: vectorbt refuses only what cash cannot pay")])
-    write_json(d/"manifest.json", dict(run=d.name, strategy=strategy, params=params or {}, stage="vectorbt", status="finished", events=len(ts), decisions=len(t["fills"]["ts"]), orders=len(t["fills"]["ts"]),
-               fills=len(t["fills"]["ts"]), cash=float(np.ravel(pf.init_cash)[0]), settings={"run.cash": float(np.ravel(pf.init_cash)[0]), "venue.slippage_bps": deal.slippage_bps},
-               versions=dict(vectorbt=vbt.__version__), data=[dict(source="candles", symbol=symbol, kind="candles", rows=len(ts), first_ts=int(ts[0]), last_ts=int(ts[-1]))],
+    write_json(d/"assumptions.json", [dict(topic="orders that take", modelled="yes", how=f"filled whole at {how}, {deal.slippage_bps:g} bps worse"),
+            dict(topic="latency", modelled="no", how="none"),
+                                      dict(topic="fees", modelled="yes", how=f"{deal.fee * 1e4:g} bps"),
+                                              dict(topic="order limits", modelled="no", how="none: vectorbt refuses only what cash cannot pay")])
+    write_json(d/"manifest.json", dict(run=d.name, strategy=strategy, params=params or {}, stage="vectorbt", status="finished", events=len(ts),
+            decisions=len(t["fills"]["ts"]), orders=len(t["fills"]["ts"]),
+               fills=len(t["fills"]["ts"]), cash=float(np.ravel(pf.init_cash)[0]), settings={"run.cash": float(np.ravel(pf.init_cash)[0]),
+                       "venue.slippage_bps": deal.slippage_bps},
+               versions=dict(vectorbt=vbt.__version__), data=[dict(source="candles", symbol=symbol, kind="candles", rows=len(ts), first_ts=int(ts[0]),
+                       last_ts=int(ts[-1]))],
                instruments=[dict(symbol=symbol, quote=symbol.partition("/")[2].partition(":")[0], market="spot")]))
     return d
 
-# %% ../../nbs/research/742_bridge.ipynb #d47fb4dd
+# %% ../../nbs/research/742_bridge.ipynb #8348dd3e
 def fills_portfolio(
     run,  # A run folder, or its tables as `quick_run(..., tables=True)` gives them
     candles=None,  # Closed candles that value the account in between; None: the run's own marks, or its fills alone
@@ -152,7 +166,8 @@ def fills_portfolio(
         man = json.loads((d/"manifest.json").read_text(encoding="utf-8")) if (d/"manifest.json").exists() else {}
         if cash is None: cash = man.get("cash") or (man.get("settings") or {}).get("run.cash")
     names = sorted({str(s) for s in f.get("symbol", ())})
-    if len(names) != 1: raise DataError(f"the run has fills of {len(names)} instruments", key="run", value=", ".join(names), rule="one", hint="vectorbt takes one column a book; choose a run of one instrument")
+    if len(names) != 1: raise DataError(f"the run has fills of {len(names)} instruments", key="run", value=", ".join(names), rule="one",
+            hint="vectorbt takes one column a book; choose a run of one instrument")
     ts, px = np.asarray(f["ts"], "i8"), np.asarray(f["price"], "f8")
     side = np.where(np.asarray(f["side"], object) == "buy", 1., -1.)
     if candles is not None: mt, mp = np.asarray(candles["ts"], "i8") + TIMEFRAMES[timeframe] - 1, np.asarray(candles["close"], "f8")
@@ -167,5 +182,6 @@ def fills_portfolio(
     index = pd.DatetimeIndex(at.view("M8[ns]"), tz="UTC", name="ts")
     put = lambda a, b: pd.Series(np.concatenate([a, b])[order], index)
     nan = np.full(m, np.nan)
-    return vbt.Portfolio.from_orders(put(px, mp), size=put(side * np.asarray(f["qty"], "f8"), nan), price=put(px, mp), fees=0., fixed_fees=put(np.asarray(f["fee"], "f8"), np.zeros(m)),
+    return vbt.Portfolio.from_orders(put(px, mp), size=put(side * np.asarray(f["qty"], "f8"), nan), price=put(px, mp), fees=0.,
+            fixed_fees=put(np.asarray(f["fee"], "f8"), np.zeros(m)),
                                      init_cash=100_000. if cash is None else float(cash), freq=timeframe, **more)

@@ -7,8 +7,8 @@ __all__ = ['Chunk', 'Part', 'Stmt', 'Event', 'FUTURES', 'INPUTS', 'OUTPUTS', 're
            'instrument', 'Tracer', 'blame', 'perturb', 'Target', 'FileTarget', 'ScriptTarget', 'LiveTarget',
            'window_need', 'check_target', 'another_future', 'check_engine', 'find_target', 'causality', 'verdict']
 
-# %% ../../nbs/research/755_causality.ipynb #a8993238
-import ast, contextlib, hashlib, importlib, inspect, io, json, linecache, re, sys, time, warnings
+# %% ../../nbs/research/755_causality.ipynb #703474c7
+import ast, contextlib, hashlib, inspect, io, json, linecache, re, sys, time, warnings
 from collections import namedtuple
 from pathlib import Path
 
@@ -52,7 +52,7 @@ def place(file, cell, line) -> str:
     "Where, in words."
     return f"{file} cell {cell} line {line}" if cell else f"{file} line {line}"
 
-# %% ../../nbs/research/755_causality.ipynb #6bd8ddaf
+# %% ../../nbs/research/755_causality.ipynb #f49134b0
 class View:
     "What of a value belongs to the first `t` bars of a frame."
     def __init__(self, index, t: int, n: int | None = None):
@@ -68,8 +68,11 @@ class View:
         import pandas as pd
         if idx is not None and self.time and isinstance(idx, pd.DatetimeIndex):
             ns = idx.as_unit("ns").asi8
-            late = 0
-            if len(ns) > 2:
+            late, freq = 0, getattr(idx, "freq", None)
+            if freq is not None:
+                try: late = max(0, pd.Timedelta(freq).value - self.step) if self.step else 0
+                except ValueError: pass
+            elif len(ns) > 2:
                 d = np.diff(ns)
                 m = int(np.median(d))
                 if m > 1.5 * self.step and (d == m).mean() > .8: late = m - self.step
@@ -116,7 +119,8 @@ def parts(
 ) -> dict:  # Column or element to `Part`; empty for what cannot be compared
     "What a value says about the past, column by column."
     import pandas as pd
-    if isinstance(v, pd.Series | pd.Index | pd.DataFrame | np.ndarray) or (isinstance(v, list) and len(v) > 8 and np.isscalar(v[0])) or hasattr(v, "__array__") and hasattr(v, "dtype") and getattr(v, "ndim", 0):
+    if isinstance(v, pd.Series | pd.Index | pd.DataFrame | np.ndarray) or (isinstance(v, list) and len(v) > 8 and np.isscalar(v[0])) or hasattr(v,
+            "__array__") and hasattr(v, "dtype") and getattr(v, "ndim", 0):
         idx = v.index if isinstance(v, pd.Series | pd.DataFrame) else None
         if isinstance(v, pd.DataFrame): cols = {f"{name}[{c}]" if depth else str(c): v.iloc[:, j] for j, c in enumerate(v.columns)}
         else:
@@ -168,7 +172,7 @@ def _differ(a: dict, b: dict, tol=0.) -> list:  # (column, label or None, value 
         if len(bad): out.append((c, None if x.labels is None else x.labels[bad[0]], x.values[bad[0]], y.values[bad[0]]))
     return out
 
-# %% ../../nbs/research/755_causality.ipynb #71608063
+# %% ../../nbs/research/755_causality.ipynb #5534d103
 Stmt = namedtuple("Stmt", "file cell line end src writes reads words call kind func loops ctrl")
 
 _SKIP = (ast.Import, ast.ImportFrom, ast.Global, ast.Nonlocal, ast.Pass, ast.Break, ast.Continue)
@@ -199,9 +203,11 @@ class _Instrument:
         if kind in ("for", "with", "cond", "while", "enter"): end = line
         src = "\n".join(self.c.src.split("\n")[line - 1:end]).strip()
         w = whole if whole is not None else node
-        words = {n.value for n in ast.walk(w) if isinstance(n, ast.Constant) and isinstance(n.value, str)} | {n.attr for n in ast.walk(w) if isinstance(n, ast.Attribute)}
+        words = {n.value for n in ast.walk(w) if isinstance(n, ast.Constant) and isinstance(n.value, str)} | {n.attr for n in ast.walk(w)
+                if isinstance(n, ast.Attribute)}
         call = any(isinstance(n, ast.Call) for n in ast.walk(w))
-        self.table.append(Stmt(self.c.file, self.c.cell, line + self.c.line, end + self.c.line, src, frozenset(writes), frozenset(reads), frozenset(words), call, kind, self.func,
+        self.table.append(Stmt(self.c.file, self.c.cell, line + self.c.line, end + self.c.line, src, frozenset(writes), frozenset(reads), frozenset(words),
+                               call, kind, self.func,
                                self.loops, self.ctrl))
         return len(self.table) - 1
 
@@ -369,7 +375,7 @@ def _bytes(x):
     v = np.ascontiguousarray(x.values).tobytes() if x.values.dtype.kind in "if" else repr(x.values.tolist()).encode()
     return hashlib.blake2b(v + (x.labels.tobytes() if x.labels is not None else b""), digest_size=8).digest()
 
-# %% ../../nbs/research/755_causality.ipynb #0e9c4c2f
+# %% ../../nbs/research/755_causality.ipynb #5286c41a
 class _Blame:
     def __init__(self, a: Tracer, b: Tracer):
         self.a, self.b, self.table, self.lengths = a.events, b.events, a.table, (a.view.n, b.view.n)
@@ -462,6 +468,8 @@ class _Blame:
             pick = next((j for j in direct if any(self.odd(j).values())), None)
             if pick is None: pick = next((j for j in inner if kind(j) != "enter" and any(self.odd(j).values())), None)
             if pick is None and len(direct) == 1 and self.odd(direct[0]): pick = direct[0]
+            if pick is None and len({self.a[j].frame for j in inner if self.a[j].depth == e.depth + 1}) == 1:  # what a constructor left in its object
+                pick = next((j for j in inner if kind(j) != "enter" and set(self.odd(j)) & set(self.odd(i))), None)
             if pick is not None:
                 w = self.walk(self.chain(pick, set(self.odd(pick))), seen)
                 if self.table[self.a[w].k].kind != "enter": return w
@@ -502,7 +510,7 @@ def _show(v):
     if isinstance(v, np.ndarray): v = v.tolist()
     return None if isinstance(v, float) and v != v else v
 
-# %% ../../nbs/research/755_causality.ipynb #5ecc5589
+# %% ../../nbs/research/755_causality.ipynb #000b3129
 FUTURES = ("walk", "high", "low")
 
 def perturb(
@@ -520,17 +528,19 @@ def perturb(
     def change(v, price):
         v = np.asarray(v)
         if v.dtype.kind == "b": return ~v
-        if v.dtype.kind in "iu": return np.maximum(np.rint(v * k * rng.exponential(1, m)), 0 if (v >= 0).all() else -2**62).astype(v.dtype) + (1 if how == "high" else 0)
+        if v.dtype.kind in "iu": return np.maximum(np.rint(v * k * rng.exponential(1, m)), 0 if (v >= 0).all() else -2**62).astype(v.dtype) + (1
+                if how == "high" else 0)
         if v.dtype.kind != "f": return v
         scale = float(np.nanstd(v)) or 1. if np.isfinite(v).any() else 1.
         return v * k if price else v * k * rng.exponential(1, m) + (0 if np.nanmin(v, initial=0) >= 0 else scale * rng.normal(size=m))
     if isinstance(x, pd.Series): return pd.Series(np.r_[np.asarray(x)[:t], change(np.asarray(x)[t:], True)], x.index, name=x.name)
     for j, c in enumerate(x.columns):
         v = x.iloc[:, j].to_numpy()
-        if v.dtype.kind in "bfiu": x.isetitem(j, np.r_[v[:t], change(v[t:], bool(re.search(r"open|high|low|close|price|px|bid|ask|vwap", str(c), re.I)))].astype(v.dtype))
+        if v.dtype.kind in "bfiu": x.isetitem(j, np.r_[v[:t], change(v[t:], bool(re.search(r"open|high|low|close|price|px|bid|ask|vwap", str(c),
+                                                                                           re.I)))].astype(v.dtype))
     return x
 
-# %% ../../nbs/research/755_causality.ipynb #48914211
+# %% ../../nbs/research/755_causality.ipynb #f3f99f2a
 INPUTS = ("candles", "df", "bars", "frame", "data", "prices")
 OUTPUTS = ("entries", "exits", "signals", "signal", "features", "positions", "position", "weights", "score")
 
@@ -579,7 +589,8 @@ def _function(o, values=None):
     if isinstance(o, Strategy):
         if o.signals is None: raise ConfigError(f"{o.name} is a compiled strategy: it is checked through the engine", key="strategy", value=o.name)
         return o.signals
-    if not callable(o): raise ConfigError(f"{o!r:.60} is no function of candles", key="strategy", rule="a function or a strategy", hint="name one as file:function")
+    if not callable(o): raise ConfigError(f"{o!r:.60} is no function of candles", key="strategy", rule="a function or a strategy",
+                                          hint="name one as file:function")
     return o
 
 class FileTarget(Target):
@@ -592,9 +603,11 @@ class FileTarget(Target):
             from algo_kit.strategies.contract import _own_module
             try: mod = _own_module(self.path.resolve())[0]
             except (KitError, SyntaxError): raise
-            except Exception as e: raise ConfigError(f"{self.path.name} does not load: {type(e).__name__}: {e}", key="strategy", value=str(path), rule="a file that imports",
+            except Exception as e: raise ConfigError(f"{self.path.name} does not load: {type(e).__name__}: {e}", key="strategy", value=str(path),
+                                                     rule="a file that imports",
                                                      hint="mend it and try again") from e
-            if not hasattr(mod, attr): raise unknown(f"function in {self.path.name}", attr, [k for k, v in vars(mod).items() if callable(v) and not k.startswith("_")], NotFound)
+            if not hasattr(mod, attr): raise unknown(f"function in {self.path.name}", attr,
+                                                     [k for k, v in vars(mod).items() if callable(v) and not k.startswith("_")], NotFound)
             f = getattr(mod, attr)
             w = getattr(f, "warmup_bars", getattr(mod, "WARMUP_BARS", None))
         else: w = None
@@ -613,15 +626,19 @@ class ScriptTarget(Target):
         used = set().union(*(_names(x) for x in trees)) if trees else set()
         self.input = input or next((n for n in INPUTS if n in used), None)
         if self.input is None or self.input not in used:
-            raise ConfigError(f"{self.name} works on no frame called {input or ', '.join(INPUTS)}", key="input", value=input, rule="the name of the frame its cells work on",
+            raise ConfigError(f"{self.name} works on no frame called {input or ', '.join(INPUTS)}", key="input", value=input,
+                              rule="the name of the frame its cells work on",
                               hint="name a function instead: FILE:FUNCTION")
         assigned = set().union(*(_names(x, ast.Store) for x in trees))
         out = [o for o in (outputs or OUTPUTS) if o in assigned]
         if outputs is None and not out:
-            out = sorted(assigned - {self.input}) and [max(((n, i) for i, x in enumerate(trees) for s in x.body for n in _names(s, ast.Store)), key=lambda q: q[1])[0]]
-        if not out: raise ConfigError(f"{self.name} leaves nothing to compare", key="outputs", value=outputs, rule=f"one of {', '.join(OUTPUTS)}", hint="name the result")
+            out = sorted(assigned - {self.input}) and [max(((n, i) for i, x in enumerate(trees) for s in x.body for n in _names(s, ast.Store)),
+                                                           key=lambda q: q[1])[0]]
+        if not out: raise ConfigError(f"{self.name} leaves nothing to compare", key="outputs", value=outputs, rule=f"one of {', '.join(OUTPUTS)}",
+                                      hint="name the result")
         self.roots, self.outputs = tuple(out), tuple(out)
-        strip = type("S", (ast.NodeTransformer,), {"visit_FunctionDef": lambda s, n: (setattr(n, "decorator_list", [d for d in n.decorator_list if not _is_njit(d)]), n)[1]})()
+        strip = type("S", (ast.NodeTransformer,), {"visit_FunctionDef": lambda s, n: (setattr(n, "decorator_list", [d for d in n.decorator_list
+                if not _is_njit(d)]), n)[1]})()
         self.codes = []
         for c, x in zip(self.chunks, trees, strict=True):
             x.body = _without(x.body, self.input)
@@ -673,7 +690,7 @@ class LiveTarget(Target):
                 f(frame.copy(), **self.params)
         return run, table
 
-# %% ../../nbs/research/755_causality.ipynb #d8947ea0
+# %% ../../nbs/research/755_causality.ipynb #e903ae4d
 def _cuts(frame, res, view, few=8):
     n, rng = len(frame), np.random.default_rng(len(frame))
     cuts = {int(n * q) for q in (.12, .27, .43, .55, .66, .78, .9, .97)[:few]} | {n - 1, n - 2}
@@ -705,7 +722,8 @@ def _named(res):
     return dict(zip(("entries", "exits"), res, strict=True)) if type(res) is tuple and len(res) == 2 else res
 
 class _Check:
-    def __init__(self, target, frame, tol, until):
+    def __init__(self, target, frame, tol, until, progress=None, sweep_s=0.):
+        self.progress, self.sweep_s, self.swept = progress, sweep_s, 0
         self.target, self.frame, self.tol, self.until, self.runs, self.raised = target, frame, tol, until, 0, []
         self.tested = self.planned = 0
         self.full = self.run(frame)
@@ -742,14 +760,25 @@ class _Check:
         for mode, t in plan:
             if self.late(): break
             self.tested += 1
+            if self.progress: self.progress(self.tested, self.planned)
             if bad := self.fails(mode, t):
                 hit, bad_at = (mode, t, bad), t
                 break
+        if hit is None and self.sweep_s:  # a leak in a single bar shows at one cut alone: as many more as there is time for
+            rest = np.setdiff1d(np.arange(2, len(self.frame)), cuts)
+            if not self.frame.index.is_unique: rest = rest[self.frame.index[rest] != self.frame.index[rest - 1]]
+            end = min(self.until, time.monotonic() + self.sweep_s)
+            for t in np.random.default_rng(7).permutation(rest).tolist():
+                if time.monotonic() > end: break
+                self.swept += 1
+                if bad := self.fails("prefix", t):
+                    hit, bad_at, cuts = ("prefix", t, bad), t, [t - 1]
+                    break
         if hit is None: return None
         mode, hi, bad = hit
-        lo = max([t for t in cuts if t < bad_at], default=1)
+        before = max([t for t in cuts if t < bad_at], default=1)
         found = [(hi, bad)]
-        for lo in ([1, lo] if lo > 1 else [1]):  # first from the very beginning; when that passes, from the last cut that did
+        for lo in [1, before] if before > 1 else [1]:  # first from the very beginning; when that passes, from the last cut that did
             if lo >= hi: continue
             b = self.fails(mode, lo) if lo > 1 else []
             if b:
@@ -807,11 +836,13 @@ def check_target(
     warm_tol: float = 1e-9,  # The same for the window
     warmup: int | None = None,  # Bars of warm-up that are stated; the target's own when None
     budget_s: float = 30.,  # Time for the search
+    sweep_s: float = 0.,  # Time for cuts beyond the chosen ones, when those pass
+    progress=None,  # f(cuts tried, cuts planned)
 ) -> dict:  # ok, fault, bar, column, file, cell, line, statement, values, warmup, cuts, runs, seconds
     "All four experiments, and who is to blame."
     t0 = time.monotonic()
     if len(frame) < 30: raise DataError(f"{len(frame)} bars are too few for a check", key="bars", value=len(frame), rule=">= 30", hint="take a longer tape")
-    try: c = _Check(target, frame, tol, t0 + budget_s)
+    try: c = _Check(target, frame, tol, t0 + budget_s, progress, sweep_s)
     except KitError: raise
     except Exception as e: raise ConfigError(f"{target.name} fails on {len(frame)} bars: {type(e).__name__}: {e}", key="strategy", value=target.name,
                                              rule="a function that runs on the whole frame", hint="run it by hand first") from e
@@ -820,8 +851,12 @@ def check_target(
     if not whole: raise ConfigError(f"{target.name} returns nothing with a row per bar", key="strategy", value=target.name,
                                     rule="a Series, DataFrame or array as long as the candles, or a tuple of them", hint="return the signals or the features")
     warmup = target.warmup if warmup is None else warmup
-    out = dict(ok=True, target=target.name, kind="function" if target.input is None else "notebook", fault=None, bar=None, column=None, file=None, cell=None, line=None,
+    out = dict(ok=True, target=target.name, kind="function" if target.input is None else "notebook", fault=None, bar=None, column=None, file=None, cell=None,
+               line=None,
                statement=None, function=None, variable=None, values=None, result=None, bars=len(frame), columns=sorted(whole))
+    loose = sorted(k for k, p in whole.items() if len(p.values) != len(frame) and not (view.time and len(p.labels) and p.labels.max() > len(frame)))
+    if loose: out["note"] = (f"{', '.join(x or 'the result' for x in loose)}: fewer rows than bars and no time in the index, taken as the last ones; "
+                             "keep the index of the candles")
     again = {k: p for k, p in parts(c.run(frame), view, whole=True).items() if p.rows}
     hit = None
     if bad := _differ(whole, again, 0.): hit = "twice", len(frame), bad
@@ -840,7 +875,7 @@ def check_target(
                     cut=_time(frame, View(frame.index, t).last) if view.time else t, result=[_show(d[2]), _show(d[3])])
         out |= _find(target, frame, mode, t, warmup, c) or {}
     out["warmup"] = dict(stated=warmup, needed=need["needed"], column=need["column"], forgets=need["needed"] is not None)
-    return out | dict(cuts=c.tested, planned=c.planned, runs=c.runs, raised=len(c.raised), seconds=round(time.monotonic() - t0, 3))
+    return out | dict(cuts=c.tested, planned=c.planned, swept=c.swept, runs=c.runs, raised=len(c.raised), seconds=round(time.monotonic() - t0, 3))
 
 def _window_fault(target, frame, full, warmup, tol):
     "A row that is no more what it was when only `warmup` bars come before it (of a pandas strategy: with it)."
@@ -906,7 +941,7 @@ def _rough(x):
     "Digest of a part to seven digits: rounding that depends on the length is no difference here."
     return tuple(f"{float(y):.7g}" if x.values.dtype.kind in "if" else str(y) for y in x.values.ravel()[:500])
 
-# %% ../../nbs/research/755_causality.ipynb #f09ed213
+# %% ../../nbs/research/755_causality.ipynb #0616d2d4
 def another_future(
     ev: np.ndarray,  # `event_dt`
     k: int,  # First event to change
@@ -959,7 +994,8 @@ def check_engine(
     ks = {int(len(ev) * q) for q in np.linspace(.3, .9, max(1, cuts // 2))} | set(rng.choice(made, min(cuts - cuts // 2, len(made)), False).tolist())
     ks = sorted(k for k in ks if 0 < k < len(ev))
     again, at = run(ev, ks)
-    runs, out = 2, dict(ok=True, target=strategy.name, kind="engine", fault=None, bar=None, column=None, file=None, cell=None, line=None, statement=None, function=None, variable=None,
+    runs, out = 2, dict(ok=True, target=strategy.name, kind="engine", fault=None, bar=None, column=None, file=None, cell=None, line=None, statement=None,
+                        function=None, variable=None,
                         values=None, result=None, events=len(ev), decisions=len(full))
     def fault(what, a, b, seq=None):
         if seq is not None: a, b = a[a["seq"] < seq], b[b["seq"] < seq]  # a timer that fires before the next event still has the number of the last one
@@ -983,7 +1019,7 @@ def check_engine(
             bad = True
     return out | dict(cuts=len(ks), planned=len(ks), runs=runs, seconds=round(time.monotonic() - t0, 3))
 
-# %% ../../nbs/research/755_causality.ipynb #a00076ff
+# %% ../../nbs/research/755_causality.ipynb #54c34ea0
 def find_target(
     strategy,  # Registered name, FILE:NAME, a notebook or file alone, a function, or a `Strategy`
     params: dict | None = None,
@@ -1016,7 +1052,7 @@ def causality(
     bars: int | None = None,  # Bars from the start of the tape; 1,500 of a frame, all of the tape for a compiled strategy
     timeframe: str = "1m",  # Of the candles, when the strategy does not say
     input: str | None = None,  # As of `find_target`
-    budget_s: float = 30.,
+    budget_s: float = 30., sweep_s: float = 2., progress=None,  # As of `check_target`
     **how,  # For `open_tape`
 ) -> dict:  # As of `check_target` or `check_engine`, with the tape
     "Does it look ahead? If so, where."
@@ -1027,22 +1063,26 @@ def causality(
         tape = open_tape(tape, **how)
     about = {} if isinstance(tape, pd.DataFrame) else dict(tape=tape.spec, rows=tape.n, hash=tape.hash)
     if isinstance(t, Strategy):
-        if isinstance(tape, pd.DataFrame): raise ConfigError(f"{t.name} is compiled and takes a tape", key="tape", value="a frame", rule="a tape", hint="--tape sample")
+        if isinstance(tape, pd.DataFrame): raise ConfigError(f"{t.name} is compiled and takes a tape", key="tape", value="a frame", rule="a tape",
+                                                             hint="--tape sample")
         last = None
         if bars and t.timeframe: last = int(np.searchsorted(tape.slice(0, tape.n)["ts"], tape.first_ts + bars * TIMEFRAMES[t.timeframe]))
         return check_engine(t, tape, params, settings, last=last) | about
     if isinstance(tape, pd.DataFrame): frame = tape
     else: frame = candle_frame(candles(tape.events, t.strategy.timeframe if t.strategy else timeframe))
-    return check_target(t, frame.iloc[:bars or 1_500], budget_s=budget_s) | about
+    return check_target(t, frame.iloc[:bars or 1_500], budget_s=budget_s, sweep_s=sweep_s, progress=progress) | about
 
 def verdict(r: dict) -> str:
     "A report in words."
-    what = dict(prefix="knows bars that had not come", future="changes when the future does", window="depends on where its data starts", impure="gives two answers to the same question")
-    tested = f"{r['cuts']} cuts, {r['runs']} runs, {r['seconds']:.1f} s"
+    what = dict(prefix="knows bars that had not come", future="changes when the future does", window="depends on where its data starts",
+                impure="gives two answers to the same question")
+    tested = f"{r['cuts'] + r.get('swept', 0)} cuts, {r['runs']} runs, {r['seconds']:.1f} s"
     if r["ok"]:
         w = r.get("warmup")
         need = "" if not w else f"; needs {w['needed']} bars of warm-up" if w["forgets"] else "; never forgets where it started"
         return f"{r['target']}: causal ({tested}{need})" + (f"; only {r['cuts']} of {r['planned']} cuts within the time" if r["cuts"] < r["planned"] else "")
     say = f"{r['target']}: {what[r['fault']]}. First at {r['bar']}, column {r['column']}: {r['result'][0]} and {r['result'][1]}"
-    if r.get("line"): say += f"\n  {place(r['file'], r['cell'], r['line'])}: {r['statement']}\n  {r['variable'] or 'its value'}: {r['values'][0]} and {r['values'][1]}"
+    if r.get("line"):
+        say += f"\n  {place(r['file'], r['cell'], r['line'])}: {r['statement']}"
+        say += f"\n  {r['variable'] or 'its value'}: {r['values'][0]} and {r['values'][1]}"
     return say

@@ -47,13 +47,16 @@ def held_extremes(
         lo[i], hi[i], when_lo[i], when_hi[i] = low[j], high[k], ts[j], ts[k]
     return lo, hi, when_lo, when_hi
 
-# %% ../../nbs/research/719_excursions.ipynb #f97d73a1
+# %% ../../nbs/research/719_excursions.ipynb #3c65d524
 def excursions(
     run_dir,  # A run folder
     tape="auto",  # auto: the run's own where it can be opened; None: marks; or a `Tape`
     most: int = 20_000_000,  # Rows of a tape that are still opened for this
-) -> dict:  # trade, symbol, side, pnl, move, mae <= 0 <= mfe (fractions of the entry price), mae_s, mfe_s (seconds after entry), stop, fees, mae_r, mfe_r (units of the stop; NaN without); source, words
-    "The worst and the best of every trade while it was held."
+) -> dict:  # A column a trade (below), source and words
+    """The worst and the best of every trade while it was held.
+
+    trade, symbol, side, pnl, fees; move, mae <= 0 <= mfe: fractions of the entry price; mae_s, mfe_s: seconds after entry; stop: its distance as
+    stated at entry; mae_r, mfe_r: in units of it, NaN without one."""
     t, f = read_columns(f"{run_dir}/trades.parquet"), trade_facts(run_dir)
     n, last, words = len(t.get("pnl", [])), None, "no round trip was closed"
     if n and isinstance(tape, str):
@@ -81,11 +84,13 @@ def excursions(
                 m = np.isin(marks.get("row", np.empty(0, "i8")), rows)
                 ts, low, high = (np.asarray(marks.get(c, []))[m] for c in ("ts_ns", "px", "px"))
             if len(ts): lo[k], hi[k], lo_at[k], hi_at[k] = held_extremes(ts, low, high, entry_ts[k], exit_ts[k], bars)
-        what = "bars of the tape: within the first and the last one the order of prices is not known" if bars else "every trade of the tape between entry and exit"
+        what = "bars of the tape: within the first and the last one the order of prices is not known"
+        if not bars: what = "every trade of the tape between entry and exit"
         words = what if tape is not None else f"marks of the equity curve, because {why}: the true extremes are at least as far"
     ends = np.where(way > 0, -1, 1)
     low, high = np.fmin(np.fmin(lo, entry), left), np.fmax(np.fmax(hi, entry), left)
-    lo_at, hi_at = np.where(low == lo, lo_at, np.where(low == entry, entry_ts, exit_ts)), np.where(high == hi, hi_at, np.where(high == entry, entry_ts, exit_ts))
+    lo_at, hi_at = np.where(low == lo, lo_at, np.where(low == entry, entry_ts, exit_ts)), np.where(high == hi, hi_at,
+                                                                                                   np.where(high == entry, entry_ts, exit_ts))
     with np.errstate(divide="ignore", invalid="ignore"):
         worst, best = np.where(ends < 0, low, high), np.where(ends < 0, high, low)
         x = dict(trade=np.asarray(t.get("trade", []), "i8"), symbol=sym, side=side, pnl=np.asarray(t.get("pnl", []), float), move=way * (left / entry - 1),
@@ -111,7 +116,8 @@ def excursion_summary(
     out |= dict(mae=float(x["mae"].mean()), mfe=float(x["mfe"].mean()), edge_ratio=ratio(x["mfe"].mean(), -x["mae"].mean()),
                 given_back=ratio((x["mfe"] - x["move"]).sum(), x["mfe"].sum()))
     k = np.isfinite(x["mae_r"])
-    if k.any(): out |= dict(mae_r=float(x["mae_r"][k].mean()), mfe_r=float(x["mfe_r"][k].mean()), edge_ratio_r=ratio(x["mfe_r"][k].mean(), -x["mae_r"][k].mean()))
+    if k.any(): out |= dict(mae_r=float(x["mae_r"][k].mean()), mfe_r=float(x["mfe_r"][k].mean()),
+                            edge_ratio_r=ratio(x["mfe_r"][k].mean(), -x["mae_r"][k].mean()))
     if gain.any(): out["gains_mae_95"] = float(np.quantile(x["mae"][gain], .05))
     if (~gain).any():
         up = x["mfe"][~gain]

@@ -19,7 +19,7 @@ from ..core.errors import ConfigError, DataError
 from ..core.money import to_px, to_ticks
 from .metrics import DAY, MIN_PERIODS
 
-# %% ../../nbs/research/738_grids.ipynb #4e23c4b5
+# %% ../../nbs/research/738_grids.ipynb #6b486ed5
 SKIP = 64  # prices in a block that can be passed over
 _ONES, _NONE = np.uint64(0x0101010101010101), np.uint64(0)
 
@@ -29,9 +29,11 @@ book_dt = np.dtype([
     ("peak", "f8"), ("floor", "f8"), ("day", "i8"), ("base", "f8"), ("mean", "f8"), ("m2", "f8"),
     ("trades", "i8"), ("wins", "i8"), ("gain", "f8"), ("loss", "f8"), ("fees", "f8"), ("held_ns", "i8"),
 ], align=True)
-trip_dt = np.dtype([("entry", "i8"), ("exit", "i8"), ("entry_px", "f8"), ("exit_px", "f8"), ("qty", "f8"), ("fees", "f8"), ("pnl", "f8"), ("why", "i8")], align=True)
+trip_dt = np.dtype([("entry", "i8"), ("exit", "i8"), ("entry_px", "f8"), ("exit_px", "f8"), ("qty", "f8"), ("fees", "f8"), ("pnl", "f8"), ("why", "i8")],
+        align=True)
 turn_dt = np.dtype([("at", "i8"), ("seen", "i8"), ("why", "i8")], align=True)
-deal_dt = np.dtype([("fee", "f8"), ("slip_ppm", "f8"), ("lag", "i8"), ("tick", "f8"), ("ticks_per_px", "f8"), ("lots_per_qty", "f8"), ("fee_inside", "i8")], align=True)
+deal_dt = np.dtype([("fee", "f8"), ("slip_ppm", "f8"), ("lag", "i8"), ("tick", "f8"), ("ticks_per_px", "f8"), ("lots_per_qty", "f8"), ("fee_inside", "i8")],
+        align=True)
 
 @njit
 def _paid(px, side, deal):
@@ -115,10 +117,12 @@ def _summaries(px, top, bot):
     for b in range(top.size):
         x, y = np.inf, -np.inf
         for k in range(b * SKIP, min(px.size, b * SKIP + SKIP)):
-            x, y = min(x, px[k]), max(y, px[k])
+            v = px[k]
+            if v < x: x = v
+            if v > y: y = v
         bot[b], top[b] = x, y
 
-# %% ../../nbs/research/738_grids.ipynb #eafb15e3
+# %% ../../nbs/research/738_grids.ipynb #c34bb6a9
 @dataclass(frozen=True)
 class Deal:
     "How a turn becomes money."
@@ -127,13 +131,14 @@ class Deal:
     lag: int = 0  # 0: filled at the price that made the rule act; 1: at the next one
     tick: float = 0.  # Price step; 0: any price
     lot: float = 0.  # Quantity step, sizes are rounded down to it; 0: any size
-    fee_inside: bool = False  # Size pays for its own fee, as vectorbt's percent does; else it is a fraction of equity at the price that made the rule act, as the engine's
+    fee_inside: bool = False  # Size pays for its own fee, as vectorbt's percent; else it is a fraction of equity, as the engine's
     cash: float = 100_000.  # Starting capital
 
     def __post_init__(self):
         for k in ("fee", "slippage_bps", "tick", "lot"):
             if not 0 <= getattr(self, k) < np.inf: raise ConfigError(f"{k} is {getattr(self, k)}", key=k, value=getattr(self, k), rule=">= 0")
-        if self.lag not in (0, 1): raise ConfigError(f"lag is {self.lag}", key="lag", value=self.lag, rule="0 or 1", hint="more delay is a question for the engine")
+        if self.lag not in (0, 1): raise ConfigError(f"lag is {self.lag}", key="lag", value=self.lag, rule="0 or 1",
+                hint="more delay is a question for the engine")
         if not self.cash > 0: raise ConfigError(f"cash is {self.cash}", key="cash", value=self.cash, rule="> 0")
 
     def row(self) -> np.ndarray:
@@ -195,11 +200,12 @@ def _sets(points):
     "Parameters as arrays of one length."
     p = {k: np.atleast_1d(np.asarray(v)) for k, v in points.items()}
     if len({len(v) for v in p.values()}) != 1 or any(v.ndim != 1 for v in p.values()) or not len(next(iter(p.values()))):
-        raise ConfigError("points have shapes " + ", ".join(f"{k} {v.shape}" for k, v in p.items()), key="points", rule="one value a set, shape (n,), n >= 1", hint="np.meshgrid(...) and ravel()")
+        raise ConfigError("points have shapes " + ", ".join(f"{k} {v.shape}" for k, v in p.items()), key="points", rule="one value a set, shape (n,), n >= 1",
+                hint="np.meshgrid(...) and ravel()")
     return p
 
 def _drive(work, n_sets, n_rows, step, group, threads, progress, stop):
-    "Every group of sets over every step of rows; `work(a, b)` makes a function of (lo, hi). A call into compiled code stays short, so stop and progress are heard."
+    "Every group of sets over every step of rows; `work(a, b)` makes a function of (lo, hi). Calls are short, so a stop is heard."
     spans = [(a, min(n_sets, a + group)) for a in range(0, n_sets, group)]
     done, lock, halted = [0], threading.Lock(), threading.Event()
     def one(span):
@@ -220,9 +226,10 @@ def _drive(work, n_sets, n_rows, step, group, threads, progress, stop):
         for s in spans: one(s)
     return not halted.is_set()
 
-# %% ../../nbs/research/738_grids.ipynb #39be1926
+# %% ../../nbs/research/738_grids.ipynb #ef1cfc53
 @njit
-def _sma_block(st, lo, hi, acts, ts, ticks, close, fill, top, bot, ends, windows, fast, slow, warm, size, deals, sma, low, high, flag, turns, returns, trips, n_trips):
+def _sma_block(st, lo, hi, acts, ts, ticks, close, fill, top, bot, ends, windows, fast, slow, warm, size, deals, sma, low, high, flag, turns, returns, trips,
+        n_trips):
     "Candles lo..hi of every pair."
     n, m, lag, last = close.size, hi - lo, deals[0].lag, hi == close.size
     for w in range(windows.size):
@@ -280,15 +287,18 @@ def whole_ticks(
     for d in range(9):
         t = px * 10.**d
         r = np.rint(t)
-        if (np.abs(t - r) <= 1e-9 * np.maximum(1, np.abs(t))).all() and np.abs(r).max(initial=0) * (len(px) if bars is None else bars) < 2.**53: return r, 10.**d
+        near = (np.abs(t - r) <= 1e-9 * np.maximum(1, np.abs(t))).all()
+        if near and np.abs(r).max(initial=0) * (len(px) if bars is None else bars) < 2.**53: return r, 10.**d
     return px.astype("f8"), 0.
 
 def _candles_in(c):
     for k in ("ts", "open", "close"):
-        if k not in (c.dtype.names if isinstance(c, np.ndarray) else c): raise DataError(f"candles have no column {k}", key="candles", rule="ts, open, close", hint="data.candles.candles(events, '1m')")
+        if k not in (c.dtype.names if isinstance(c, np.ndarray) else c): raise DataError(f"candles have no column {k}", key="candles", rule="ts, open, close",
+                hint="data.candles.candles(events, '1m')")
     ts, o, px = (np.ascontiguousarray(c[k], t) for k, t in (("ts", "i8"), ("open", "f8"), ("close", "f8")))
     if len(px) < 2: raise DataError(f"{len(px)} candles", key="candles", value=len(px), rule=">= 2", hint="take a longer tape or shorter candles")
-    if not (np.isfinite(px).all() and np.isfinite(o).all() and (px > 0).all()): raise DataError("candles hold a price that is not a positive number", key="candles", rule="finite, > 0")
+    if not (np.isfinite(px).all() and np.isfinite(o).all() and (px > 0).all()): raise DataError("candles hold a price that is not a positive number",
+            key="candles", rule="finite, > 0")
     return ts, o, px
 
 def sma_grid(
@@ -324,11 +334,13 @@ def sma_grid(
         mean, low, high = np.empty((len(used), block)), np.empty((len(used), block // 64)), np.empty((len(used), block // 64))
         flag, turns = np.zeros(64, "u1"), np.zeros(block + 2, turn_dt)
         args = windows[used], np.searchsorted(used, fi[a:b]), np.searchsorted(used, si[a:b]), ready[a:b], sizes[a:b]
-        return lambda lo, hi: _sma_block(st[a:b], lo, hi, acts, ts, ticks, px, fill, top, bot, ends, *args, row, mean, low, high, flag, turns, ret[a:b], room, got)
+        return lambda lo, hi: _sma_block(st[a:b], lo, hi, acts, ts, ticks, px, fill, top, bot, ends, *args, row, mean, low, high, flag, turns, ret[a:b], room,
+                got)
     if not _drive(work, m, n, block, -(-m // threads) if threads > 1 else m, threads, progress, stop): return None
-    return Grid(p | (dict(size=sizes) if np.ndim(size) else {}), _columns(st, px[-1], ts, deal, periods), days, ret if returns else None, room[:got[0]] if trips else None, deal, float(st["qty"][0]) if m == 1 else 0.)
+    return Grid(p | (dict(size=sizes) if np.ndim(size) else {}), _columns(st, px[-1], ts, deal, periods), days, ret if returns else None,
+            room[:got[0]] if trips else None, deal, float(st["qty"][0]) if m == 1 else 0.)
 
-# %% ../../nbs/research/738_grids.ipynb #57411d91
+# %% ../../nbs/research/738_grids.ipynb #54a3ef72
 @njit
 def _rows_block(st, lo, hi, acts, ts, enter, leave, fi, si, warm, close, fill, top, bot, ends, size, deals, turns, returns, trips, n_trips):
     n, lag, last = close.size, deals[0].lag, hi == close.size
@@ -357,7 +369,8 @@ def rows_grid(
     enter: np.ndarray, leave: np.ndarray,  # Boolean rows, shapes (rows, n) and (rows, n): the rule wants in, wants out, at the close of each candle
     entry_row=None, exit_row=None,  # Row of each set, shape (sets,); None: set i takes row i
     points: dict | None = None,  # Parameters of each set, for the answer
-    deal: Deal | None = None, size=0.5, warm=0, returns: bool = False, trips: int = 0, tail: bool = False, periods: float = 365, threads: int = 1, progress=None, stop=None,  # As of `sma_grid`
+    deal: Deal | None = None, size=0.5, warm=0, returns: bool = False, trips: int = 0, tail: bool = False, periods: float = 365, threads: int = 1,
+            progress=None, stop=None,  # As of `sma_grid`
 ) -> Grid | None:
     "In at the first wanted entry while flat, out at the first wanted exit after it."
     deal = deal or Deal()
@@ -367,7 +380,8 @@ def rows_grid(
         if a.shape[1] != len(px): raise DataError(f"{k} has {a.shape[1]} columns, there are {len(px)} candles", key=k, rule="shape (rows, candles)")
     fi = np.arange(len(e)) if entry_row is None else np.asarray(entry_row, "i8")
     si = np.arange(len(x)) if exit_row is None else np.asarray(exit_row, "i8")
-    if len(fi) != len(si) or (fi.size and (fi.max() >= len(e) or si.max() >= len(x))): raise ConfigError(f"{len(fi)} entry rows and {len(si)} exit rows", key="entry_row", rule="one of each a set, below the number of rows")
+    if len(fi) != len(si) or (fi.size and (fi.max() >= len(e) or si.max() >= len(x))): raise ConfigError(f"{len(fi)} entry rows and {len(si)} exit rows",
+            key="entry_row", rule="one of each a set, below the number of rows")
     m = len(fi)
     if trips and m > 1: raise ConfigError(f"round trips of {m} sets", key="trips", value=trips, rule="one set", hint="ask for one set")
     sizes, ready = np.broadcast_to(np.asarray(size, "f8"), m).copy(), np.broadcast_to(np.asarray(warm, "i8"), m).copy()
@@ -376,11 +390,13 @@ def rows_grid(
     acts = len(px) - max(deal.lag, int(tail))
     def work(a, b):
         turns = np.zeros(512, turn_dt)
-        return lambda lo, hi: _rows_block(st[a:b], lo, hi, acts, ts, e, x, fi[a:b], si[a:b], ready[a:b], px, fill, top, bot, ends, sizes[a:b], row, turns, ret[a:b], room, got)
+        return lambda lo, hi: _rows_block(st[a:b], lo, hi, acts, ts, e, x, fi[a:b], si[a:b], ready[a:b], px, fill, top, bot, ends, sizes[a:b], row, turns,
+                ret[a:b], room, got)
     if not _drive(work, m, len(px), 1 << 14, max(1, min(256, -(-m // threads))), threads, progress, stop): return None
-    return Grid(_sets(points) if points else {}, _columns(st, px[-1], ts, deal, periods), days, ret if returns else None, room[:got[0]] if trips else None, deal, float(st["qty"][0]) if m == 1 else 0.)
+    return Grid(_sets(points) if points else {}, _columns(st, px[-1], ts, deal, periods), days, ret if returns else None, room[:got[0]] if trips else None,
+            deal, float(st["qty"][0]) if m == 1 else 0.)
 
-# %% ../../nbs/research/738_grids.ipynb #76af9f4e
+# %% ../../nbs/research/738_grids.ipynb #54b0efef
 @njit
 def _tick_block(st, lo, hi, px, ts, feat, f_top, f_bot, top, bot, ends, enter, leave, trail, hold_ns, size, deals, turns, returns, trips, n_trips):
     "Trades lo..hi of every set."
@@ -466,7 +482,8 @@ class Trades:
         self.ts, self.px = np.ascontiguousarray(ts, "i8"), np.ascontiguousarray(px, "f8")
         self.qty, self.side = qty, side
         if not len(self.px): raise DataError("no trades", key="trades", rule=">= 1", hint="a tape of candles has none")
-        if not np.isfinite(self.px).all(): raise DataError("a trade's price is not a number", key="px", rule="finite", hint="open the tape with data.tapes.open_tape")
+        if not np.isfinite(self.px).all(): raise DataError("a trade's price is not a number", key="px", rule="finite",
+                hint="open the tape with data.tapes.open_tape")
         self.top, self.bot = _blocks(self.px)
         self.ends, self.days = _ends(self.ts)
 
@@ -474,8 +491,9 @@ class Trades:
     def of(cls, events, row: int = 0):
         "Trades of one instrument of a tape."
         from algo_kit.core.records import TRADE
-        e = events[(events["kind"] == TRADE) & (events["row"] == row)]
-        return cls(e["ts"], e["px"], np.ascontiguousarray(e["qty"]), np.ascontiguousarray(e["side"]))
+        mine = (events["kind"] == TRADE) & (events["row"] == row)
+        col = lambda k: np.ascontiguousarray(events[k] if mine.all() else events[k][mine])
+        return cls(*(col(k) for k in ("ts", "px", "qty", "side")))
 
     def __len__(self): return len(self.px)
 
@@ -492,21 +510,26 @@ def tick_grid(
 ) -> Grid | None:
     "Long from a threshold of the feature to the first of: trailing stop, time, lower threshold."
     deal, feat = deal or Deal(), np.ascontiguousarray(feature, "f8")
-    if feat.shape != trades.px.shape: raise DataError(f"feature has shape {feat.shape}, there are {len(trades)} trades", key="feature", rule="one number a trade")
+    if feat.shape != trades.px.shape: raise DataError(f"feature has shape {feat.shape}, there are {len(trades)} trades", key="feature",
+            rule="one number a trade")
     m = max(np.size(a) for a in (enter, leave, trail_ppm, hold_s, size))
     p = {k: np.broadcast_to(np.asarray(v, "f8"), m).copy() for k, v in dict(enter=enter, leave=leave, trail_ppm=trail_ppm, hold_s=hold_s, size=size).items()}
     if np.isnan(p["enter"]).any() or np.isnan(p["leave"]).any(): raise ConfigError("a threshold is not a number", key="enter", rule="a number")
-    if ((p["trail_ppm"] < 0) | (p["trail_ppm"] >= 1e6)).any(): raise ConfigError("a trailing stop is out of range", key="trail_ppm", rule="0 <= trail_ppm < 1,000,000", hint="5000 is 0.5 %")
-    if not ((p["trail_ppm"] > 0) | (p["hold_s"] > 0) | (p["leave"] > -np.inf)).all(): raise ConfigError("a set has no way out", key="trail_ppm", rule="a trailing stop, a time or a lower threshold")
+    if ((p["trail_ppm"] < 0) | (p["trail_ppm"] >= 1e6)).any(): raise ConfigError("a trailing stop is out of range", key="trail_ppm",
+            rule="0 <= trail_ppm < 1,000,000", hint="5000 is 0.5 %")
+    if not ((p["trail_ppm"] > 0) | (p["hold_s"] > 0) | (p["leave"] > -np.inf)).all(): raise ConfigError("a set has no way out", key="trail_ppm",
+            rule="a trailing stop, a time or a lower threshold")
     if trips and m > 1: raise ConfigError(f"round trips of {m} sets", key="trips", value=trips, rule="one set", hint="ask for one set")
     hold = np.rint(p["hold_s"] * 1e9).astype("i8")
     t, row, st = trades, deal.row(), _books(m, deal)
-    f_top, f_bot = _blocks(np.where(np.isnan(feat), -np.inf, feat))[0], _blocks(np.where(np.isnan(feat), np.inf, feat))[1]
+    f_top, f_bot = _blocks(feat)
     ret, room, got = np.zeros((m if returns else 0, len(t.ends))), np.zeros(trips, trip_dt), np.zeros(1, "i8")
     chunk = max(SKIP, chunk // SKIP * SKIP)
     def work(a, b):
         turns = np.zeros(512, turn_dt)
         args = p["enter"][a:b], p["leave"][a:b], p["trail_ppm"][a:b] * 1e-6, hold[a:b]
-        return lambda lo, hi: _tick_block(st[a:b], lo, hi, t.px, t.ts, feat, f_top, f_bot, t.top, t.bot, t.ends, *args, p["size"][a:b], row, turns, ret[a:b], room, got)
+        return lambda lo, hi: _tick_block(st[a:b], lo, hi, t.px, t.ts, feat, f_top, f_bot, t.top, t.bot, t.ends, *args, p["size"][a:b], row, turns, ret[a:b],
+                room, got)
     if not _drive(work, m, len(t), chunk, max(1, min(256, -(-m // threads))), threads, progress, stop): return None
-    return Grid(p, _columns(st, t.px[-1], t.ts, deal, periods), t.days, ret if returns else None, room[:got[0]] if trips else None, deal, float(st["qty"][0]) if m == 1 else 0.)
+    return Grid(p, _columns(st, t.px[-1], t.ts, deal, periods), t.days, ret if returns else None, room[:got[0]] if trips else None, deal,
+            float(st["qty"][0]) if m == 1 else 0.)

@@ -28,7 +28,7 @@ from .metrics import DAY, MIN_PERIODS, daily, days_per_year, read_columns, run_m
 from .quick import quick_run, run_inputs
 from ..strategies.contract import ENGINE_GATES
 
-# %% ../../nbs/research/718_lint.ipynb #cc2b6060
+# %% ../../nbs/research/718_lint.ipynb #609fa24f
 WEIGHTS = ("high", "medium", "low")
 
 class Silent(Exception): "A rule that had nothing to look at, and why."
@@ -37,13 +37,15 @@ def finding(rule, weight, issue, evidence, fix) -> dict: return dict(rule=rule, 
 
 def facts(
     run_dir,  # A run folder
-    sweep=None,  # Points of the search that the parameters came from: list of dicts, dict of columns, DataFrame, or a .parquet, .csv or .json file
+    sweep=None,
+    # Points of the search that the parameters came from: list of dicts, dict of columns, DataFrame, a .parquet, .csv or .json file, or a sweep's folder
     load: bool = True,  # May the strategy be loaded, to know its parameters' limits? A registered one always is
 ) -> SimpleNamespace:
     "What every rule looks at."
     d = Path(run_dir)
     f = SimpleNamespace(dir=d, metrics=run_metrics(d), **{n: read_columns(d/f"{n}.parquet") for n in ("trades", "fills", "decisions", "equity", "marks")},
-                        **{n: json.loads((d/f"{n}.json").read_text(encoding="utf-8")) if (d/f"{n}.json").exists() else {} for n in ("manifest", "gates", "passport")})
+                        **{n: json.loads((d/f"{n}.json").read_text(encoding="utf-8")) if (d/f"{n}.json").exists() else {}
+                           for n in ("manifest", "gates", "passport")})
     f.ts, f.eq = np.asarray(f.equity.get("ts_ns", []), "i8"), np.asarray(f.equity.get("equity", []), float)
     f.cash = start_equity(f.manifest, f.eq)
     f.result = float(f.eq[-1] - f.cash) if len(f.eq) else 0.
@@ -65,6 +67,7 @@ def _columns(sweep):
     if sweep is None: return {}
     if isinstance(sweep, (str, Path)):
         p = Path(sweep)
+        if p.is_dir(): p = p/"points.parquet"  # of `algo sweep`
         if p.suffix == ".parquet": return read_columns(p)
         import pandas as pd
         sweep = pd.read_csv(p) if p.suffix == ".csv" else json.loads(p.read_text(encoding="utf-8"))
@@ -72,7 +75,7 @@ def _columns(sweep):
     if isinstance(sweep, dict): return {k: np.asarray(v) for k, v in sweep.items()}
     return {k: np.array([r.get(k) for r in sweep], object) for k in (sweep[0] if len(sweep) else {})}
 
-# %% ../../nbs/research/718_lint.ipynb #ebfba394
+# %% ../../nbs/research/718_lint.ipynb #5ca142ea
 LUCKY, LUCKY_DAYS = .5, 5             # part of the result that one trade or day may be; days with trades below which a day is not asked
 STALE_S, STALE_X, STALE_PART = 60., 20., .02  # a market order that waited this long, and this many times the usual; part of all fills
 DEFECT_PART = .2                      # part of all P&L made in trades that overlap a hole in the data
@@ -137,14 +140,16 @@ def grid_edge(f):
             weight = "medium"
         elif p is not None and p.type != "bool" and v in (p.min, p.max) and v != p.default: at.append(f"{k} = {v:g}, allowed from {p.min:g} to {p.max:g}")
     if not at: return None
-    return finding("grid_edge", weight, "A parameter stands at the edge of what was tried", "; ".join(at), "widen the range: an optimum at the edge is not one yet")
+    return finding("grid_edge", weight, "A parameter stands at the edge of what was tried", "; ".join(at),
+                   "widen the range: an optimum at the edge is not one yet")
 
 def stale_prices(f):
     "Fills at prices that had not been quoted for long"
     if not len(f.fills.get("ts", ())): raise Silent("nothing was filled")
     ts, order, sym = np.asarray(f.fills["ts"], "i8"), np.asarray(f.fills["order"], "i8"), np.asarray(f.fills["symbol"], object)
     d = f.decisions
-    sent = {int(o): int(t) for o, t, w, k, g in zip(*(d.get(c, ()) for c in ("order", "ts", "wish", "type", "gate")), strict=True) if w == "place" and k == "market" and not g}
+    sent = {int(o): int(t) for o, t, w, k, g in zip(*(d.get(c, ()) for c in ("order", "ts", "wish", "type", "gate")), strict=True) if w == "place"
+            and k == "market" and not g}
     wait = np.array([(t - sent[o]) / 1e9 if o in sent else np.nan for o, t in zip(order.tolist(), ts.tolist(), strict=True)])
     usual = float(np.nanmedian(wait)) if np.isfinite(wait).any() else 0.
     old = np.nan_to_num(wait) > max(STALE_S, STALE_X * usual)
@@ -152,14 +157,15 @@ def stale_prices(f):
         name = f.names[g["row"]] if g.get("row", 0) < len(f.names) else None
         old |= (ts == g.get("to_ns")) & ((sym == name) if name else True)
     part = float(old.mean())
-    if not old.any() or part < STALE_PART and not (touched := _touched(f, ts[old], sym[old])).any(): return None
+    if not old.any(): return None
     touched = _touched(f, ts[old], sym[old])
     made = float(f.pnl[touched].sum()) if f.n else 0.
     heavy = _flips(f, f.result - made)
     if part < STALE_PART and not heavy: return None
     worst = float(np.nanmax(np.where(old, np.nan_to_num(wait), 0)))
     return finding("stale_prices", "high" if heavy or part > .2 else "medium", "Fills at prices that had not been quoted for long",
-                   f"{int(old.sum())} of {old.size} fills waited for the market" + (f", the longest {_hold(worst)}" if worst else "") + f"; their trades made {_money(made)}",
+                   f"{int(old.sum())} of {old.size} fills waited for the market"
+                   + (f", the longest {_hold(worst)}" if worst else "") + f"; their trades made {_money(made)}",
                    "forbid entries after a silence (risk.stale_after_s, risk.max_silence_s), or trade what trades")
 
 def _touched(f, ts, sym):
@@ -179,7 +185,8 @@ def data_defects(f):
     heavy = _flips(f, f.result - made)
     if not hit.any() or (part <= DEFECT_PART and not heavy): return None
     return finding("data_defects", "high" if heavy else "medium", "Profit made inside holes of the data",
-                   f"{int(hit.sum())} of {f.n} trades overlap {len(holes)} gaps; {part:.0%} of all P&L, {_money(made)} net; without them {_money(f.result - made)}",
+                   f"{int(hit.sum())} of {f.n} trades overlap {len(holes)} gaps; {part:.0%} of all P&L, {_money(made)} net; "
+                   f"without them {_money(f.result - made)}",
                    "fetch the missing data or leave those stretches out; do not count on prices nobody saw")
 
 def many_params(f):
@@ -202,7 +209,7 @@ def fees_above_edge(f):
     if fees <= FEES_PART * gross: return None
     word = "Fees are above the gross edge" if fees >= gross else "Fees take most of the gross edge"
     return finding("fees_above_edge", "high" if fees >= gross else "medium", word, f"gross {_money(gross)}, fees {fees:,.2f}, {fees / gross:.0%} of it",
-                   "trade less and longer, rest orders where makers pay less, or leave it; `algo breakeven` says at which fee it lives")
+                   "trade less and longer, rest orders where makers pay less, or leave it; algo breakeven RUN says at which fee it lives")
 
 def never_flat(f):
     "It is never flat"
@@ -217,14 +224,16 @@ def few_trades(f):
     if f.n >= FEW_TRADES: return None
     if not len(f.fills.get("ts", ())): return finding("few_trades", "high", "It never traded", f"{len(f.decisions.get('ts', ()))} wishes, no fill",
                                                       "read what was refused, and by which gate")
-    return finding("few_trades", "high" if f.n < FEW_TRADES_MIN else "medium", "Too few trades", f"{f.n} round trips; below {FEW_TRADES} a win rate means little",
+    return finding("few_trades", "high" if f.n < FEW_TRADES_MIN else "medium", "Too few trades",
+                   f"{f.n} round trips; below {FEW_TRADES} a win rate means little",
                    "more data, more instruments, or a shorter horizon")
 
 def few_days(f):
     "Too few days"
     n = f.returns.size
     if n >= MIN_PERIODS: return None
-    return finding("few_days", "medium", "Too few days", f"{n} daily return{'s' * (n != 1)}; nothing is annualised below {MIN_PERIODS}", "run it over more days, of more than one kind of market")
+    return finding("few_days", "medium", "Too few days", f"{n} daily return{'s' * (n != 1)}; nothing is annualised below {MIN_PERIODS}",
+                   "run it over more days, of more than one kind of market")
 
 def one_symbol(f):
     "One instrument makes the profit"
@@ -235,7 +244,8 @@ def one_symbol(f):
     s = max(by, key=by.get)
     part = by[s] / float(f.pnl.sum())
     if part <= ONE_SYMBOL or part <= 2 / len(names): return None
-    return finding("one_symbol", "medium", "One instrument makes the profit", f"{s} made {_money(by[s])} of {_money(f.pnl.sum())}; {len(names) - 1} other(s) {_money(f.pnl.sum() - by[s])}",
+    return finding("one_symbol", "medium", "One instrument makes the profit",
+                   f"{s} made {_money(by[s])} of {_money(f.pnl.sum())}; {len(names) - 1} other(s) {_money(f.pnl.sum() - by[s])}",
                    "ask why the idea should work there and nowhere else, or drop the others and say so")
 
 def one_hour(f):
@@ -247,7 +257,8 @@ def one_hour(f):
     by = np.bincount(h, f.pnl, 24)
     i, part = int(by.argmax()), float(by.max() / f.pnl.sum())
     if part <= ONE_HOUR or _apart(f.pnl[h == i], f.pnl[h != i]) < APART: return None
-    return finding("one_hour", "medium", "One hour of the day makes the profit", f"trades that ended from {i:02d}:00 to {i + 1:02d}:00 UTC made {_money(by[i])} of {_money(f.pnl.sum())}, {part:.0%}",
+    return finding("one_hour", "medium", "One hour of the day makes the profit",
+                   f"trades that ended from {i:02d}:00 to {i + 1:02d}:00 UTC made {_money(by[i])} of {_money(f.pnl.sum())}, {part:.0%}",
                    "look for what happens at that hour (funding, an opening, a feed's defect), and trade it on purpose or not at all")
 
 def one_side(f):
@@ -257,7 +268,8 @@ def one_side(f):
     if f.pnl.sum() <= 0: raise Silent("there is no profit to share")
     x, y = float(f.pnl[a].sum()), float(f.pnl[b].sum())
     if min(x, y) > ONE_SIDE * (x + y) or abs(_apart(f.pnl[a], f.pnl[b])) < APART: return None
-    return finding("one_side", "medium", "One side loses what the other makes", f"long {_money(x)} in {int(a.sum())} trades, short {_money(y)} in {int(b.sum())}",
+    return finding("one_side", "medium", "One side loses what the other makes",
+                   f"long {_money(x)} in {int(a.sum())} trades, short {_money(y)} in {int(b.sum())}",
                    "in a market that went one way half of the idea was carried by it; try a market that went the other")
 
 def tail_risk(f):
@@ -327,7 +339,8 @@ def only_funding(f):
     if not paid: raise Silent("no funding was paid or received")
     if f.result <= 0 or -paid <= FEES_PART * f.result: return None
     left = f.result + paid
-    return finding("only_funding", "high" if left <= 0 else "medium", "The profit is funding", f"funding received {-paid:,.2f} of {_money(f.result)}; trading alone {_money(left)}",
+    return finding("only_funding", "high" if left <= 0 else "medium", "The profit is funding",
+                   f"funding received {-paid:,.2f} of {_money(f.result)}; trading alone {_money(left)}",
                    "a carry trade is judged by its worst week: run it where funding turned, and with the basis")
 
 def too_good(f):
@@ -337,7 +350,8 @@ def too_good(f):
     what = ([f"Sharpe {s:.1f} a year over {f.returns.size} days"] if s is not None and s > SUSPECT_SHARPE else []) + (
         [f"{wins:.0%} of {f.n} trades won"] if f.n >= 20 and wins > SUSPECT_WINS and f.result > 0 else [])
     if not what: return None
-    return finding("too_good", "high", "Too good to be true", ", ".join(what), "look for the future in the features first: `algo causality`; then for fills nobody would have given")
+    return finding("too_good", "high", "Too good to be true", ", ".join(what),
+                   "look for the future in the features first: algo causality STRATEGY; then for fills nobody would have given")
 
 def only_market(f):
     "The benchmark explains it"
@@ -347,7 +361,8 @@ def only_market(f):
     if b["correlation"] < CORRELATED or (b["alpha_t"] or 0) > 2: return None
     behind = b["lead"] < 0 < b["total_return"]
     return finding("only_market", "high" if behind else "medium", "The benchmark explains it",
-                   f"correlation with buying and holding {b['correlation']:.2f}, beta {b['beta']:.2f}, alpha {b['alpha']:+.1%} a year (t {b['alpha_t'] or 0:.1f}); run "
+                   f"correlation with buying and holding {b['correlation']:.2f}, beta {b['beta']:.2f}, "
+                   f"alpha {b['alpha']:+.1%} a year (t {b['alpha_t'] or 0:.1f}); run "
                    f"{f.result / f.cash:+.1%}, benchmark {b['total_return']:+.1%}", "hold it instead, or hedge the market and see what is left")
 
 def unfinished(f):
@@ -359,10 +374,11 @@ def unfinished(f):
     if not out: return None
     return finding("unfinished", "low", "The run or its data is not whole", "; ".join(out), "run it to the end, on data fetched again")
 
-RULES = {f.__name__: f for f in (lucky_trade, lucky_day, data_defects, stale_prices, fees_above_edge, too_good, only_market, only_funding, forced_exits, tail_risk, open_at_end, few_trades,
+RULES = {f.__name__: f for f in (lucky_trade, lucky_day, data_defects, stale_prices, fees_above_edge, too_good, only_market, only_funding, forced_exits,
+                                 tail_risk, open_at_end, few_trades,
                                  few_days, many_params, grid_edge, one_symbol, one_hour, one_side, never_flat, gates_refuse, gates_silent, unfinished)}
 
-# %% ../../nbs/research/718_lint.ipynb #7d2ab094
+# %% ../../nbs/research/718_lint.ipynb #532a3001
 def latency_tick(
     run_dir,  # Folder of a run on a tape
 ) -> dict | None:  # A finding
@@ -376,7 +392,8 @@ def latency_tick(
     flips, moved = (a > 0) != (b > 0), abs(b - a) / max(abs(a), 1e-4)
     if not flips and moved <= TICK_MOVES: return None
     return finding("latency_tick", "high" if flips else "medium", "The result changes with one tick of latency",
-                   f"{a:+.3%} as assumed, {b:+.3%} with latencies {TICK - 1:.0%} longer", "it wins or loses a race: model the queue, draw latencies from a law, and expect the worse of the two")
+                   f"{a:+.3%} as assumed, {b:+.3%} with latencies {TICK - 1:.0%} longer",
+                   "it wins or loses a race: model the queue, draw latencies from a law, and expect the worse of the two")
 
 # %% ../../nbs/research/718_lint.ipynb #3245bb2c
 def lint(

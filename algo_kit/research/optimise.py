@@ -64,7 +64,7 @@ def sampler_of(
         if method == "grid": return optuna.samplers.RandomSampler(seed=seed)  # it is told every set in advance
     raise unknown("method", method, METHODS)
 
-# %% ../../nbs/research/747_optimise.ipynb #592670d8
+# %% ../../nbs/research/747_optimise.ipynb #8c1e5a19
 class Study:
     "A search on disk."
     def __init__(self, study, file, metrics, names,
@@ -247,6 +247,7 @@ def optimise(
         t.set_user_attr("answer", worst)
         study.tell(t, [worst[m] for m in metrics])
         say()
+    ledger.db.close()
     count()
     say("finished")
     return out

@@ -203,7 +203,7 @@ def overfit(
     pbo, logits = pbo_cscv(m, blocks)
     return dict(pbo=pbo, logits=logits) | base
 
-# %% ../../nbs/research/706_resample.ipynb #0ccc26ad
+# %% ../../nbs/research/706_resample.ipynb #8dffa386
 _STEPS = {"1 d": DAY, "4 h": 4 * 3_600_000_000_000, "1 h": 3_600_000_000_000, "10 min": 600_000_000_000, "1 min": 60_000_000_000}
 
 def by_period(
@@ -226,19 +226,20 @@ def verdict(p: float | None) -> str:
 
 def _positions(man, marks, ts_eq, eq):
     "Positions as a share of equity, and market returns from one mark to the next, both (T, instruments)."
-    inst, rows = man.get("instruments") or [{}], marks["row"]
-    T = min(int((rows == k).sum()) for k in range(len(inst)))
-    if T < 2: return None, None, None, {}
+    inst = man.get("instruments") or [{}]
+    priced = np.where(np.asarray(marks["px"]) > 0, marks["row"], -1)   # before its first trade an instrument has no price
+    T = min(int((priced == k).sum()) for k in range(len(inst)))
+    if T < 2: return None, None, {}
     w, r, prices = [], [], {}
     for k, i in enumerate(inst):
-        sel = np.flatnonzero(rows == k)
+        sel = np.flatnonzero(priced == k)
         ts, px, lots = (np.asarray(marks[c])[sel] for c in ("ts_ns", "px", "lots"))
         prices[str(i.get("symbol", k))] = (ts, px)
         e = eq[np.clip(np.searchsorted(ts_eq, ts[-T:], "right") - 1, 0, None)]
         unit = float(i.get("lot", 1)) * float(i.get("multiplier", 1) or 1)
         w.append((lots[-T:] * unit * (1 if i.get("inverse") else px[-T:]) / e)[:-1])
         r.append(px[-T:][1:] / px[-T:][:-1] - 1)
-    return np.array(w).T, np.array(r).T, ts[-T:], prices
+    return np.array(w).T, np.array(r).T, prices
 
 def read_evidence(
     run_dir,  # Folder of a finished run
@@ -256,7 +257,7 @@ def read_evidence(
     for e.step, ns in _STEPS.items():
         k, e.returns = by_period(ts, v, cash, ns)
         if len(k) >= (MIN_PERIODS if ns == DAY else 100): break
-    e.position, e.moves, _, e.prices = _positions(man, marks, ts, v) if len(marks.get("ts_ns", ())) else (None, None, None, {})
+    e.position, e.moves, e.prices = _positions(man, marks, ts, v) if len(marks.get("ts_ns", ())) else (None, None, {})
     e.market, e.marks_s = None, None
     if e.prices:
         value = np.full(len(k), 1.)
@@ -325,7 +326,7 @@ def significance(
         elif k == "max_drawdown": says = f"be ready for {lo:.1%}"
         else: says = "above zero throughout" if lo > 0 else "below zero throughout" if hi < 0 else "zero lies inside"
         blocks = f", blocks of {got['block']} x {e.step}" if got["block"] else ""
-        row(name, f"{pct} interval{blocks}", *((None,) * 3 if flat else (v, lo, hi)), says=says)
+        row(name, f"{pct} interval{' at period ends' * (k == 'max_drawdown')}{blocks}", *((None,) * 3 if flat else (v, lo, hi)), says=says)
     ask("redrawing trades")
     m, q = e.frac.size, [(1 - confidence) / 2, (1 + confidence) / 2]
     if m >= MIN_TRADES:

@@ -7,7 +7,7 @@ __all__ = ['MOST', 'runs', 'compare', 'plot_compare', 'source_now', 'kept_source
            'journalled', 'repro', 'Factor', 'differences', 'together', 'Mix', 'exact', 'recorded', 'whole_units',
            'shapley', 'diff', 'first_divergence', 'plot_diff', 'waterfall']
 
-# %% ../../nbs/research/734_runs.ipynb #1452c839
+# %% ../../nbs/research/734_runs.ipynb #85b8a537
 import hashlib
 import json
 import re
@@ -25,7 +25,7 @@ import numpy as np
 from ..core.cache import CODE_DIGEST, cache_base, local_sources
 from ..core.errors import ConfigError, DataError, KitError, RefusedByGate
 from ..core.kitdb import KitDB
-from ..core.records import CMD_OPEN, CMD_WARM, COMMAND, event_dt
+from ..core.records import CMD_OPEN, CMD_WARM, COMMAND, SIGNAL, event_dt
 from ..core.runs import RunDir, find_run, list_runs, run_key
 from ..core.settings import FIELDS, OUTSIDE_DIGEST, as_dict, digest, load_settings
 from ..core.times import iso, parse_time
@@ -338,9 +338,12 @@ def journalled(
             if len(v): out[k].append(v)
     return sc, {k: np.concatenate(v) if v else np.zeros(0, OUT_DTYPES[k]) for k, v in out.items()}
 
-# %% ../../nbs/research/734_runs.ipynb #41a1d90f
+# %% ../../nbs/research/734_runs.ipynb #e205503d
 _WORDS = dict(dec="decisions", fil="fills", eqs="equity rows", ven="venue events", chg="verdict changes", mks="marks")
 _TABLES = "fills decisions orders trades equity marks cash verdicts".split()
+
+def _inserted(sc): return [e for e in (np.frombuffer(sc.payload(i), event_dt) for i in sc.of(INSERT)) if len(e)]
+def _signals(sc): return np.concatenate([np.zeros(0, event_dt), *(e[e["kind"] == SIGNAL] for e in _inserted(sc))])
 
 class _Again(Walk):
     "A walk that asks the strategy again for its signals."
@@ -377,8 +380,8 @@ def repro(
     p = parts_of(r)
     if isinstance(e := p.missing.get("data"), BaseException): raise e
     sc, was = journalled(r)
-    person = any((e["kind"] == COMMAND).any() and not np.isin(e["ref"], (CMD_WARM, CMD_OPEN)).all()
-                 for e in (np.frombuffer(sc.payload(i), event_dt) for i in sc.of(INSERT)) if len(e))
+    was["signals"] = _signals(sc)
+    person = any((e["kind"] == COMMAND).any() and not np.isin(e["ref"], (CMD_WARM, CMD_OPEN)).all() for e in _inserted(sc))
     feed, details = p.m["data"][0].get("kind") == "feed", []
     if p.strategy is None:
         p.strategy = load_strategy(p.m["strategy_source"])
@@ -388,8 +391,8 @@ def repro(
     meta = sc.json(0)
     if meta.get("params") != p.m["params"] or meta.get("strategy") != p.m["strategy"]:
         details.append(f"the manifest says {p.m['strategy']} {p.m['params']}, the journal {meta.get('strategy')} {meta.get('params')}: one of them was edited")
-    made, got, tables = _prepared(p) if how == "its manifest" else _walked(p, sc, details)
-    n = len(details) - (p.missing.get("code") is not None) + _differ(was, made, [k for k in OUT_DTYPES if k != "chg" or p.settings.run.ledger], details)
+    made, got, tables = _prepared(p) if how == "its manifest" else _walked(p, sc)
+    n = len(details) - (p.missing.get("code") is not None) + _differ(was, made, [k for k in made if k != "chg" or p.settings.run.ledger], details)
     if got["state_hash"] != p.m["state_hash"]:
         n += 1
         details.append(f"state: {p.m['state_hash'][:12]} then, {got['state_hash'][:12]} now")
@@ -417,19 +420,17 @@ def _prepared(p):
         warm = None if p.warm is None else Tape(p.m["warm"]["source"], p.tape.instruments, p.warm.events, dict(verdict=""), p.m["warm"]["kind"])
         t = prepare(spec, s, p.strategy, p.tape, warm=warm, kitdb=KitDB(f"{d}/data"))
         t.run()
-        _, made = journalled(t.run_dir)
-        return made, _counts(t.session), {k: t.run_dir.read_table(k) for k in _TABLES}
+        sc, made = journalled(t.run_dir)
+        return made | dict(signals=_signals(sc)), _counts(t.session), {k: t.run_dir.read_table(k) for k in _TABLES}
 
-def _walked(p, sc, details):
+def _walked(p, sc):
     "Through the journal's inputs, with signals and venue computed again."
     m, rows = p.m, p.tape.slice
     if p.warm is not None: rows = p.warm.rows(None if m["data"][0].get("kind") == "feed" else p.tape.slice)
     s = Session(p.strategy, p.strategy.check(p.params), p.tape.instruments, p.settings, **m.get("market", {}))
     w = _Again(s, sc, rows).load()
     w.run()
-    old, new = np.array(w.signals, event_dt), np.array(getattr(w, "asked", []), event_dt)
-    _differ(dict(signals=old), dict(signals=new), ["signals"], details)
-    return w.outputs(w.made), _counts(s), {}
+    return w.outputs(w.made) | dict(signals=np.array(getattr(w, "asked", []), event_dt)), _counts(s), {}
 
 # %% ../../nbs/research/734_runs.ipynb #4313907e
 MOST = 5  # factors of their own; 2 ** MOST runs

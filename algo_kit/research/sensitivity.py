@@ -17,7 +17,7 @@ from ..data.tapes import open_tape
 from .quick import quick_run, run_inputs
 from ..strategies.contract import load_strategy
 
-# %% ../../nbs/research/730_sensitivity.ipynb #5c7d1130
+# %% ../../nbs/research/730_sensitivity.ipynb #ce3a119f
 CASES = {
     "as assumed": {},
     "latency x 2": {"venue.latency_factor": 2.},
@@ -69,7 +69,8 @@ def sensitivity(
             rows.append(dict(case=case, changed=changed, note=str(e)))
             continue
         if base is None: base = r["total_return"]
-        rows.append(dict(case=case, changed=changed, **{k: v for k, v in r.items() if k not in ("curve", "days", "returns", "state_hash")}, lost=base - r["total_return"], note="",
+        rows.append(dict(case=case, changed=changed, **{k: v for k, v in r.items() if k not in ("curve", "days", "returns", "state_hash")},
+                         lost=base - r["total_return"], note="",
                          seconds=time.perf_counter() - t))
     return rows
 

@@ -13,7 +13,7 @@ from collections import namedtuple
 from ..core.errors import ConfigError
 from .causality import parse, place, read_chunks
 
-# %% ../../nbs/research/757_suspects.ipynb #22a9c20d
+# %% ../../nbs/research/757_suspects.ipynb #b902674b
 Rule = namedtuple("Rule", "weight reason fix")
 RULES = {
     "negative_shift": Rule(3, "reads a later row", "shift by a positive number; shift the result, not the input"),
@@ -31,26 +31,32 @@ RULES = {
     "sort_values": Rule(2, "sorts by a value, so that rows of the future decide the place", "sort inside a window that ends here"),
     "fit_all": Rule(2, "a model or scaler fitted on all rows", "fit on rows before those it is used on; walk forward"),
     "shuffled_split": Rule(3, "train and test rows are mixed in time", "shuffle=False, with a gap between train and test"),
-    "group_transform": Rule(2, "a statistic of the whole day or group, known at its end", 'cummax, cumsum, expanding; or the group before: shift(1) of the aggregate'),
+    "group_transform": Rule(2, "a statistic of the whole day or group, known at its end",
+                            'cummax, cumsum, expanding; or the group before: shift(1) of the aggregate'),
     "resample_open": Rule(2, "a coarser bar is known when it has closed, its stamp is where it opened", "shift(1) before reindex or ffill"),
     "resample_label": Rule(1, "label and closed decide when a coarser bar is known", 'with label="right" use closed="left"; else shift(1)'),
-    "transform_all": Rule(2, "a Fourier transform, spline, trend filter or two-sided filter takes the whole record", "a recursive filter (lfilter), or the transform of a window that ends here"),
+    "transform_all": Rule(2, "a Fourier transform, spline, trend filter or two-sided filter takes the whole record",
+                          "a recursive filter (lfilter), or the transform of a window that ends here"),
     "moved_index": Rule(3, "stamps moved to an earlier time", "move values with shift(n), not stamps"),
     "cached_future": Rule(1, "reads a file while it computes", "take everything from the candles that are handed in"),
     "impure": Rule(3, "a clock or an unseeded draw: two runs give two answers", "take time from the candles; seed generators inside the function"),
 }
 Suspect = namedtuple("Suspect", "rule weight file cell line statement reason fix")
 
-STATS = {"min", "max", "mean", "std", "var", "median", "quantile", "sum", "idxmax", "idxmin", "skew", "kurt", "mode", "nanmean", "nanstd", "nanmax", "nanmin", "percentile", "nanpercentile",
+STATS = {"min", "max", "mean", "std", "var", "median", "quantile", "sum", "idxmax", "idxmin", "skew", "kurt", "mode", "nanmean", "nanstd", "nanmax", "nanmin",
+         "percentile", "nanpercentile",
          "ptp", "average", "cov", "corr", "corrcoef"}
 WINDOWS = {"rolling", "expanding", "ewm", "resample", "groupby", "sliding_window_view", "agg", "apply", "iloc", "loc"}
-TWO_SIDED = {"fft", "rfft", "ifft", "irfft", "filtfilt", "sosfiltfilt", "savgol_filter", "hpfilter", "seasonal_decompose", "STL", "UnivariateSpline", "CubicSpline", "interp1d", "detrend", "hilbert",
+TWO_SIDED = {"fft", "rfft", "ifft", "irfft", "filtfilt", "sosfiltfilt", "savgol_filter", "hpfilter", "seasonal_decompose", "STL", "UnivariateSpline",
+             "CubicSpline", "interp1d", "detrend", "hilbert",
              "gaussian_filter1d", "lowess", "bkfilter", "cffilter", "spsolve"}
-CLOCK = {("time", "time"), ("time", "time_ns"), ("datetime", "now"), ("datetime", "utcnow"), ("datetime", "today"), ("date", "today"), ("Timestamp", "now"), ("Timestamp", "utcnow"),
-         ("random", "random"), ("random", "choice"), ("random", "gauss"), ("random", "uniform"), ("random", "randint"), ("random", "normal"), ("random", "rand"), ("random", "randn"), ("random", "shuffle"),
+CLOCK = {("time", "time"), ("time", "time_ns"), ("datetime", "now"), ("datetime", "utcnow"), ("datetime", "today"), ("date", "today"), ("Timestamp", "now"),
+         ("Timestamp", "utcnow"),
+         ("random", "random"), ("random", "choice"), ("random", "gauss"), ("random", "uniform"), ("random", "randint"), ("random", "normal"), ("random",
+                 "rand"), ("random", "randn"), ("random", "shuffle"),
          ("os", "urandom"), ("uuid", "uuid4")}
 
-# %% ../../nbs/research/757_suspects.ipynb #a3ec8b87
+# %% ../../nbs/research/757_suspects.ipynb #175a19b5
 def _int(node, names):
     "A whole number, also through a minus and a constant of the module."
     if isinstance(node, ast.Constant) and isinstance(node.value, int | float) and not isinstance(node.value, bool): return node.value
@@ -81,8 +87,6 @@ class _Look(ast.NodeVisitor):
         out, base = _chain(node)
         return out + self.made.get(base.id, []) if isinstance(base, ast.Name) else out, base
 
-        self.c, self.names, self.found, self.stmt, self.lags, self.loops = chunk, names, [], None, set(), []
-
     def say(self, rule, node):
         r, line = RULES[rule], node.lineno
         src = self.c.src.split("\n")[line - 1].strip()
@@ -102,10 +106,11 @@ class _Look(ast.NodeVisitor):
         for x in parts:
             bounds = [x.lower, x.upper] if isinstance(x, ast.Slice) else [x]
             for j, b in enumerate(bounds):
-                if isinstance(b, ast.BinOp) and isinstance(b.op, ast.Add) and isinstance(b.left, ast.Name) and any(b.left.id in v for v in self.loops) and isinstance(n.ctx, ast.Load):
-                    k = _int(b.right, self.names)
-                    if (k is None or k > (1 if isinstance(x, ast.Slice) and j == 1 else 0)) and not (isinstance(x, ast.Slice) and j == 1 and k is None): self.say("next_index", n)
-        if chain[:1] and chain[0] in ("iloc", "values", "to_numpy") and (v := _int(s, self.names)) == -1 and "rolling" not in chain: self.say("last_row", n)
+                ahead = isinstance(b, ast.BinOp) and isinstance(b.op, ast.Add) and isinstance(b.left, ast.Name) and any(b.left.id in v for v in self.loops)
+                if not ahead or not isinstance(n.ctx, ast.Load): continue
+                k, end = _int(b.right, self.names), isinstance(x, ast.Slice) and j == 1  # the end of a slice is not read
+                if k is None and not end or k is not None and k > int(end): self.say("next_index", n)
+        if chain[:1] and chain[0] in ("iloc", "values", "to_numpy") and _int(s, self.names) == -1 and "rolling" not in chain: self.say("last_row", n)
         self.generic_visit(n)
 
     def visit_Call(self, n):
@@ -120,20 +125,29 @@ class _Look(ast.NodeVisitor):
         if name in ("pct_change", "diff") and owner not in ("np", "numpy") and v is not None and v < 0: self.say("negative_lag", n)
         if name == "roll" and owner in ("np", "numpy"): self.say("roll", n)
         if name in ("flip", "flipud") and owner in ("np", "numpy") or name == "reversed" and not chain: self.say("reversed", n)
-        if name == "rolling" and _kw(n, "center") is True or name == "convolve" and (_kw(n, "mode") == "same" or len(n.args) > 2 and getattr(n.args[2], "value", "") == "same"): self.say("centred_window", n)
-        if name in ("bfill", "backfill") or name in ("fillna", "reindex", "asof") and _kw(n, "method") in ("bfill", "backfill", "nearest"): self.say("backfill", n)
+        if name == "rolling" and _kw(n, "center") is True or name == "convolve" and (_kw(n, "mode") == "same" or len(n.args) > 2
+                                                                                     and getattr(n.args[2], "value",
+                                                                                                 "") == "same"): self.say("centred_window", n)
+        if name in ("bfill", "backfill") or name in ("fillna", "reindex", "asof") and _kw(n, "method") in ("bfill", "backfill",
+                "nearest"): self.say("backfill", n)
         if name == "interpolate" and _kw(n, "method") not in ("pad", "ffill"): self.say("interpolate", n)
         if name == "interp" and owner in ("np", "numpy"): self.say("interpolate", n)
         if name == "merge_asof" and _kw(n, "direction") in ("forward", "nearest"): self.say("merge_forward", n)
         if name in ("merge_asof", "reindex") and _kw(n, "method") == "nearest": self.say("merge_forward", n)
         if name == "gradient" and owner in ("np", "numpy"): self.say("next_index", n)
-        if name in STATS and not set(chain[1:]) & WINDOWS and (chain or isinstance(base, ast.Name)) and not self._axis1(n) and not (isinstance(f, ast.Name)) and owner not in ("math",):
-            if not (owner in ("np", "numpy") and arg is not None and isinstance(arg, ast.Subscript)) and not isinstance(f.value, ast.Subscript | ast.List) or self._column(f.value): self.say("whole_frame", n)
+        if name in STATS and not set(chain[1:]) & WINDOWS and (chain or isinstance(base, ast.Name)) and not self._axis1(n) and not (isinstance(f,
+                ast.Name)) and owner not in ("math",):
+            if not (owner in ("np", "numpy") and arg is not None and isinstance(arg, ast.Subscript)) and not isinstance(f.value,
+                    ast.Subscript | ast.List) or self._column(f.value): self.say("whole_frame", n)
         if name == "rank" and not set(chain[1:]) & WINDOWS: self.say("rank_all", n)
-        if name in ("sort_values", "argsort", "nlargest", "nsmallest", "qcut", "cut", "argmax", "argmin") and not set(chain[1:]) & {"rolling", "expanding"}: self.say("sort_values", n)
+        if name in ("sort_values", "argsort", "nlargest", "nsmallest", "qcut", "cut", "argmax", "argmin") and not set(chain[1:]) & {"rolling",
+                "expanding"}: self.say("sort_values", n)
         if name in ("fit", "fit_transform", "fit_predict", "lstsq", "polyfit", "linregress", "OLS", "curve_fit"): self.say("fit_all", n)
-        if name == "train_test_split" and _kw(n, "shuffle") is not False or name in ("KFold", "StratifiedKFold") and _kw(n, "shuffle") is True: self.say("shuffled_split", n)
-        if name == "transform" and "groupby" in chain and not (isinstance(arg, ast.Constant) and str(arg.value).startswith(("cum", "first", "shift", "ffill"))): self.say("group_transform", n)
+        if name == "train_test_split" and _kw(n, "shuffle") is not False or name in ("KFold", "StratifiedKFold") and _kw(n,
+                "shuffle") is True: self.say("shuffled_split", n)
+        if name == "transform" and "groupby" in chain and not (isinstance(arg, ast.Constant)
+                                                               and str(arg.value).startswith(("cum", "first", "shift", "ffill"))): self.say("group_transform",
+                                                                       n)
         if name in ("agg", "max", "min", "last", "mean", "sum", "std", "median") and "groupby" in chain: self.say("group_transform", n)
         if name == "resample" and (_kw(n, "label") == "right" or _kw(n, "closed") == "right"): self.say("resample_label", n)
         if name in TWO_SIDED: self.say("transform_all", n)
@@ -154,7 +168,8 @@ class _Look(ast.NodeVisitor):
         if len(n.targets) == 1 and isinstance(n.targets[0], ast.Name):
             self.made[n.targets[0].id] = [x for x in self.chain(n.value)[0][:1] if x in ("groupby", "rolling", "expanding", "ewm", "resample")]
         for t in n.targets:
-            if isinstance(t, ast.Attribute) and t.attr == "index" and isinstance(n.value, ast.BinOp) and isinstance(n.value.op, ast.Sub): self.say("moved_index", n)
+            if isinstance(t, ast.Attribute) and t.attr == "index" and isinstance(n.value, ast.BinOp) and isinstance(n.value.op,
+                    ast.Sub): self.say("moved_index", n)
         self.generic_visit(n)
 
 def _resampled(tree, look):
@@ -170,16 +185,19 @@ def _resampled(tree, look):
         if not isinstance(n, ast.Call) or not isinstance(n.func, ast.Attribute): continue
         chain, base = _chain(n)
         if n.func.attr in ("reindex", "ffill", "asof") and not set(chain) & {"shift"}:
-            if "resample" in chain and n.func.attr != "ffill" and not any(isinstance(c, ast.keyword) and c.arg == "label" for c in ast.walk(n)): look.say("resample_open", n)
+            if "resample" in chain and n.func.attr != "ffill" and not any(isinstance(c, ast.keyword)
+                                                                          and c.arg == "label" for c in ast.walk(n)): look.say("resample_open", n)
             elif n.func.attr == "reindex" and isinstance(base, ast.Name) and base.id in coarse and base.id not in shifted: look.say("resample_open", n)
-            elif n.func.attr == "reindex" and isinstance(base, ast.Name) and (_kw(n, "method") in ("ffill", "pad")) and base.id not in shifted: look.say("resample_open", n)
+            elif n.func.attr == "reindex" and isinstance(base, ast.Name) and _kw(n, "method") in ("ffill", "pad") and base.id not in shifted:
+                look.say("resample_open", n)
 
 def suspects_of(chunks) -> list:  # `Suspect`s, heaviest first
     "What looks suspicious in some pieces of code."
     names, trees = {}, [(c, parse(c)) for c in chunks]
     for _, t in trees:
         for s in t.body:
-            if isinstance(s, ast.Assign) and len(s.targets) == 1 and isinstance(s.targets[0], ast.Name) and (v := _int(s.value, {})) is not None: names[s.targets[0].id] = v
+            if isinstance(s, ast.Assign) and len(s.targets) == 1 and isinstance(s.targets[0],
+                                                                                ast.Name) and (v := _int(s.value, {})) is not None: names[s.targets[0].id] = v
     out = []
     for c, t in trees:
         look = _Look(c, names)
@@ -195,13 +213,15 @@ def suspects(
     if "\n" in str(strategy):
         from algo_kit.research.causality import Chunk
         return suspects_of([Chunk("text", 0, "", str(strategy), 0)])
-    if m := re.fullmatch(r"(.+\.(?:py|ipynb))(?::[A-Za-z_]\w*)?", str(strategy)): return suspects_of(read_chunks(m[1], all_cells=":" not in str(strategy)[len(m[1]):]))
+    if m := re.fullmatch(r"(.+\.(?:py|ipynb))(?::[A-Za-z_]\w*)?", str(strategy)): return suspects_of(read_chunks(m[1],
+            all_cells=":" not in str(strategy)[len(m[1]):]))
     from algo_kit.strategies.contract import load_strategy
     s = load_strategy(strategy) if isinstance(strategy, str) else strategy
     import inspect
     f = getattr(s.on_event, "py_func", None) or s.signals
     try: return suspects_of(read_chunks(inspect.getsourcefile(f)))
-    except TypeError: raise ConfigError(f"the source of {s.name} is not in a file", key="strategy", value=s.name, rule="a file or a notebook", hint="name it as FILE:NAME") from None
+    except TypeError: raise ConfigError(f"the source of {s.name} is not in a file", key="strategy", value=s.name, rule="a file or a notebook",
+                                        hint="name it as FILE:NAME") from None
 
 def in_words(s) -> str:
     "One suspicion."

@@ -6,7 +6,7 @@
 __all__ = ['MAX_POINTS', 'METRICS', 'ANNUALISED', 'LOWER_IS_BETTER', 'EVALUATORS', 'MEASURED_ROWS', 'START_S', 'axis', 'Points',
            'grid_points', 'sample_points', 'require_metric', 'evaluate_points', 'array_points', 'evaluator_of', 'Plan',
            'opened', 'plan_sweep', 'listed_points', 'workers_here', 'estimate', 'run_chunk', 'serve', 'chunk_size',
-           'Sweep', 'list_sweeps', 'run_sweep', 'sweep', 'plot_heatmap']
+           'Sweep', 'list_sweeps', 'run_sweep', 'print_progress', 'sweep', 'plot_heatmap']
 
 # %% ../../nbs/research/745_sweep.ipynb #8c05c497
 import hashlib, importlib, itertools, json, math, os, socket, subprocess, sys, threading, time
@@ -152,12 +152,12 @@ def sample_points(
         cols.append(c)
     return _points(strategy, list(s), zip(*cols, strict=True))
 
-# %% ../../nbs/research/745_sweep.ipynb #30b2a680
+# %% ../../nbs/research/745_sweep.ipynb #3b32b65d
 METRICS = ("total_return", "max_drawdown", "sharpe", "sortino", "volatility", "calmar", "trades", "fills", "orders", "fees", "funding", "rejected")
 ANNUALISED = ("sharpe", "sortino", "volatility", "calmar")
 LOWER_IS_BETTER = ("volatility", "fees", "funding", "rejected")  # max_drawdown is negative: higher is better
-EVALUATORS = {"engine": ("algo_kit.research.sweep:evaluate_points", 1), "array": ("algo_kit.research.arrays:evaluate_points",
-                                                                                  4_096)}  # place; sets that should go together
+EVALUATORS = {"engine": ("algo_kit.research.sweep:evaluate_points", 1), "array": ("algo_kit.research.sweep:array_points",
+                                                                                  4_096)}  # place; sets that go together
 
 def require_metric(metric: str, tapes: list) -> str:
     "The metric, when these tapes can have it."
@@ -376,8 +376,8 @@ def estimate(
                 memory=int((workers if apart else 1) * 250e6 + size * (1 if apart else 0) + _rss()),
                 disk=int(plan.n * (120 + 8 * len(plan.points.names) + 9 * days)) + (sum(t.n for t in plan.tapes) * 64 if apart else 0))
 
-# %% ../../nbs/research/745_sweep.ipynb #d4f7e8db
-_OPEN = {}  # of a worker: the job it has loaded
+# %% ../../nbs/research/745_sweep.ipynb #8ac27597
+_OPEN, _LOADING = {}, threading.RLock()  # of a worker: the job it has loaded
 
 def _job(plan, folder, apart):
     "What a worker must be told, once."
@@ -425,13 +425,14 @@ def run_chunk(
     tick=None,
 ) -> dict:  # As of `evaluate_points`
     "One chunk, in whatever process this is."
-    t = _tape(job, tape)
-    return _OPEN["f"](_OPEN["strategy"], t, _OPEN["settings"], points, tick=tick)
+    with _LOADING: t, o = _tape(job, tape), dict(_OPEN)
+    return o["f"](o["strategy"], t, o["settings"], points, tick=tick)
 
 def serve(conn):
     "The life of a worker: chunks in, answers out, until the pipe closes."
     try:
         job = conn.recv()
+        conn.send(("ready", os.getpid()))
         while True:
             tape, points = conn.recv()
             def tick(k):
@@ -455,9 +456,10 @@ class _Worker:
             self.p = subprocess.Popen([sys.executable, "-c", _START, str(there.fileno())], pass_fds=[there.fileno()], stdin=subprocess.DEVNULL, stdout=log,
                                       stderr=log, start_new_session=True)
         there.close()
-        self.conn, self.task, self.at = Connection(here.detach()), None, 0
-        self.conn.send([p for p in sys.path if p])
-        self.conn.send(job)
+        self.conn, self.task, self.at, self.ready = Connection(here.detach()), None, 0, False
+        with suppress(OSError):  # died at once: the pipe says so to whoever listens
+            self.conn.send([p for p in sys.path if p])
+            self.conn.send(job)
     def give(self, chunk, tape, points):
         self.task, self.at = chunk, 0
         self.conn.send((tape, points))
@@ -469,7 +471,7 @@ class _Worker:
 def _processes(job, folder, todo, workers, report):
     "Chunks over processes; yields (chunk, answer), or (chunk, how it died)."
     from multiprocessing.connection import wait
-    todo, tries, team = list(reversed(todo)), {}, []
+    todo, tries, team, unborn = list(reversed(todo)), {}, [], 0
     try:
         while todo or any(w.task for w in team):
             while todo and len(team) < min(workers, len(todo) + sum(w.task is not None for w in team)): team.append(_Worker(job, folder))
@@ -481,18 +483,25 @@ def _processes(job, folder, todo, workers, report):
             for conn in wait([w.conn for w in team if w.task is not None]):
                 w = next(x for x in team if x.conn is conn)
                 try: kind, what = conn.recv()
-                except (EOFError, OSError):
+                except (EOFError, OSError): kind = "died"
+                if kind == "died":
                     c = w.task
                     team.remove(w)
                     conn.close()
                     code = w.p.wait()
+                    if not w.ready:  # it has not begun: no fault of its chunk
+                        unborn += 1
+                        if unborn == 3: raise _no_start(folder, code)
+                        todo.append(c)
+                        continue
                     tries[c.k] = tries.get(c.k, 0) + 1
                     died = dict(chunk=c.k, tape=c.tape, first=c.lo, sets=c.hi - c.lo, at=c.lo + w.at, exit=code, tries=tries[c.k], points=c.points())
                     report("died", died)
                     if tries[c.k] < 2: todo.append(c)
                     else: yield c, died
                     continue
-                if kind == "at":
+                if kind == "ready": w.ready, unborn = True, 0
+                elif kind == "at":
                     w.at = what
                     report("at", 1 if what else 0)
                 elif kind == "error": raise _as_kit_error(what)
@@ -501,6 +510,13 @@ def _processes(job, folder, todo, workers, report):
                     yield c, what
     finally:
         for w in team: w.end()
+
+def _no_start(folder, code):
+    log = Path(folder)/"worker.log"
+    said = log.read_text(errors="replace").strip().splitlines()[-1:]
+    return KitError(f"workers do not start: exit {code}{': ' + said[0] if said else ''}", key="workers", value=code,
+                    rule="an interpreter that imports algo_kit",
+                    hint=f"see {log}, or sweep with mode='threads'")
 
 def _as_kit_error(what):
     from algo_kit.core import errors
@@ -562,7 +578,7 @@ def _dask(job, todo, scheduler, report):
         finally:
             if going: client.cancel([f for _, f in going.values()])
 
-# %% ../../nbs/research/745_sweep.ipynb #55e66a09
+# %% ../../nbs/research/745_sweep.ipynb #7b3d0a82
 @dataclass
 class _Chunk:
     k: int
@@ -610,6 +626,10 @@ class Sweep:
     @property
     def failed(self): return self.info["failed"]
     @property
+    def errors(self) -> dict:  # What they say, and how many say it
+        "Sets that could not be run."
+        return {e: int(n) for e, n in self.sql("select error, count(*) as n from sweep where error <> '' group by 1 order by 2 desc").itertuples(index=False)}
+    @property
     def params(self): return self.info["params"]
     def sql(self, query: str):
         "Ask in SQL: the table is called `sweep`."
@@ -624,7 +644,6 @@ class Sweep:
         return self.sql("select * exclude (days, returns) from sweep order by tape, point")
     def best(self, metric="total_return", n=10, tape=None):
         "The sets that look best, worst tape first when there are several: a set is as good as its worst tape."
-        import pandas as pd
         self._metric(metric)
         names = ", ".join(f'"{p}"' for p in self.params)
         up = metric not in LOWER_IS_BETTER
@@ -633,6 +652,9 @@ class Sweep:
         df = self.sql(f"select point, {names}, {worst}(\"{metric}\") as \"{metric}\", avg(\"{metric}\") as mean, count(*)::int as tapes, "
                       f"min(trades) as trades, min(max_drawdown) as worst_drawdown from sweep where {where} group by all order by 1")
         if not len(df):
+            if (bad := self.errors) and sum(bad.values()) == self.done:
+                raise DataError(f"no set could be run: {next(iter(bad))}", key="error", value=len(bad), rule="a set without an error",
+                                hint="mend the strategy or the grid")
             days = self.sql("select max(len(days)) as d from sweep").d[0]
             raise DataError(f"no set has a {metric}" + (f": {days} days, and below {MIN_PERIODS} nothing is annualised" if metric in ANNUALISED else ""),
                             key="metric", value=metric,
@@ -640,21 +662,19 @@ class Sweep:
         want = len(self.info["tapes"]) if tape is None else 1
         whole = df[df.tapes == want] if (df.tapes == want).any() else df
         out = whole.sort_values([metric, "point"], ascending=[not up, True]).head(n).reset_index(drop=True)
-        assert isinstance(out, pd.DataFrame)
         return out
     def _metric(self, m):
         if m not in METRICS: raise unknown("metric", m, METRICS)
     def returns(self, tape: int = 0):
         "Daily returns of every set on one tape: a DataFrame, days down, sets across. What PBO, SPA and the deflated Sharpe ratio want."
         import pandas as pd
-        names, cols = [], {}
+        parts = []
         for f in self.files:
             t = read_table(f)
-            if int(t["tape"][0]) != tape: continue
-            for k, d, r in zip(t["point"], t["days"], t["returns"], strict=True): cols[int(k)] = pd.Series(np.asarray(r, "f8"),
-                                                                                                           np.asarray(d, "i8").astype("M8[D]"))
-        names = sorted(cols)
-        return pd.DataFrame({k: cols[k] for k in names}).rename_axis(index="day", columns="point")
+            if int(t["tape"][0]) == tape: parts.append(pd.DataFrame(np.stack(t["returns"]).T, np.asarray(t["days"][0], "i8").astype("M8[D]"), t["point"]))
+        if not parts: raise NotFound(f"{self.path.name} has no answer on tape {tape} yet", key="tape", value=tape, rule=f"0 to {len(self.info['tapes']) - 1}",
+                                     hint="the same command continues it")
+        return pd.concat(parts, axis=1).sort_index(axis=1).rename_axis(index="day", columns="point")
     def heatmap(self, x: str, y: str, metric="total_return", tape=None, how="median", fig=None):
         "`plot_heatmap` of this sweep."
         self._metric(metric)
@@ -724,7 +744,7 @@ def run_sweep(
     chunk: int | None = None,  # Sets in a chunk; None: about two seconds of work
     mode: str = "processes",  # processes, threads, serial or dask
     scheduler=None,  # Of Dask: tcp://HOST:PORT
-    progress=None,  # f(dict): status, done, n, rate (sets/s), eta_s, failed, died
+    progress=None,  # f(dict): status, done, n, rate (sets/s), eta_s, failed, died; `print_progress` for a line of text
     fresh: bool = False,  # Begin again beside a sweep of the same key
 ) -> Sweep:
     "Do what is planned, or what is left of it."
@@ -820,6 +840,7 @@ def _run(plan, path, workers, chunk, mode, apart, scheduler, progress):
                     now["done"] += c.hi - c.lo
                     now["seen"] = max(now["seen"], now["done"] - n_before)
                 say(force=True)
+        if todo or not (path/"table.parquet").exists(): _join(path)
         status = "incomplete" if info["failed"] else "finished"
     except (KeyboardInterrupt, GeneratorExit): status = "stopped"; raise
     finally:
@@ -827,6 +848,7 @@ def _run(plan, path, workers, chunk, mode, apart, scheduler, progress):
         if status == "finished":
             for f in (path/"tapes").glob("*.npy"): f.unlink()
             with suppress(OSError): (path/"tapes").rmdir()
+        count.trials.db.close()
         with suppress(Exception): say(status, True)
     return Sweep(path, plan)
 
@@ -835,12 +857,27 @@ def _ledger_name(plan, path):
     own = f"{safe_name(plan.strategy.name)}-{plan.key}"
     return path.name if path.name.startswith(own) and path.parent.name == "sweeps" else f"{own}-{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:6]}"
 
+def print_progress(p: dict):  # What `progress` is given
+    "One line that is written over, for a notebook or a script."
+    left = "" if p["eta_s"] is None else f", {p['rate']:,.3g}/s, {p['eta_s']:,.0f} s left"
+    dead = f", {p['died']} workers died" if p["died"] else ""
+    print(f"\r{p['status']}: {p['done']:,} of {p['n']:,} sets{left}{dead}".ljust(80), end="" if p["status"] in ("running", "measuring") else "\n", flush=True)
+
 def _log(path, message, **more):
     line = json.dumps(dict(ts=iso(wall_ns()), message=message) | more) + "\n"
     fd = os.open(path/"log.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
     try: os.write(fd, line.encode())
     except OSError as e: raise no_space(e, path/"log.jsonl") from e
     finally: os.close(fd)
+
+def _join(path):
+    "Every answer in one file, without the returns: for whoever wants one."
+    import duckdb
+    if not any((path/"chunks").glob("c*.parquet")): return
+    with whole_file(path/"table.parquet") as tmp, duckdb.connect() as c:
+        text = lambda p: "'" + str(p).replace("'", "''") + "'"
+        c.execute(f"copy (select * exclude (days, returns) from read_parquet({text(path/'chunks'/'c*.parquet')}) order by tape, point) "
+                  f"to {text(tmp)} (format parquet, compression zstd)")
 
 def _write(plan, path, c, r):
     n = c.hi - c.lo

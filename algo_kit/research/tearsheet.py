@@ -28,18 +28,20 @@ from .metrics import DAY, MIN_PERIODS, daily, days_per_year, drawdowns, monthly_
 from .promises import has_levels, in_words, plot_promises, promises, trade_facts
 from .validation import run_report_metrics, validity_rows
 
-# %% ../../nbs/research/720_tearsheet.ipynb #2c1836d8
+# %% ../../nbs/research/720_tearsheet.ipynb #ebb25dbe
 OPENED = 5_000_000  # rows of a tape that a report still opens to see how far trades went
 
 def read_run(
     run_dir: Path,  # A run folder
-) -> SimpleNamespace:  # manifest, metrics, equity, marks, trades, decisions, gates, passport, assumptions, cash, quote, symbols, bench (of `benchmark`), held (of `excursions`)
+    held: bool = True,  # Also look how far trades went, on the tape where it can be opened
+) -> SimpleNamespace:  # manifest, metrics, every table, cash, quote, symbols, bench (of `benchmark`), held (of `excursions`)
     "What a report needs of a run; metrics are computed afresh."
     d = Path(run_dir)
     m, v = run_report_metrics(d)
     doc = lambda name, empty: json.loads((d/name).read_text(encoding="utf-8")) if (d/name).exists() else empty
     man = doc("manifest.json", {})
-    r = SimpleNamespace(dir=d, manifest=man, metrics=m, validity=v, gates=doc("gates.json", {}), passport=doc("passport.json", {}), assumptions=doc("assumptions.json", []),
+    r = SimpleNamespace(dir=d, manifest=man, metrics=m, validity=v, gates=doc("gates.json", {}), passport=doc("passport.json", {}),
+                        assumptions=doc("assumptions.json", []),
                         **{n: read_columns(d/f"{n}.parquet") for n in ("equity", "marks", "trades", "decisions", "verdicts")})
     r.ts, r.eq = r.equity.get("ts_ns", np.empty(0, np.int64)), r.equity.get("equity", np.empty(0))
     r.cash = start_equity(man, r.eq)
@@ -50,10 +52,10 @@ def read_run(
     r.days = (int(r.ts[-1]) - int(r.ts[0])) / DAY if len(r.ts) > 1 else 0.
     r.returns = daily(r.ts, r.eq, r.cash)[2] if len(r.eq) else np.empty(0)
     r.bench = benchmark(r.ts, r.eq, r.marks, r.cash, days_per_year(man)) if len(r.eq) and r.cash > 0 else {}
-    r.held = excursions(d, most=OPENED)
+    r.held = excursions(d, most=OPENED) if held else {}
     return r
 
-# %% ../../nbs/research/720_tearsheet.ipynb #cf28fee7
+# %% ../../nbs/research/720_tearsheet.ipynb #90e35d37
 _PCT = set("total_return cagr volatility max_drawdown ulcer_index win_rate exposure_time avg_trade best_trade worst_trade var_95 cvar_95 psr dsr pbo".split())
 _MONEY = set("expectancy fees_paid funding_paid".split())
 _SIGNED = set("total_return cagr avg_trade best_trade worst_trade var_95 cvar_95 max_drawdown expectancy".split())
@@ -64,6 +66,7 @@ def fmt(
 ) -> str:
     "A metric as a person writes it; an en dash where it is undefined."
     if v is None: return "–"
+    v = v or 0  # no minus before a zero
     if name == "avg_holding_s": return charts._hold(v)
     s = "+" if name in _SIGNED and v > 0 else ""
     if name in _PCT: return f"{s}{v:.1%}" if name in ("win_rate", "exposure_time", "psr", "dsr", "pbo") else f"{s}{v:.2%}"
@@ -119,7 +122,7 @@ def tiles(
     add("In the market", w["exposure_time"], f"turnover {m['turnover']:,.1f} × equity")
     return out
 
-# %% ../../nbs/research/720_tearsheet.ipynb #9ff921be
+# %% ../../nbs/research/720_tearsheet.ipynb #ee1de86b
 def figures(
     r: SimpleNamespace,  # From `read_run`
     symbols: int = 4,  # Most instruments with a price figure: those with the most trades
@@ -129,7 +132,8 @@ def figures(
     if len(r.eq):
         f["equity"] = charts.plot_equity(r.ts, r.eq, r.cash, r.quote)
         f["drawdown"] = charts.plot_drawdown(r.ts, drawdowns(r.eq, r.cash))
-        if r.bench: f["benchmark"] = plot_against({"run": (r.ts, r.eq, r.cash), hold_name(r): (r.bench["ts"], r.bench["equity"], r.cash)}, "Return, beside buying and holding")
+        if r.bench: f["benchmark"] = plot_against({"run": (r.ts, r.eq, r.cash), hold_name(r): (r.bench["ts"], r.bench["equity"], r.cash)},
+                                                  "Return, beside buying and holding")
     if r.returns.size >= MIN_PERIODS:
         f["monthly"] = charts.plot_monthly(monthly_returns(r.ts, r.eq, r.cash))
         f["rolling_sharpe"] = charts.plot_rolling_sharpe(*rolling_sharpe(r.ts, r.eq, r.cash, days_per_year(r.manifest)))
@@ -159,7 +163,8 @@ DAYS = "Mon Tue Wed Thu Fri Sat Sun".split()
 
 def by_clock(
     ts_ns: np.ndarray, equity: np.ndarray, cash: float,  # Times of the equity rows, ns; equity; capital it began with
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # Change of equity by hour of the day (24,), by weekday from Monday (7,), as parts of `cash`; days seen of each weekday
+) -> tuple[np.ndarray, np.ndarray,
+           np.ndarray]:  # Change of equity by hour of the day (24,), by weekday from Monday (7,), as parts of `cash`; days seen of each weekday
     "When equity moved, UTC: each change belongs to the time before its row."
     t, move = np.asarray(ts_ns, np.int64) - 1, np.diff(np.asarray(equity, float), prepend=cash) / cash
     day = t // DAY
@@ -172,7 +177,8 @@ def clock_figures(r: SimpleNamespace) -> dict:
     if len(r.ts) < 3 or np.ptp(r.eq) == 0 or np.median(np.diff(r.ts)) > DAY // 24: return f
     hour, week, seen = by_clock(r.ts, r.eq, r.cash)
     colour = lambda v: [charts.BLUE if x >= 0 else charts.ORANGE for x in v]
-    def bars(x, v, title): return charts._fig(title=title, height=250, showlegend=False, yaxis=dict(tickformat="~%", hoverformat="+.3%")).add_bar(x=x, y=v, marker_color=colour(v))
+    def bars(x, v, title): return charts._fig(title=title, height=250, showlegend=False, yaxis=dict(tickformat="~%", hoverformat="+.3%")).add_bar(x=x, y=v,
+        marker_color=colour(v))
     if r.days >= .5: f["hours"] = bars([f"{h:02d}" for h in range(24)], hour, "Return by hour of the day, UTC").update_xaxes(type="category", dtick=3)
     if r.days >= 7: f["weekdays"] = bars(DAYS, week, "Return by weekday")
     return f
@@ -219,7 +225,7 @@ def show_run(
     "The figures of a run, for a notebook to show."
     return list(figures(read_run(run_dir)).values())
 
-# %% ../../nbs/research/720_tearsheet.ipynb #b3e10003
+# %% ../../nbs/research/720_tearsheet.ipynb #25fc2f1a
 def when(ns) -> str:
     "A time for people: seconds, UTC."
     return iso(int(ns) // 10**9 * 10**9).replace("T", " ").removesuffix("Z")
@@ -239,7 +245,8 @@ def _plain(v):  # Nested values in one cell
     if isinstance(v, (list, tuple)): return ", ".join(map(_plain, v))
     return "–" if v is None else f"{v:,}" if isinstance(v, int) and not isinstance(v, bool) else f"{v:g}" if isinstance(v, float) else str(v)
 
-_NUM = "Measured|n|Qty|Entry|Exit|Fees|Net P&L|Return|Held|#|Trades|Mean|Passed|Refused|Last value|Threshold|Rows|Orders|Share|Slippage|Found|Figure|Depth|Under water|Win rate|Profit factor|Mean return|Best|Worst|Run|Holding|Dies at|Assumed|Runs".split("|")
+_NUM = ("Measured|n|Qty|Entry|Exit|Fees|Net P&L|Return|Held|#|Trades|Mean|Passed|Refused|Last value|Threshold|Rows|Orders|Share|"
+        "Slippage|Found|Figure|Depth|Under water|Win rate|Profit factor|Mean return|Best|Worst|This run|Holding|Dies at|Assumed|Runs").split("|")
 
 def _table(head, rows, **kw): return dict(head=list(head), rows=[[str(c) for c in row] for row in rows], num=[h in _NUM for h in head], **kw)
 
@@ -273,7 +280,7 @@ CONVENTIONS = dict(
     skew="of daily returns, population moments",
     kurtosis="of daily returns, Pearson: a normal law has 3",
     tail_ratio="95 % quantile of daily returns over the 5 % quantile, without signs",
-    psr="probability that the true Sharpe ratio is above 0, from the ratio of single days",
+    psr="probability that the true Sharpe ratio is above 0, from the ratio of single days; from 30 on",
     dsr="the same above the best of as many worthless trials; needs the number of trials",
     min_trl="days until psr would reach 95 %",
     pbo="probability that the best of the variants in sample is below their median out of sample; needs the variants",
@@ -286,7 +293,8 @@ def worst_drawdowns(
     "Each stretch under a former peak, from the row of the peak to the row that regained it."
     dd = drawdowns(equity, cash)
     edge = np.flatnonzero(np.diff(np.r_[0, dd < 0, 0]))
-    out = [dict(depth=float(dd[a:b].min()), peak_ns=int(ts_ns[max(a - 1, 0)]), low_ns=int(ts_ns[a + int(dd[a:b].argmin())]), end_ns=int(ts_ns[b]) if b < len(dd) else None)
+    out = [dict(depth=float(dd[a:b].min()), peak_ns=int(ts_ns[max(a - 1, 0)]), low_ns=int(ts_ns[a + int(dd[a:b].argmin())]), end_ns=int(ts_ns[b])
+                if b < len(dd) else None)
            for a, b in zip(edge[::2], edge[1::2], strict=True)]
     return sorted(out, key=lambda d: d["depth"])[:most]
 
@@ -296,11 +304,12 @@ def by_side(
     "Long beside short, in words."
     pnl, ret, hold, fees, side = (np.asarray(t[c], k) for c, k in (("pnl", float), ("ret", float), ("holding_s", float), ("fees", float), ("side", object)))
     out = []
-    for name, k in (("long", side == "long"), ("short", side == "short"), ("both", np.ones(pnl.size, bool))):
-        if not k.any(): out.append([name, "0"] + ["–"] * 8); continue
+    kinds = [(s, side == s) for s in ("long", "short") if (side == s).any()]
+    for name, k in kinds + ([("both", np.ones(pnl.size, bool))] if len(kinds) > 1 else []):
         p, r = pnl[k], ret[k]
         loss = -p[p < 0].sum()
-        out.append([name, f"{p.size:,}", f"{(p > 0).mean():.1%}", f"{p[p > 0].sum() / loss:.2f}" if loss > 0 else "–", f"{p.sum():+,.2f}", f"{r.mean():+.2%}", f"{r.max():+.2%}",
+        out.append([name, f"{p.size:,}", f"{(p > 0).mean():.1%}", f"{p[p > 0].sum() / loss:.2f}" if loss > 0 else "–", f"{p.sum():+,.2f}", f"{r.mean():+.2%}",
+                    f"{r.max():+.2%}",
                     f"{r.min():+.2%}", charts._hold(hold[k].mean()), f"{fees[k].sum():,.2f}"])
     return out
 
@@ -373,7 +382,7 @@ def tables(
     out["run"] = _table(("Run", ""), [[k, _plain(v)] for k, v in facts.items()])
     return out
 
-# %% ../../nbs/research/720_tearsheet.ipynb #2822c56d
+# %% ../../nbs/research/720_tearsheet.ipynb #d322f2e2
 def p(words, small=True) -> dict: return dict(p=words, cls="muted small" if small else "")
 
 def section(key, title, *blocks) -> dict: return dict(key=key, title=title, blocks=[b for b in blocks if b])
@@ -384,7 +393,8 @@ def doubt_section(r: SimpleNamespace) -> dict:
     rows = [[x["weight"], x["issue"], x["evidence"], x["fix"]] for x in d["findings"]]
     silent = [k.replace("_", " ") for k in d["not_asked"]]
     tail = f"{len(d['asked'])} rules were asked." + (f" Not asked, for want of something to look at: {', '.join(silent)}." if silent else "")
-    return section("doubt", "What to doubt", dict(table=_table(("Weight", "Finding", "Evidence", "What to do"), rows, mark=0)) if rows else p("No rule found anything to doubt.", False), p(tail))
+    return section("doubt", "What to doubt", dict(table=_table(("Weight", "Finding", "Evidence", "What to do"), rows, mark=0))
+                   if rows else p("No rule found anything to doubt.", False), p(tail))
 
 def benchmark_section(r: SimpleNamespace) -> dict | None:
     "The run beside buying and holding what it traded."
@@ -393,13 +403,18 @@ def benchmark_section(r: SimpleNamespace) -> dict | None:
     pct = lambda v: "–" if v is None else f"{v:+.2%}"
     num = lambda v: "–" if v is None else f"{v:.2f}"
     m = r.metrics
-    rows = [["Return", pct(m["total_return"]), pct(b["total_return"])], ["Max drawdown", pct(m["max_drawdown"]), pct(b["max_drawdown"])], ["Lead over it", pct(b["lead"]), ""]]
+    rows = [["Return", pct(m["total_return"]), pct(b["total_return"])], ["Max drawdown", pct(m["max_drawdown"]), pct(b["max_drawdown"])],
+            ["Lead over it", pct(b["lead"]), ""]]
     if b["beta"] is not None:
-        rows += [["Alpha, a year", f"{pct(b['alpha'])} (t {num(b['alpha_t'])})", ""], ["Beta", num(b["beta"]), "1.00"], ["Correlation of daily returns", num(b["correlation"]), "1.00"],
-                 ["Information ratio", num(b["information_ratio"]), ""], ["Tracking error, a year", "–" if b["tracking_error"] is None else f"{b['tracking_error']:.2%}", ""]]
+        rows += [["Alpha, a year", f"{pct(b['alpha'])} (t {num(b['alpha_t'])})", ""], ["Beta", num(b["beta"]), "1.00"],
+                 ["Correlation of daily returns", num(b["correlation"]), "1.00"],
+                 ["Information ratio", num(b["information_ratio"]), ""],
+                 ["Tracking error, a year", "–" if b["tracking_error"] is None else f"{b['tracking_error']:.2%}", ""]]
         words = f"Alpha and beta are those of a straight line through {b['days']} daily returns. The benchmark pays no fees."
-    else: words = f"Alpha, beta, correlation and information ratio need {MIN_PERIODS} daily returns and a market that moved; there are {b['days']}. The benchmark pays no fees."
-    return section("benchmark", "Against buying and holding", dict(figs=["benchmark"]), dict(table=_table(("", "Run", "Holding"), rows)), p(words))
+    else:
+        words = (f"Alpha, beta, correlation and information ratio need {MIN_PERIODS} daily returns and a market that moved; "
+                 f"there are {b['days']}. The benchmark pays no fees.")
+    return section("benchmark", "Against buying and holding", dict(figs=["benchmark"]), dict(table=_table(("", "This run", "Holding"), rows)), p(words))
 
 def drawdown_section(r: SimpleNamespace) -> dict | None:
     "The five deepest drawdowns."
@@ -414,9 +429,11 @@ def held_section(r: SimpleNamespace) -> dict | None:
     s = excursion_summary(r.held)
     pct, num = (lambda v: "–" if v is None else f"{v:+.2%}"), (lambda v: "–" if v is None else f"{v:.2f}")
     rows = [["Worst while held (MAE), mean", pct(s["mae"])], ["Best while held (MFE), mean", pct(s["mfe"])], ["Edge ratio, MFE over MAE", num(s["edge_ratio"])],
-            ["Given back of the best", "–" if s["given_back"] is None else f"{s['given_back']:.0%}"], ["95 % of the gains never went below", pct(s["gains_mae_95"])],
+            ["Given back of the best", "–" if s["given_back"] is None else f"{s['given_back']:.0%}"],
+            ["95 % of the gains never went below", pct(s["gains_mae_95"])],
             ["Losses that had been ahead by more than their fees", "–" if s["losses_were_up"] is None else f"{s['losses_were_up']:.0%}"]]
-    if s["mae_r"] is not None: rows += [["MAE and MFE in units of the stop", f"{s['mae_r']:+.2f}, {s['mfe_r']:+.2f}"], ["Edge ratio in units of the stop", num(s["edge_ratio_r"])]]
+    if s["mae_r"] is not None: rows += [["MAE and MFE in units of the stop", f"{s['mae_r']:+.2f}, {s['mfe_r']:+.2f}"],
+                                        ["Edge ratio in units of the stop", num(s["edge_ratio_r"])]]
     return section("held", "While trades were held", dict(figs=["mae", "mfe"]), dict(table=_table(("", "Figure"), rows)),
                    p(f"In per cent of the entry price, our own entry and exit included. Seen on {s['words']}."))
 
@@ -435,11 +452,13 @@ def breakeven_section(r: SimpleNamespace) -> dict:
     if not b: return section("breakeven", "Where the edge dies", p("Nobody asked: algo breakeven RUN finds out."))
     num = lambda v: "–" if v is None else f"{v:.4g}"
     rows = [[a["axis"], num(a["value"]), a["unit"], num(a["base"]), a["words"]] for a in b["axes"]]
-    return section("breakeven", "Where the edge dies", dict(table=_table(("Assumption", "Dies at", "Unit", "Assumed", "In words"), rows)), dict(figs=["breakeven"]),
+    return section("breakeven", "Where the edge dies", dict(table=_table(("Assumption", "Dies at", "Unit", "Assumed", "In words"), rows)),
+                   dict(figs=["breakeven"]),
                    dict(figs=[f"surface_{j}" for j in range(len(b["surfaces"]))]),
-                   p(f"{b['runs']} runs of the same strategy and parameters; none of them is a trial, because none was chosen. The cross is what the run assumes."))
+                   p(f"{b['runs']} runs of the same strategy and parameters; none is a trial, because none was chosen. The ring is what the run assumes."))
 
-SECTIONS = [("top", doubt_section), ("course", benchmark_section), ("course", drawdown_section), ("trades", held_section), ("trades", clock_section), ("trust", breakeven_section)]
+SECTIONS = [("top", doubt_section), ("course", benchmark_section), ("course", drawdown_section), ("trades", held_section), ("trades", clock_section),
+            ("trust", breakeven_section)]
 
 def sections(
     r: SimpleNamespace,  # From `read_run`
@@ -447,7 +466,7 @@ def sections(
     "Every section that has something to say, in order."
     return [s | dict(slot=slot) for slot, f in SECTIONS if (s := f(r))]
 
-# %% ../../nbs/research/720_tearsheet.ipynb #d6c4ec31
+# %% ../../nbs/research/720_tearsheet.ipynb #16779e01
 _CSS = """
 :root { --ink: #1F2933; --muted: #66727F; --line: #E3E7EB; --soft: #F6F7F9; --gain: #2F6DA3; --loss: #B85C0E; }
 * { box-sizing: border-box; }
@@ -469,7 +488,9 @@ p { margin: 6px 0; max-width: 78ch; }
 .modebar { opacity: 0; transition: opacity .15s; } .fig:hover .modebar { opacity: 1; }
 .tile .k { font-size: 13px; color: var(--muted); } .tile .v { font-size: 25px; line-height: 1.25; font-weight: 600; letter-spacing: -.01em;
   font-variant-numeric: tabular-nums; } .tile .n { font-size: 12.5px; color: var(--muted); line-height: 1.35; }
-td.w-high { color: #A3420B; font-weight: 600; } td.w-medium { color: #8A6D1B; font-weight: 600; } td.w-low { color: var(--muted); }
+td[class*="w-"] { white-space: nowrap; }
+  td.w-high { color: #A3420B; font-weight: 600; } td.w-medium { color: #8A6D1B; font-weight: 600; }
+  td.w-low { color: var(--muted); }
 .gain { color: var(--gain); } .loss { color: var(--loss); }
 .notes { border-left: 3px solid var(--line); padding: 2px 0 2px 14px; margin: 14px 0 0; color: var(--muted); font-size: 14px; }
 .fig { margin: 10px 0; min-width: 0; } .two { display: grid; grid-template-columns: minmax(0, 1fr) minmax(0, 1fr); gap: 8px 28px; align-items: start; }
@@ -479,6 +500,7 @@ th { text-align: left; color: var(--muted); font-weight: 600; border-bottom: 1px
   position: sticky; top: 0; background: #fff; }
 td { border-bottom: 1px solid var(--line); padding: 4px 14px 4px 0; vertical-align: top; overflow-wrap: anywhere; }
   td:last-child, th:last-child { padding-right: 0; }
+td:first-child { min-width: 92px; } td.num:first-child, .trades td:first-child { min-width: 0; }
 table.slim { width: auto; min-width: 55%; } .two table.slim { width: 100%; } .num + td:not(.num), .num + th:not(.num) { padding-left: 10px; }
 .num { text-align: right; white-space: nowrap; } .trades td { white-space: nowrap; }
 footer { margin-top: 48px; border-top: 1px solid var(--line); padding-top: 12px; }
@@ -486,7 +508,7 @@ footer { margin-top: 48px; border-top: 1px solid var(--line); padding-top: 12px;
   .tile .v { font-size: 21px; } }
 @media print { .modebar { display: none; } @page { size: A4; margin: 14mm; } body { font-size: 12px; } main { max-width: none; padding: 0; }
   .tall { max-height: none; overflow: visible; } .fig, .tile, tr { break-inside: avoid; }
-  h2, h3 { break-after: avoid; } .tiles { grid-template-columns: repeat(4, 1fr); } .tile { min-height: 0; } * { -webkit-print-color-adjust: exact;
+  #breakeven .two { grid-template-columns: minmax(0, 1fr); } h2, h3 { break-after: avoid; } .tiles { grid-template-columns: repeat(4, 1fr); } .tile { min-height: 0; } * { -webkit-print-color-adjust: exact;
   print-color-adjust: exact; } table { font-size: 10.5px; } td, th { padding-right: 8px; } }
 """
 
@@ -494,12 +516,14 @@ _PAGE = """{% macro table(t, cls="", empty="none") %}{% if t -%}
 <div class="scroll {{ cls }}"><table class="{{ 'trades' if t.tone else 'slim' if t.head | length < 6 else '' }}"><thead><tr>
 {%- for h in t.head %}<th class="{{ 'num' if t.num[loop.index0] else '' }}">{{ h }}</th>{% endfor %}</tr></thead><tbody>
 {% for row in t.rows %}<tr>{% for c in row -%}
-<td class="{{ 'num' if t.num[loop.index0] else '' }}{{ (' loss' if c.startswith('-') else ' gain') if loop.index0 == t.tone else '' }}{{ ' w-' ~ c if loop.index0 == t.mark else '' }}">{{ c }}</td>
+<td class="{{ 'num' if t.num[loop.index0] else '' }}{{ (' loss' if c.startswith('-') else ' gain') if loop.index0 == t.tone else '' -}}
+{{ ' w-' ~ c if loop.index0 == t.mark else '' }}">{{ c }}</td>
 {%- endfor %}</tr>
 {% endfor %}</tbody></table></div>{% else %}<p class="muted small">{{ empty }}</p>{% endif %}{% endmacro -%}
 {% macro fig(name) %}{% if name in figs %}<div class="fig">{{ figs[name] | safe }}</div>{% endif %}{% endmacro -%}
 {% macro slot(name) %}{% for s in sections if s.slot == name %}<section id="{{ s.key }}"><h2>{{ s.title }}</h2>
-{% for b in s.blocks %}{% if b.h %}<h3>{{ b.h }}</h3>{% endif %}{% if b.p %}<p class="{{ b.cls }}">{{ b.p }}</p>{% endif %}{% if b.table %}{{ table(b.table) }}{% endif -%}
+{% for b in s.blocks %}{% if b.h %}<h3>{{ b.h }}</h3>{% endif %}{% if b.p %}<p class="{{ b.cls }}">{{ b.p }}</p>{% endif -%}
+{% if b.table %}{{ table(b.table) }}{% endif -%}
 {% if b.figs %}<div class="{{ 'two' if b.figs | length > 1 else '' }}">{% for n in b.figs %}{{ fig(n) }}{% endfor %}</div>{% endif %}
 {% endfor %}</section>
 {% endfor %}{% endmacro -%}

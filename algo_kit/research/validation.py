@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['DRAWS', 'ALIKE', 'CONFIDENCE', 'PBO_BLOCKS', 'PBO_TRIALS', 'best_of', 'trials_of', 'Count', 'effective_trials',
-           'sharpe_interval', 'gate', 'ledger_pbo', 'run_ledger', 'validity', 'validity_rows', 'run_report_metrics']
+           'sharpe_interval', 'gate', 'market_counts', 'ledger_pbo', 'run_ledger', 'validity', 'validity_rows',
+           'run_report_metrics']
 
-# %% ../../nbs/research/702_validation.ipynb #35b84194
+# %% ../../nbs/research/702_validation.ipynb #739523f0
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,6 @@ from statistics import NormalDist
 import numpy as np
 
 from ..core.errors import DataError
-from ..core.kitdb import KitDB
 from ..core.runs import write_json
 from ..core.trials import Trials, daily
 from .metrics import (
@@ -40,7 +40,7 @@ def trials_of(
         lo, hi = (mid, hi) if best_of(math.exp(mid)) < best else (lo, mid)
     return math.exp(lo)
 
-# %% ../../nbs/research/702_validation.ipynb #7a8391d7
+# %% ../../nbs/research/702_validation.ipynb #8f147f24
 DRAWS = 256       # random weights for each day, each used with both signs
 ALIKE = 0.9       # correlation of daily returns from which two trials are of one group
 _FOUNDERS = 2048  # most groups that a trial is compared with; one that fits none of them counts as a group of its own
@@ -134,6 +134,8 @@ class _Pool:
         return Count(trials=self.trials, bare=len(self.bare), flat=self.flat, groups=len(self.z_sum) + self.lone + len(self.bare) + (self.flat > 0),
                      effective=effective, best=best_of(effective), spread=spread, found=self.found)
 
+_COUNTED = {}  # of this process: a run's metrics and its page ask the same
+
 def effective_trials(
     trials,  # `Trials`, or daily returns (n, T) with NaN for a day a trial did not see
     market: str = "", data: str = "",  # Of a ledger: trials on this market or on the tape with this hash
@@ -146,12 +148,16 @@ def effective_trials(
         p = _Pool(np.arange(m.shape[1]), mine)
         for a in range(0, len(m), _BLOCK): p.add(m[a:a + _BLOCK], p.days, list(range(a, min(a + _BLOCK, len(m)))))
         return p.count()
-    p = _Pool(trials.days(market, data), mine)
-    for r in trials.each(market, data):
-        p.add(r["returns"], r["days"], [(r["digest"], r["data"], r["settings"], str(sorted(x.items()))) for x in r["params"]])
-    return p.count()
+    key = (str(trials.db.path.resolve()), trials.rows("max(seq) as n, chain")[0]["chain"], market, data, None if mine is None else mine.tobytes())
+    if key not in _COUNTED:
+        p = _Pool(trials.days(market, data), mine)
+        for r in trials.each(market, data):
+            p.add(r["returns"], r["days"], [(r["digest"], r["data"], r["settings"], str(sorted(x.items()))) for x in r["params"]])
+        while len(_COUNTED) >= 32: _COUNTED.pop(next(iter(_COUNTED)))
+        _COUNTED[key] = p.count()
+    return _COUNTED[key]
 
-# %% ../../nbs/research/702_validation.ipynb #3e7e5084
+# %% ../../nbs/research/702_validation.ipynb #1f3c59e4
 CONFIDENCE = 0.95
 
 def _noncentrality(t, df, p):
@@ -199,7 +205,7 @@ def gate(
     trials,  # `Trials` on whose count it stands; or a `Count` of one's own
     market: str = "",  # "venue:symbol": all trials on this market count
     data: str = "",  # Hash of the tape: and all on this data
-    seq: int | None = None,  # Record of the trial, for a ledger that holds other returns of it (a run that was stopped in between); found by its returns when None
+    seq: int | None = None,  # Record of the trial, when the ledger holds other returns of it (a run stopped in between); found by its returns when None
     forward: bool = False,  # Returns that came after the choice (paper, holdout): they are no trial, and need not be in the ledger
     periods: float = 365,  # Days in a year
     confidence: float = CONFIDENCE,
@@ -218,12 +224,14 @@ def gate(
         c = effective_trials(trials, market, data, r)
         if not forward:
             there = c.found or (seq is not None and any(x["seq"] == seq for x in trials.table(market, data)))
-            rule("counted", there, True, there, "these returns are of a counted trial" if there else "these returns are of no trial in the ledger: what is not counted voids the gate")
-    out = dict(periods=n, trials=c.trials, effective=c.effective, groups=c.groups, sharpe=None, sharpe_interval=sharpe_interval(r, periods, confidence), psr=None, dsr=None,
-               luck=None, min_trl=None, needed=None, pbo=pbo, market=market)
+            rule("counted", there, True, there, "these returns are of a counted trial" if there else
+                 "these returns are of no trial in the ledger: what is not counted voids the gate")
+    out = dict(periods=n, trials=c.trials, effective=c.effective, groups=c.groups, sharpe=None, sharpe_interval=sharpe_interval(r, periods, confidence),
+               psr=None, dsr=None, luck=None, min_trl=None, needed=None, pbo=pbo, market=market)
     void = not all(w["ok"] for w in why)
     enough = n >= MIN_PERIODS
-    rule("periods", n, MIN_PERIODS, enough, f"{n} daily returns" + ("" if enough else f": below {MIN_PERIODS} there is an interval, no figure"))
+    few = "" if enough else f": below {MIN_PERIODS} there is an interval, no figure"
+    rule("periods", n, MIN_PERIODS, enough, f"{n:,} daily return{'s' * (n != 1)}{few}")
     if enough and sr is None: rule("variance", 0., None, False, "the returns never moved: nothing is defined")
     elif enough:
         sk, ku = moments(r)
@@ -234,13 +242,29 @@ def gate(
         year = math.sqrt(periods)
         out |= dict(sharpe=sr * year, psr=p, dsr=d, luck=luck * year, min_trl=min_trl(sr, 0., sk, ku, confidence), needed=need)
         rule("psr", p, confidence, p > confidence, f"above zero with probability {p:.1%}")
-        rule("dsr", d, confidence, d > confidence, f"above the {luck * year:.2f} that the best of {c.trials:,} trials (worth {c.effective:,.0f}) shows by luck, with probability {d:.1%}")
-        if need is not None and n < need: rule("length", n, math.ceil(need), False, f"at this Sharpe ratio {math.ceil(need):,} days would be needed, there are {n:,}")
+        rule("dsr", d, confidence, d > confidence,
+             f"above the {luck * year:.2f} that the best of {c.trials:,} trials (worth {c.effective:,.0f}) shows by luck, with probability {d:.1%}")
+        if need is not None and n < need:
+            rule("length", n, math.ceil(need), False, f"at this Sharpe ratio {math.ceil(need):,} days would be needed, there are {n:,}")
         if pbo is not None: rule("pbo", pbo, max_pbo, pbo <= max_pbo, f"the best in sample is below the median out of sample in {pbo:.0%} of splits")
     ok = all(w["ok"] for w in why)
     return dict(verdict="void" if void else "not enough data" if not enough else "pass" if ok else "fail", reasons=why) | out
 
-# %% ../../nbs/research/702_validation.ipynb #43043953
+# %% ../../nbs/research/702_validation.ipynb #7f2c7695
+def market_counts(
+    trials: Trials,
+    market: str = "",  # One of them; all when empty
+    worth: bool = True,  # Also how many independent ones they amount to
+) -> list[dict]:  # market, trials, records, effective, groups, luck (standard deviations); most trials first
+    "What was tried where."
+    names = [market] if market else sorted({m for r in trials.table() for m in r["market"].split(",")})
+    out = []
+    for m in names:
+        c = effective_trials(trials, m) if worth else None
+        out.append(dict(market=m, trials=trials.count(m), records=len(trials.table(m)), effective=c and c.effective, groups=c and c.groups, luck=c and c.best))
+    return sorted(out, key=lambda r: (-r["trials"], r["market"]))
+
+# %% ../../nbs/research/702_validation.ipynb #48be74a3
 PBO_BLOCKS, PBO_TRIALS = 10, 10
 
 def ledger_pbo(
@@ -297,13 +321,15 @@ def validity_rows(
     f = lambda x, how: "–" if x is None else format(x, how)
     n, lo_hi, why = v["periods"], v["sharpe_interval"], {w["rule"]: w["text"] for w in v["reasons"]}
     few = f"not shown below {MIN_PERIODS} daily returns"
-    counted = "the ledger of this run is not here: the count is unknown" if v["trials"] is None else f"on {v['market'] or 'all markets'}, by everyone who uses this data folder"
+    here = f"on {v['market'] or 'all markets'}, by everyone who uses this data folder"
+    counted = "the ledger of this run is not here: the count is unknown" if v["trials"] is None else here
     return [
         ("Verdict", v["verdict"], "; ".join(w["text"] for w in v["reasons"] if not w["ok"]) or ("nothing speaks against it" if v["verdict"] == "pass" else "")),
         ("Trials counted", f(v["trials"], ",d"), counted),
         ("Worth independent trials", f(v["effective"], ",.1f"), "" if v["groups"] is None else f"in {v['groups']:,} groups of look-alikes"),
         ("Sharpe ratio", f(v["sharpe"], ".2f"), few if n < MIN_PERIODS else "per year"),
-        ("Sharpe interval", "–" if lo_hi is None else f"{lo_hi[0]:.2f} to {lo_hi[1]:.2f}", "95 % for the true one, per year" if lo_hi else "needs two returns that differ"),
+        ("Sharpe interval", "–" if lo_hi is None else f"{lo_hi[0]:.2f} to {lo_hi[1]:.2f}",
+         "95 % for the true one, per year" if lo_hi else "needs two returns that differ"),
         ("Luck", f(v["luck"], ".2f"), "what the best of these trials shows without any skill, per year"),
         ("PSR", f(v["psr"], ".1%"), why.get("psr", few if n < MIN_PERIODS else "")),
         ("DSR", f(v["dsr"], ".1%"), why.get("dsr", few if n < MIN_PERIODS else "")),

@@ -11,4 +11,5 @@ def signals(candles, slow=40, **_):
     return above & ~above.shift(fill_value=False) & known, ~above & above.shift(fill_value=False)
 
 
-own_window = pandas_strategy("own_window", "a window that is long enough", signals, (Param("slow", 40, 10, 90, "candles", "slow mean"),), timeframe="5m", window_bars=100)
+own_window = pandas_strategy("own_window", "a window that is long enough", signals,
+    (Param("slow", 40, 10, 90, "candles", "slow mean"),), timeframe="5m", window_bars=100)

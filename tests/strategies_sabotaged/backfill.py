@@ -1,5 +1,4 @@
 "Prices of quiet bars are filled from the wrong side."
-import numpy as np
 
 
 def signals(candles):

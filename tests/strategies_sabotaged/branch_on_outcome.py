@@ -1,5 +1,4 @@
 "Chooses the side that would have won."
-import pandas as pd
 
 
 def signals(candles):

@@ -1,5 +1,4 @@
 "The Hodrick-Prescott trend is smoothed from both sides."
-import numpy as np
 import pandas as pd
 from scipy import sparse
 from scipy.sparse.linalg import spsolve

@@ -1,5 +1,4 @@
 "A funding rate known every eight hours, drawn as a line between them."
-import numpy as np
 
 
 def rate(candles):

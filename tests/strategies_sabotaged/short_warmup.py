@@ -11,4 +11,5 @@ def signals(candles, slow=300, **_):
     return above & ~above.shift(fill_value=False), ~above & above.shift(fill_value=False)
 
 
-short_warmup = pandas_strategy("short_warmup", "a window shorter than its memory", signals, (Param("slow", 300, 10, 1000, "candles", "slow mean"),), timeframe="5m", window_bars=36)
+short_warmup = pandas_strategy("short_warmup", "a window shorter than its memory", signals,
+    (Param("slow", 300, 10, 1000, "candles", "slow mean"),), timeframe="5m", window_bars=36)
