@@ -116,14 +116,17 @@ def press(pg, name, key):
 
 def test_an_arrow_key_on_a_slider_changes_numbers_and_picture(page, capsys):
     before, drawn = text(page, "numbers"), line(page)
-    took = [press(page, "ratio", k) for k in ("ArrowRight", "ArrowRight", "ArrowRight", "ArrowRight", "ArrowRight")]
+    took, clocks = [], []
+    for _ in range(5):
+        took.append(press(page, "ratio", "ArrowRight"))
+        clocks.append(text(page, "clock").strip().removeprefix("slider to picture "))
     assert text(page, "numbers") != before and line(page) != drawn
     said = text(page, "clock")
     m = re.search(r"slider to picture (\d+) ms: engine (\d+), figure (\d+)", said)
     assert m, said
     best = min(max(t.values()) for t in took)
     each = ", ".join(f"{max(t.values()):.0f}" for t in took)
-    with capsys.disabled(): print(f"\nkernel: {said.strip()}; page, key to changed picture: {each} ms, best {best:.0f}")
+    with capsys.disabled(): print(f"\nkernel: {'; '.join(clocks)}\npage, key to changed picture: {each} ms, best {best:.0f}")
     assert best < 1000, "a blink on an idle machine is 200 ms; more than a second is not a blink on any"
 
 def test_the_count_goes_up_once_it_rests(page):
