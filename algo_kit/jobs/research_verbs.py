@@ -326,7 +326,7 @@ def verify(certificate: Annotated[Path, typer.Argument(help="a certificate's fil
            next_="algo paper STRATEGY --tape T" if v["status"] == "valid" else "algo certify STRATEGY --tape T makes another")
     return 0 if v["status"] == "valid" else ParityError.code
 
-# %% ../../nbs/jobs/917_research_verbs.ipynb #88fa81cc
+# %% ../../nbs/jobs/917_research_verbs.ipynb #ab2d9258
 presets = typer.Typer(help="Frozen settings: show, job.", no_args_is_help=False, rich_markup_mode=None)
 app.add_typer(presets, name="preset")
 PresetArg = Annotated[Path, typer.Argument(help="a .toml that the tuner wrote")]
@@ -343,7 +343,7 @@ def preset_show(file: PresetArg, json: Json = False):
     seen = ", ".join(f"{k} {v:.4g}" for k, v in d["seen"].items() if k in ("total_return", "max_drawdown", "trades", "win_rate", "profit_factor"))
     answer(d, f"{p['strategy']}, written {p.get('written', '?')} by kit {p.get('kit', '?')}" + (f": {p['note']}" if p.get("note") else ""),
            f"  on {d['data'].get('market', '?')}, tape {d['data']['hash'][:16]}, {d['data'].get('first', '?')} to {d['data'].get('last', '?')}",
-           f"  seen: {seen or 'nothing'}; {d['trials']['market']:,} settings had been looked at on that market", 
+           f"  seen: {seen or 'nothing'}; {d['trials']['market']:,} settings had been looked at on that market",
            *(f"  warning: {w}" for w in d["warnings"]), "",
            table(("parameter", "value", "unit", "default", ""), rows, (1, 3)),
            next_=f"algo backtest {p.get('source') or p['strategy']} --tape {d['data'].get('tape') or 'TAPE'} -p @{file}")
