@@ -325,6 +325,10 @@ def test_the_first_difference_is_the_first(a, b):
     for k in keys: assert (x[k][:i] == y[k][:i]).all()
     assert any(x[k][i] != y[k][i] for k in keys)
 
+def test_another_size_is_another_decision(tmp_path, a):
+    f = R.first_divergence(a, trade(tmp_path, params={"size": .4}))
+    assert (f["number"], f["fields"]) == (1, ["qty"]) and f["a"]["ts"] == f["b"]["ts"]
+
 def test_a_run_that_decides_less_diverges_where_it_ends(tmp_path, a):
     f = R.first_divergence(a, trade(tmp_path, for_ns=9 * HOUR))
     assert f["b"] is None and f["a"] and f["number"] > 1
