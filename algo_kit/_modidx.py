@@ -2887,6 +2887,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                             'algo_kit/research/tearsheet.py'),
                                              'algo_kit.research.tearsheet.clock_section': ( 'research/tearsheet.html#clock_section',
                                                                                             'algo_kit/research/tearsheet.py'),
+                                             'algo_kit.research.tearsheet.divergence_section': ( 'research/tearsheet.html#divergence_section',
+                                                                                                 'algo_kit/research/tearsheet.py'),
                                              'algo_kit.research.tearsheet.doubt_section': ( 'research/tearsheet.html#doubt_section',
                                                                                             'algo_kit/research/tearsheet.py'),
                                              'algo_kit.research.tearsheet.drawdown_section': ( 'research/tearsheet.html#drawdown_section',
