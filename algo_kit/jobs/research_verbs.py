@@ -358,36 +358,3 @@ def preset_job(file: PresetArg, notebook: Annotated[Path, typer.Argument(help="a
     answer(dict(preset=str(file), notebook=str(notebook), changes=d.changes, written=confirm and d.changes, diff=d.lines), str(d),
            files=[notebook] if confirm and d.changes else [],
            next_=f"algo jobs run {notebook}" if confirm or not d.changes else f"algo preset job {file} {notebook} --confirm")
-
-# %% ../../nbs/jobs/917_research_verbs.ipynb #bc63cb66
-presets = typer.Typer(help="Frozen settings: show, job.", no_args_is_help=False, rich_markup_mode=None)
-app.add_typer(presets, name="preset")
-PresetArg = Annotated[Path, typer.Argument(help="a .toml that the tuner wrote")]
-
-@presets.command("show")
-def preset_show(file: PresetArg, json: Json = False):
-    "A preset, checked: parameters, where they come from, what was seen, how many were looked at."
-    settings_of()
-    from algo_kit.research.presets import read_preset
-    from algo_kit.strategies.contract import load_strategy
-    d = read_preset(file)
-    p, s = d["preset"], load_strategy(d["preset"].get("source") or d["preset"]["strategy"])
-    rows = [(q.name, d["params"][q.name], q.unit, "" if d["params"][q.name] == q.default else q.default, "" if q.live else "restart") for q in s.params]
-    seen = ", ".join(f"{k} {v:.4g}" for k, v in d["seen"].items() if k in ("total_return", "max_drawdown", "trades", "win_rate", "profit_factor"))
-    answer(d, f"{p['strategy']}, written {p.get('written', '?')} by kit {p.get('kit', '?')}" + (f": {p['note']}" if p.get("note") else ""),
-           f"  on {d['data'].get('market', '?')}, tape {d['data']['hash'][:16]}, {d['data'].get('first', '?')} to {d['data'].get('last', '?')}",
-           f"  seen: {seen or 'nothing'}; {d['trials']['market']:,} settings had been looked at on that market", *(f"  warning: {w}" for w in d["warnings"]),
-               "",
-           table(("parameter", "value", "unit", "default", ""), rows, (1, 3)),
-           next_=f"algo backtest {p.get('source') or p['strategy']} --tape {d['data'].get('tape') or 'TAPE'} -p @{file}")
-
-@presets.command("job")
-def preset_job(file: PresetArg, notebook: Annotated[Path, typer.Argument(help="a job notebook, as papermill_jobs/paper_trader.ipynb or a copy")],
-               confirm: Annotated[bool, typer.Option("--confirm", help="write it; without, the difference is only shown")] = False, json: Json = False):
-    "What a preset changes in the parameters of a job notebook."
-    settings_of()
-    from algo_kit.research.presets import apply_preset
-    d = apply_preset(file, notebook, confirm=confirm)
-    answer(dict(preset=str(file), notebook=str(notebook), changes=d.changes, written=confirm and d.changes, diff=d.lines), str(d),
-           files=[notebook] if confirm and d.changes else [],
-               next_=f"algo jobs run {notebook}" if confirm or not d.changes else f"algo preset job {file} {notebook} --confirm")
