@@ -86,7 +86,7 @@ def notes(
     if days < MIN_PERIODS: out.append(f"{days} day{'s' * (days != 1)} of data: nothing is annualised below {MIN_PERIODS}.")
     return out
 
-# %% ../../nbs/research/760_tuner.ipynb #69045aaa
+# %% ../../nbs/research/760_tuner.ipynb #52fd68a0
 _T = {k: i for i, k in enumerate(("base", "equity", "price", "gain", "loss", "entry", "won", "lost", "refused", "passed", "before", "count"))}
 MARKS, POINTS = 250, 4_000  # most trades, and most points of a curve, that are drawn
 
@@ -171,7 +171,6 @@ def _draw(fig, view, base, old=None, points=POINTS):
         d = fig.data
         curve(d[_T["equity"]], view)
         if old is None or old["base"] is not base: curve(d[_T["base"]], base)
-        if d[_T["base"]].visible != (base is not view): d[_T["base"]].visible = base is not view
         for name, kw in view["marks"].items(): d[_T[name]].update(**kw)
         n, asked = np.array([v for _, v, _ in view["funnel"]], float), np.array([v for *_, v in view["funnel"]], float)
         log = lambda v: np.where(v > 0, v, .6)  # a bar on a logarithmic axis begins somewhere
