@@ -198,7 +198,7 @@ def tape_walk_forward(
     **how,  # For `open_tape`
 ) -> WalkForward:
     "Walk a strategy forward over a tape."
-    from algo_kit.research.sweep import evaluate_points, grid_points
+    from algo_kit.research.points import evaluate_points, grid_points
     settings = settings or load_settings()
     strategy = load_strategy(strategy) if isinstance(strategy, str) else strategy
     tape = visible(open_tape(tape, **how) if isinstance(tape, str) else tape, settings.paths.data)
