@@ -6,7 +6,7 @@
 __all__ = ['MARKS', 'POINTS', 'CARDS', 'is_log', 'stops', 'luck', 'notes', 'funnel', 'html_all', 'somebody_there', 'Tuner',
            'tuner']
 
-# %% ../../nbs/research/760_tuner.ipynb #81e2ba01
+# %% ../../nbs/research/760_tuner.ipynb #e7afc887
 import html, math, threading, time
 from collections import OrderedDict
 
@@ -19,6 +19,7 @@ from ..core.trials import Trials, market_name
 from ..data.tapes import open_tape
 from ..engine.setup import session_market
 from .charts import BLUE, GREY, INK, LIGHT, MUTED, ORANGE, biggest, theme, thin
+from .holdout import visible
 from .metrics import MIN_PERIODS, dsr, expected_max_sharpe, metrics, moments, sharpe
 from .param_charts import plot_contour, plot_heatmap, plot_parallel
 from .presets import apply_preset, strategy_digest, write_preset
@@ -305,7 +306,7 @@ def _room(w, go, fig):
     box.add_class("algo-kit-figure")
     return f, box
 
-# %% ../../nbs/research/760_tuner.ipynb #32244a15
+# %% ../../nbs/research/760_tuner.ipynb #2131a189
 class Tuner:
     "Sliders over one strategy and one tape. In a notebook the value of a cell; `set`, `wait`, `pin`, `scan`, `freeze`, `table` for hands on the keyboard."
     def __init__(self, strategy, tape, settings=None, params=None, lo=0, hi=None, warm=None, symbol=None, mode="auto", trials=None, settle_s=.4, remember=64,
@@ -314,7 +315,7 @@ class Tuner:
         self.source = strategy if isinstance(strategy, str) else strategy.name
         self.strategy = load_strategy(strategy) if isinstance(strategy, str) else strategy
         self.settings, self.settle_s, self.height = settings or load_settings(), settle_s, height
-        self.tape = open_tape(tape, **how) if isinstance(tape, str) else tape
+        self.tape = visible(open_tape(tape, **how) if isinstance(tape, str) else tape, self.settings.paths.data)
         self.lo, self.hi, self.warm = lo, self.tape.n if hi is None else hi, warm
         self.symbols = [i.symbol for i in self.tape.instruments]
         if symbol is not None and symbol not in self.symbols: raise unknown("symbol of the tape", symbol, self.symbols)
