@@ -120,6 +120,7 @@ mine = pandas_strategy("mine", "impure", signals, (), timeframe="1m", window_bar
     v = verify(doc["file"])
     assert v["status"] == "refused" and v["reasons"]
 
+@pytest.mark.slow
 def test_what_only_another_process_shows(tmp_path):
     "The order of a set of words is fixed for the life of a process."
     p = write(tmp_path, "salted", """

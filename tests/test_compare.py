@@ -2,6 +2,7 @@
 import json
 import os
 import shutil
+import subprocess
 from html.parser import HTMLParser
 
 import numpy as np
@@ -108,6 +109,15 @@ def test_foreign_text_is_never_markup(dirs, tmp_path):
     count = lambda c, t: sum(x == t for x, _ in c.tags)
     assert count(a, "script") == count(b, "script") and count(b, "img") == 0 and not [x for _, x in b.tags if any(k.startswith("on") for k in x)]
     assert "<img" not in json.dumps([f.to_plotly_json() for f in compare_figures(compare_runs([d, dirs[1]])).values()], default=str)
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("chromium"), reason="chromium is not installed: apt-get install chromium")
+def test_a_browser_draws_it(dirs, tmp_path):
+    page = compare_page(dirs, tmp_path/"c.html")
+    flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync"
+    cmd = ["chromium", *flags.split(), f"--user-data-dir={tmp_path}/profile", "--virtual-time-budget=8000", "--dump-dom", page.as_uri()]
+    dom = subprocess.run(cmd, capture_output=True, text=True, timeout=120).stdout
+    assert dom.count('class="main-svg"') >= 3 and "3 runs side by side" in dom
 
 # ---- the verb
 def test_the_verb(tmp_path, capsys):

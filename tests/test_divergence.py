@@ -64,6 +64,7 @@ def test_an_extra_signal(home, backtest):
     b = trade(home, flags=dict(risk__max_exposure=.1))
     d = divergence(paper(home), b)
     assert list(used(d)) == ["extra signal"] and d["counts"] == {"matched": 0, "missed signal": 0, "extra signal": 8}
+    assert {r["why"] for r in d["trades"]} == {"refused by exposure in the backtest"}
 
 def test_a_missed_signal_says_which_gate_and_leaves_the_others_alone(home, backtest):
     "A person lets no entry through for a while; what was missed moves the equity on which later trades are sized, and that is its doing too."
@@ -80,7 +81,7 @@ def test_a_missed_signal_says_which_gate_and_leaves_the_others_alone(home, backt
     d = divergence(t.run_dir, backtest)
     lost = [r for r in d["trades"] if r["kind"] == "missed signal"]
     assert list(used(d)) == ["missed signal"] and 0 < len(lost) < 8 and d["counts"]["matched"] == 8 - len(lost), (used(d), d["counts"])
-    assert {r["why"] for r in lost} == {"refused by trading_state"}
+    assert {r["why"] for r in lost} == {"refused by trading_state in live"}
 
 def test_parameter_drift(home, backtest):
     d = divergence(paper(home, params={"exit_bars": 16}), backtest)
@@ -259,7 +260,7 @@ def test_one_change_is_one_part(b, data):
     if what in ("price", "delay"):
         k = data.draw(st.sampled_from((.97, .999, 1.001, 1.02)))
         e = at(e, e.px * k, e.market * (k if what == "delay" else 1))
-        e = replace(e, fee=round(e.notional * rate))
+        e = replace(e, fee=round(e.notional * rate), ts=e.ts + (what == "delay"))
     if what == "size":
         n = data.draw(st.integers(1, 9))
         e, x = (replace(v, lots=v.lots * n, notional=v.notional * n, fee=v.fee * n) for v in (e, x))
@@ -309,7 +310,7 @@ def test_sizing_on_other_equity_belongs_to_what_moved_it():
 @pytest.mark.parametrize("k", [.98, 1.02])
 def test_market_moves_are_delay_in_coin_as_in_cash(sign, k):
     cash = lambda p: round(10**11 * (p / 10_000 if sign > 0 else 10_000 / p))
-    def t(p, m=None): return Trip("A", 1, 0, 1_000, 100., Leg(1_000, cash(p), p, m or p, 0, 1), Leg(1_000, cash(11_000), 11_000., 11_000., 0, 2),
+    def t(p, m=None): return Trip("A", 1, 0, 1_000, 100., Leg(1_000, cash(p), p, m or p, 0, round(p)), Leg(1_000, cash(11_000), 11_000., 11_000., 0, 2),
                                   sign * (cash(11_000) - cash(p)), 0, .01, sign)
     late, dear = pair_parts(t(10_000. * k), t(10_000.)), pair_parts(t(10_000. * k, 10_000.), t(10_000.))
     assert late["delay"] == dear["price"] == -sign * (cash(10_000. * k) - cash(10_000.)) and not late["price"] and not dear["delay"]

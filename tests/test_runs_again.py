@@ -1,5 +1,5 @@
 "Runs found again, run again and taken apart: what is the same is the same to the last bit, what is not is named, and the parts add up."
-import json, os
+import json, os, shutil
 from fractions import Fraction
 from itertools import permutations
 from pathlib import Path
@@ -147,7 +147,7 @@ def test_a_strategy_edited_since_is_run_as_it_was(tmp_path):
     f = tmp_path/"own.py"
     f.write_text(OWN % ("", "1"))
     r = trade(tmp_path, f"{f}:mine", for_ns=5 * HOUR)
-    assert R.keep_source(r) and (r/"strategy"/"main.py").read_text() == f.read_text()
+    assert (r/"strategy"/"main.py").read_text() == f.read_text()
     f.write_text(OWN % ("", "1.002"))
     d = R.repro(r)
     assert d["differences"] == 0 and [c["what"] for c in d["changed"]] == ["strategy own.py"]
@@ -160,6 +160,7 @@ def test_without_a_copy_the_file_as_it_is_decides(tmp_path, monkeypatch):
     f = tmp_path/"own.py"
     f.write_text(OWN % ("", "1"))
     r = trade(tmp_path, f"{f}:mine", for_ns=5 * HOUR)
+    shutil.rmtree(r/"strategy")
     assert R.repro(r)["differences"] == 0, "unchanged: the file is its own copy"
     f.write_text(OWN % ("", "1.002"))
     d = R.repro(r)
@@ -176,7 +177,7 @@ def test_a_notebook_and_its_helper_are_kept_whole(tmp_path):
     nb, src = tmp_path/"idea.ipynb", "#| export\nfrom pace import PACE\n" + OWN % ("", "PACE")
     write_json(nb, dict(cells=[dict(cell_type="code", source=src), dict(cell_type="code", source="print(1)")]))
     r = trade(tmp_path, f"{nb}:mine", for_ns=5 * HOUR)
-    assert R.keep_source(r) and (r/"strategy"/"pace.py").is_file()
+    assert (r/"strategy"/"pace.py").is_file()
     p = R.parts_of(r)
     assert p.strategy.digest == r.manifest["strategy_digest"], "found compiled under the same name"
     (tmp_path/"pace.py").write_text("PACE = 1.002\n")
@@ -324,6 +325,10 @@ def test_the_first_difference_is_the_first(a, b):
     keys = ("ts", "wish", "side", "qty", "price", "gate")
     for k in keys: assert (x[k][:i] == y[k][:i]).all()
     assert any(x[k][i] != y[k][i] for k in keys)
+
+def test_another_size_is_another_decision(tmp_path, a):
+    f = R.first_divergence(a, trade(tmp_path, params={"size": .4}))
+    assert (f["number"], f["fields"]) == (1, ["qty"]) and f["a"]["ts"] == f["b"]["ts"]
 
 def test_a_run_that_decides_less_diverges_where_it_ends(tmp_path, a):
     f = R.first_divergence(a, trade(tmp_path, for_ns=9 * HOUR))

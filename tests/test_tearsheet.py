@@ -213,3 +213,14 @@ def test_below_thirty_days_the_benchmark_is_its_return_alone(tmp_path):
         text = Tags(T.tear_sheet(toy_run(tmp_path/str(days), days=days)).read_text()).text
         assert "Against buying and holding" in text and "Lead over it" in text
         assert ("Information ratio" in text) == shown and ("need 30 daily returns" in text) != shown
+
+
+def test_a_divergence_that_was_asked_for_is_on_the_page(tmp_path):
+    d = toy_run(tmp_path/"run", days=.3, trades=12)
+    assert "Beside its backtest" not in Tags(T.tear_sheet(d).read_text()).text
+    part = lambda name, units: dict(name=name, units=units, pnl=units / 100, share=units / -1250, trades=3 if units else 0)
+    (d/"divergence.json").write_text(json.dumps(dict(difference=-12.5, currency="USD", backtest="20260101T000000Z-back-00000000", figure=None, notes=["a note"],
+                                                     parts=[part("fee", -1250), part("delay", 0)])))
+    text = Tags(T.tear_sheet(d).read_text()).text
+    assert "Beside its backtest" in text and "-12.50 USD" in text and "a note" in text
+    assert "delay" not in text.split("Beside its backtest")[1].split("a note")[0]

@@ -197,10 +197,11 @@ def test_a_pinned_setting_is_compared_with(live):
     live.sliders["entry_bars"].value = 60
     assert live.wait()
     d = live.figure.data[T._T["base"]]
-    assert d.visible and d.y[-1] == first["run"]["curve"]["equity"][-1] and f"was {first['numbers']['total_return']:+.2%}" in live.numbers.value
+    assert d.y[-1] == first["run"]["curve"]["equity"][-1] and f"was {first['numbers']['total_return']:+.2%}" in live.numbers.value
     assert "<b>" in live.knobs["entry_bars"].label.value and "<b>" not in live.knobs["size"].label.value
     live.pin_button.click()
-    assert live.base is live.view and not d.visible and "was" not in live.numbers.value and "<b>" not in live.knobs["entry_bars"].label.value
+    assert live.base is live.view
+    assert d.y[-1] == live.view["run"]["curve"]["equity"][-1] and "was" not in live.numbers.value and "<b>" not in live.knobs["entry_bars"].label.value
     live.sliders["entry_bars"].value = 80
     assert live.wait()
     live.back_button.click()
@@ -214,7 +215,8 @@ def test_a_scan_is_a_grid_of_fresh_backtests_and_counted(live, ledger, tape, set
     live.scan("entry_bars", "exit_bars", 3, wait=True)
     s = live.scanned
     assert sorted(set(s["entry_bars"])) == [15, 20, 25] and sorted(set(s["exit_bars"])) == [8, 10, 12] and len(s["size"]) == 9
-    for i in (0, 8): assert s["total_return"][i] == quick_run(live.strategy, tape, settings, dict(entry_bars=int(s["entry_bars"][i]), exit_bars=int(s["exit_bars"][i])))["total_return"]
+    for i in (0, 8): assert s["total_return"][i] == quick_run(live.strategy, tape, settings,
+        dict(entry_bars=int(s["entry_bars"][i]), exit_bars=int(s["exit_bars"][i])))["total_return"]
     assert ledger.count() == 9 and [r["kind"] for r in ledger.table()] == ["slider", "sweep"] and live.looked_at == 9
     assert live.scan_bar.value == live.scan_bar.max == 9 and "9 of 9" in live.scan_words.value
     z = np.array(live.scan_figure.data[0].z, float)
@@ -269,13 +271,15 @@ def test_who_lets_the_kernel_ask_is_somebody(monkeypatch):
 @pytest.mark.slow
 def test_papermill_saves_a_small_notebook_without_widgets(tmp_path, monkeypatch):
     import nbformat, papermill
-    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(f"from algo_kit.research.tuner import tuner, Trials\nt = tuner('breakout', 'sample', trials=Trials({str(tmp_path)!r}))\nt")],
+    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(
+        f"from algo_kit.research.tuner import tuner, Trials\nt = tuner('breakout', 'sample', trials=Trials({str(tmp_path)!r}))\nt")],
                                   metadata=dict(kernelspec=dict(name="python3", display_name="python3", language="python")))
     nbformat.write(nb, tmp_path/"in.ipynb")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     papermill.execute_notebook(str(tmp_path/"in.ipynb"), str(tmp_path/"out.ipynb"), progress_bar=False, cwd=str(tmp_path))
     text = (tmp_path/"out.ipynb").read_text()
-    assert len(text) < 300_000 and "application/vnd.jupyter.widget" not in text and "application/vnd.plotly.v1+json" in text and "widgets" not in json.loads(text)["metadata"]
+    assert len(text) < 300_000 and "application/vnd.jupyter.widget" not in text
+    assert "application/vnd.plotly.v1+json" in text and "widgets" not in json.loads(text)["metadata"]
 
 # figures of a table
 
@@ -314,8 +318,10 @@ def test_freeze_shows_the_difference_and_writes_only_when_told(tape, settings, l
     after = job.read_text()
     assert len(a := [i for i, (x, y) in enumerate(zip(before.split("\n"), after.split("\n"), strict=True)) if x != y]) == 1, a
     k = declared(nbformat.read(job, 4))
-    assert eval(k["params"]["default"]) == dict(ratio=4., trail=.008, short=True) and k["params"]["help"] == "strategy parameters that differ from their defaults"
-    assert eval(k["strategy"]["default"]) == "order_flow" and {n: v for n, v in k.items() if n != "params"} == {n: v for n, v in declared(nbformat.reads(before, 4)).items() if n != "params"}
+    assert eval(k["params"]["default"]) == dict(ratio=4., trail=.008,
+        short=True) and k["params"]["help"] == "strategy parameters that differ from their defaults"
+    assert eval(k["strategy"]["default"]) == "order_flow" and {n: v for n, v in k.items() if n != "params"} == {n: v for n,
+        v in declared(nbformat.reads(before, 4)).items() if n != "params"}
     p = read_preset(tmp_path/"presets"/"x.toml")
     assert p["warnings"] == [] and p["params"] == t.view["params"] and p["data"]["hash"] == tape.hash and p["preset"]["note"] == 'a "quoted" word'
     assert p["trials"] == dict(market=2, here=2) and p["seen"]["total_return"] == pytest.approx(t.view["numbers"]["total_return"])
@@ -330,8 +336,10 @@ def test_another_strategy_goes_into_the_job_by_its_source(tape, job, tmp_path):
     assert str(job_diff(f, job)) == "mine.ipynb says so already"
 
 def test_layout_and_comments_of_a_persons_cell_stay(tape, tmp_path):
-    src = ["# my job\n", "strategy: str = \\\n", "    'order_flow'   # größer\n", "cash = 5.0\n", "params: dict = {\n", "    'ratio': 3.0,  # old\n", "}  # end\n", "x = 'ü'; seed = 3"]
-    nb = dict(cells=[dict(cell_type="code", id="a", metadata=dict(tags=["parameters"]), source=src, outputs=[], execution_count=None)], metadata={}, nbformat=4, nbformat_minor=5)
+    src = ["# my job\n", "strategy: str = \\\n", "    'order_flow'   # größer\n", "cash = 5.0\n", "params: dict = {\n", "    'ratio': 3.0,  # old\n",
+        "}  # end\n", "x = 'ü'; seed = 3"]
+    nb = dict(cells=[dict(cell_type="code", id="a", metadata=dict(tags=["parameters"]), source=src, outputs=[], execution_count=None)], metadata={},
+        nbformat=4, nbformat_minor=5)
     (tmp_path/"j.ipynb").write_text(json.dumps(nb, indent=2), encoding="utf-8")
     f = write_preset(tmp_path/"b.toml", load_strategy("order_flow"), dict(ratio=4.), tape, {}, dict(market=1, here=1))
     apply_preset(f, tmp_path/"j.ipynb", confirm=True)
@@ -351,8 +359,10 @@ def test_a_notebook_that_changed_meanwhile_is_left_alone(tape, job, tmp_path):
 
 @pytest.mark.parametrize("old, new, says", [
     ("ratio = 4.0", "ratios = 4.0", "did you mean 'ratio'"), ("ratio = 4.0", "ratio = 0.5", "1 to 100"), ("ratio = 4.0", "ratio = 'much'", "a number"),
-    ("min_trades = 5", "min_trades = 5.5", "a whole number"), ("window_s = 30.0", "window_s = 31.0", "not a multiple"), ("[seen]", "[sene]", "did you mean 'seen'"),
-    ("format = 1", "format = 2", "format 2"), ("format = 1", "format = '1'", "format"), ("market = 1\n", "markets = 1\n", "did you mean 'market'"), ("[params]", "[params", "is not TOML"),
+    ("min_trades = 5", "min_trades = 5.5", "a whole number"), ("window_s = 30.0", "window_s = 31.0", "not a multiple"),
+        ("[seen]", "[sene]", "did you mean 'seen'"),
+    ("format = 1", "format = 2", "format 2"), ("format = 1", "format = '1'", "format"), ("market = 1\n", "markets = 1\n", "did you mean 'market'"),
+        ("[params]", "[params", "is not TOML"),
     ('strategy = "order_flow"', 'strategy = "breakout"', "is a preset of breakout"), ("digest = ", "dig = ", "did you mean 'digest'")])
 def test_a_preset_that_cannot_be_right_says_why(old, new, says, tape, tmp_path):
     f = write_preset(tmp_path/"b.toml", load_strategy("order_flow"), dict(ratio=4.), tape, {}, dict(market=1, here=1))
@@ -364,7 +374,8 @@ def test_a_preset_that_cannot_be_right_says_why(old, new, says, tape, tmp_path):
 
 def test_changed_code_is_a_warning_with_both_digests(tape, tmp_path):
     own = tmp_path/"mine.py"
-    src = (ROOT/"algo_kit/strategies/sma_cross.py").read_text().replace("from ..", "from algo_kit.").replace("from .contract", "from algo_kit.strategies.contract")
+    src = (ROOT/"algo_kit/strategies/sma_cross.py").read_text().replace("from ..", "from algo_kit.").replace("from .contract",
+        "from algo_kit.strategies.contract")
     own.write_text(src)
     s = load_strategy(f"{own}:strategy")
     f = write_preset(tmp_path/"b.toml", s, dict(fast=5), tape, {}, dict(market=1, here=1), source=f"{own}:strategy")

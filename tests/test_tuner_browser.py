@@ -25,7 +25,8 @@ WATCH = """() => {
   const q = s => document.querySelector(s);
   window.ak = {key: 0, line: 0, numbers: 0};
   document.addEventListener('keydown', () => { window.ak = {key: performance.now(), line: 0, numbers: 0}; }, true);
-  const see = (node, what) => new MutationObserver(() => { if (window.ak.key && !window.ak[what]) requestAnimationFrame(() => { window.ak[what] = window.ak[what] || performance.now(); }); })
+  const see = (node, what) => new MutationObserver(() => {
+    if (window.ak.key && !window.ak[what]) requestAnimationFrame(() => { window.ak[what] = window.ak[what] || performance.now(); }); })
     .observe(node, {subtree: true, childList: true, characterData: true, attributes: true, attributeFilter: ['d']});
   see(q('.algo-kit-tuner .js-plotly-plot .scatterlayer'), 'line');
   see(q('.algo-kit-numbers'), 'numbers');
@@ -43,17 +44,21 @@ def lab(tmp_path_factory):
     d = tmp_path_factory.mktemp("lab")
     work = d/"notebooks"
     work.mkdir()
-    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in NOTEBOOK], metadata=dict(kernelspec=dict(name="python3", display_name="python3", language="python")))
+    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in NOTEBOOK],
+        metadata=dict(kernelspec=dict(name="python3", display_name="python3", language="python")))
     nbformat.write(nb, work/"tune.ipynb")
     quiet = d/"settings"/"@jupyterlab"/"apputils-extension"/"notification.jupyterlab-settings"
     quiet.parent.mkdir(parents=True)
     quiet.write_text('{"fetchNews": "false", "checkForUpdates": false}')
     port, token = free_port(), secrets.token_hex(8)
-    env = os.environ | dict(PYTHONPATH=str(ROOT), JUPYTER_CONFIG_DIR=str(d/"config"), JUPYTERLAB_WORKSPACES_DIR=str(d/"ws"), JUPYTERLAB_SETTINGS_DIR=str(d/"settings"),
+    env = os.environ | dict(PYTHONPATH=str(ROOT), JUPYTER_CONFIG_DIR=str(d/"config"), JUPYTERLAB_WORKSPACES_DIR=str(d/"ws"),
+        JUPYTERLAB_SETTINGS_DIR=str(d/"settings"),
                             JUPYTER_RUNTIME_DIR=str(d/"runtime"), IPYTHONDIR=str(d/"ipython"))
     log = (d/"lab.log").open("w")
-    p = subprocess.Popen([sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={port}", f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={work}",
-                          "--LabApp.news_url=None", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate", "--ServerApp.port_retries=0", "--LabApp.expose_app_in_browser=True"],
+    p = subprocess.Popen([sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={port}", f"--IdentityProvider.token={token}",
+        f"--ServerApp.root_dir={work}",
+                          "--LabApp.news_url=None", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate", "--ServerApp.port_retries=0",
+                              "--LabApp.expose_app_in_browser=True"],
                          cwd=work, env=env, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
     try:
         for _ in range(240):
@@ -74,7 +79,8 @@ def page(lab, tmp_path_factory):
     "The notebook, run."
     from playwright.sync_api import sync_playwright
     with sync_playwright() as pw:
-        b = pw.chromium.launch_persistent_context(str(tmp_path_factory.mktemp("profile")), executable_path=CHROMIUM, headless=True, args=FLAGS, viewport=dict(width=1440, height=1600),
+        b = pw.chromium.launch_persistent_context(str(tmp_path_factory.mktemp("profile")), executable_path=CHROMIUM, headless=True, args=FLAGS,
+            viewport=dict(width=1440, height=1600),
                                                   device_scale_factor=1)
         try:
             pg = b.pages[0] if b.pages else b.new_page()
@@ -89,14 +95,14 @@ def page(lab, tmp_path_factory):
             try: pg.wait_for_selector(".algo-kit-tuner .js-plotly-plot .scatterlayer path.js-line", state="attached", timeout=60_000)
             except Exception:
                 pg.screenshot(path=str(lab["work"].parent/"stuck.png"))
-                raise AssertionError(f"no picture; the page says: {pg.inner_text('.jp-Notebook')[-2000:]} {pg.errors}, see {lab['work'].parent}/stuck.png") from None
+                raise AssertionError(f"no picture; the page says: {pg.inner_text('.jp-Notebook')[-2000:]} {pg.errors}, "
+                                     f"see {lab['work'].parent}/stuck.png") from None
             pg.wait_for_timeout(1500)
             yield pg
         finally: b.close()
 
 def text(pg, what): return pg.inner_text(f".algo-kit-{what}")
-def line(pg): return pg.evaluate("() => Array.from(document.querySelectorAll('.algo-kit-tuner .scatterlayer path.js-line')).map(p => p.getAttribute('d')).join('|').length + ':' "
-                                 "+ Array.from(document.querySelectorAll('.algo-kit-tuner .scatterlayer path.js-line')).map(p => p.getAttribute('d')).join('|')")
+def line(pg): return pg.evaluate("() => [...document.querySelectorAll('.algo-kit-tuner .scatterlayer path.js-line')].map(p => p.getAttribute('d')).join('|')")
 def handle(pg, name): return pg.locator(f".algo-kit-knob-{name} .noUi-handle")
 
 def press(pg, name, key):
@@ -110,13 +116,17 @@ def press(pg, name, key):
 
 def test_an_arrow_key_on_a_slider_changes_numbers_and_picture(page, capsys):
     before, drawn = text(page, "numbers"), line(page)
-    took = [press(page, "ratio", k) for k in ("ArrowRight", "ArrowRight", "ArrowRight", "ArrowRight", "ArrowRight")]
+    took, clocks = [], []
+    for _ in range(5):
+        took.append(press(page, "ratio", "ArrowRight"))
+        clocks.append(text(page, "clock").strip().removeprefix("slider to picture "))
     assert text(page, "numbers") != before and line(page) != drawn
     said = text(page, "clock")
     m = re.search(r"slider to picture (\d+) ms: engine (\d+), figure (\d+)", said)
     assert m, said
     best = min(max(t.values()) for t in took)
-    with capsys.disabled(): print(f"\nkernel: {said.strip()}; page, key to changed picture: {', '.join(f'{max(t.values()):.0f}' for t in took)} ms, best {best:.0f}")
+    each = ", ".join(f"{max(t.values()):.0f}" for t in took)
+    with capsys.disabled(): print(f"\nkernel: {'; '.join(clocks)}\npage, key to changed picture: {each} ms, best {best:.0f}")
     assert best < 1000, "a blink on an idle machine is 200 ms; more than a second is not a blink on any"
 
 def test_the_count_goes_up_once_it_rests(page):

@@ -54,10 +54,10 @@ def test_one_real_edge_among_a_hundred(true, says):
         j = sr.argmax()
         sk, ku = M.moments(r[j])
         hits += M.dsr(sr[j], 1_095, 100, sr.var(ddof=1), sk, ku) > .95
-        if k < 40: gates += V.gate(r[j], V.effective_trials(r))["verdict"] == "pass"
+        if k < 25: gates += V.gate(r[j], V.effective_trials(r))["verdict"] == "pass"
     off = 3 * math.sqrt(2 * says * (1 - says) / n) + 1 / n
     assert abs(hits / n - says) < off, f"{hits / n:.3f}"
-    assert abs(gates / 40 - says) < 3 * math.sqrt(says * (1 - says) / 40) + .05, f"the gate {gates / 40:.3f}"
+    assert abs(gates / 25 - says) < 3 * math.sqrt(says * (1 - says) / 25) + .05, f"the gate {gates / 25:.3f}"
 
 
 # ---- how many are they worth
@@ -327,10 +327,10 @@ def test_pbo_from_the_ledger(tmp_path):
 # ---- what the gate is for
 
 def test_noise_does_not_pass():
-    "Sixty searches of 10 to 1,000 trials through a real ledger; the 200 of the promise are slow."
-    rows = G.noise(60)
-    assert sum(r["searches"] for r in rows) == 60 and not sum(r["void"] for r in rows)
-    assert sum(r["passed"] for r in rows) <= 3 and sum(r["psr_alone"] for r in rows) > 20, rows
+    "Forty-five searches of 10 to 1,000 trials through a real ledger; the 200 of the promise are slow."
+    rows = G.noise(45)
+    assert sum(r["searches"] for r in rows) == 45 and not sum(r["void"] for r in rows)
+    assert sum(r["passed"] for r in rows) <= 2 and sum(r["psr_alone"] for r in rows) > 15, rows
 
 
 @pytest.mark.slow

@@ -123,7 +123,7 @@ class Lock:
     __enter__ = acquire
     def __exit__(self, *_): self.release()
 
-# %% ../../nbs/core/070_runs.ipynb #c3891739
+# %% ../../nbs/core/070_runs.ipynb #61ec229f
 LEVELS = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40}
 MANIFEST_KEYS = ("run strategy params seed stage status started ended events decisions orders fills state_hash settings_digest code_digest versions "
                  "durability data").split()
@@ -139,7 +139,10 @@ class RunDir:
     @property
     def manifest(self) -> dict:
         "The manifest as it is on disk now."
-        try: return json.loads((self.path/"manifest.json").read_text(encoding="utf-8"))
+        try:
+            m = json.loads((self.path/"manifest.json").read_text(encoding="utf-8"))
+            if not isinstance(m, dict): raise ValueError("no object")
+            return m
         except FileNotFoundError:
             raise NotFound(f"{self.path} is no run folder: it has no manifest.json", "run", str(self.path), hint="`algo list runs` names them") from None
         except ValueError as e:
@@ -163,6 +166,13 @@ class RunDir:
         return self
     def release(self): self._lock.release()
     def write_json(self, name, obj): return write_json(self.path/name, obj)
+    def keep_sources(self, files: dict):
+        "Copy a person's strategy, {name: bytes}, into the folder: its file will be edited. `main.py` last: with it the copy is whole."
+        if not files or (self.path/"strategy"/"main.py").is_file(): return
+        for name in sorted(files, key=lambda n: n == "main.py"):
+            p = self.path/"strategy"/name
+            p.parent.mkdir(parents=True, exist_ok=True)
+            with whole_file(p) as tmp: tmp.write_bytes(files[name])
     def read_json(self, name): return json.loads((self.path/name).read_text(encoding="utf-8"))
     def write_table(self, name, columns): return write_table(self.path/f"{name.removesuffix('.parquet')}.parquet", columns)
     def read_table(self, name): return read_table(self.path/f"{name.removesuffix('.parquet')}.parquet")

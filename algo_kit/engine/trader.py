@@ -6,7 +6,7 @@
 __all__ = ['STAGES', 'TARGET_S', 'IDLE_S', 'WIND_S', 'RunSpec', 'prepare', 'run_tape', 'run_end', 'versions', 'Trader',
            'write_tables']
 
-# %% ../../nbs/engine/560_trader.ipynb #2c0ebc5a
+# %% ../../nbs/engine/560_trader.ipynb #5bd9e95c
 import threading
 import time
 from contextlib import suppress
@@ -30,7 +30,7 @@ from .journal import END, EVENTS, META, NOTE, OUT, OUT_DTYPES, Journal, pack_out
 from .session import Recorder, Session, Walk, command, restore
 from .setup import session_market
 from .warmup import WarmUp, opened, warm_line
-from ..strategies.contract import Strategy, load_strategy
+from ..strategies.contract import Strategy, load_strategy, own_sources
 
 # %% ../../nbs/engine/560_trader.ipynb #f9e67730
 STAGES = ("backtest", "simulating", "paper")
@@ -61,7 +61,7 @@ def _feed_of(spec):
                                                                  rule="socket:HOST:PORT", hint="e.g. socket:127.0.0.1:9000")
     return host or "127.0.0.1", int(port)
 
-# %% ../../nbs/engine/560_trader.ipynb #193fedf0
+# %% ../../nbs/engine/560_trader.ipynb #d73b4419
 def prepare(
     spec: RunSpec,
     settings=None,  # `Settings`; loaded with the spec's overrides when None
@@ -108,6 +108,7 @@ def prepare(
             if old.get("code_digest") not in (None, CODE_DIGEST): run.log("the kit's code changed since this run was started", "WARNING",
                                                                           was=old.get("code_digest"), now=CODE_DIGEST)
         run.update(**first)
+        run.keep_sources(own_sources(strategy))
         t.write_pages(first.get("warm"))
         t.recover()
         return t

@@ -89,7 +89,7 @@ def compare(runs: Annotated[list[str], typer.Argument(help="2 to 12 runs: names,
            table(("metric", *c["names"]), [(k, *(cell(k, j) for j in n)) for k in shown], tuple(j + 1 for j in n)), "",
            diff, *c["notes"], files=[page], next_=f"algo report {c['runs'][0]}")
 
-# %% ../../nbs/jobs/918_run_verbs.ipynb #72cb4704
+# %% ../../nbs/jobs/918_run_verbs.ipynb #2de605f8
 @app.command()
 def runs(run: Annotated[list[str] | None, typer.Argument(help="some runs, to see side by side: names, keys, folders or last; none: a table of all")] = None,
          where: Annotated[str, typer.Option(help="condition in SQL, as in \"sharpe > 1 and p_fast < 10\"")] = "",
@@ -150,7 +150,7 @@ def diff(a: Annotated[str, typer.Argument(help="a run: name, key, folder or last
     x, y = find(a), find(b)
     from algo_kit.research.runs import diff as apart
     from algo_kit.research.runs import plot_diff
-    with bar() as tick: d = apart(x, y, tick=lambda done, n: tick(dict(status="mixtures", events=done, n=n)))
+    with bar() as tick: d = apart(x, y, tick=lambda done, n: tick(dict(status="mixing", unit="mixtures", events=done, n=n)))
     if html is not None: plot_diff(d).write_html(html, include_plotlyjs=True)
     words = f"{d['a']} made {d['pnl_a']:,.2f}, {d['b']} {d['pnl_b']:,.2f} {d['currency']}: {d['difference']:+,.2f}"
     f = d["first_divergence"]

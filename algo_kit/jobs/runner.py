@@ -145,7 +145,7 @@ def paced(
         tick(s | dict(rate=(s["events"] - first[1]) / since if since > 1 else 0))
     return f
 
-# %% ../../nbs/jobs/910_runner.ipynb #49fcb658
+# %% ../../nbs/jobs/910_runner.ipynb #24c7de7e
 RESULT = "run dir status events decisions orders fills state_hash passport resumed".split()
 
 def finish(
@@ -153,11 +153,8 @@ def finish(
     report: bool = True,  # Write report.html too
 ) -> dict:  # The same with metrics and files: what `--json` prints
     "Metrics and report of a run that has ended."
-    from algo_kit.core.runs import RunDir
-    from algo_kit.research.runs import keep_source
     from algo_kit.research.validation import run_report_metrics
     d = Path(result["dir"])
-    with suppress(OSError): keep_source(RunDir(d))  # a person's strategy file will be edited
     out = dict(result) | dict(metrics=run_report_metrics(d)[0])
     if report:
         try: import jinja2, plotly  # noqa: F401

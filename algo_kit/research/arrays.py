@@ -263,7 +263,7 @@ def _join(parts, n):
     return Grid({}, cols, parts[0][1].days, ret, parts[0][1].trips, parts[0][1].deal, parts[0][1].open_qty)
 
 def _candle_points(form, c, pts, **how):
-    size = np.array([p.get("size", how.pop("size_", .5)) for p in pts], "f8")
+    size = np.array([p.get("size", .5) for p in pts], "f8")
     if form.grid is not None and len(pts) > 1: return form.grid(c, _stack(pts), size=size, **how)
     def rows(batch):
         "Distinct rows of a batch of points, computed once each."

@@ -6,7 +6,7 @@
 __all__ = ['PARTS', 'Leg', 'Trip', 'trips', 'match', 'pair_parts', 'decompose', 'same_window', 'divergence', 'plot_divergence',
            'trade_table', 'in_words', 'write_page']
 
-# %% ../../nbs/research/736_divergence.ipynb #908e981b
+# %% ../../nbs/research/736_divergence.ipynb #7c213e9d
 import html
 import json
 from bisect import bisect_right
@@ -19,7 +19,7 @@ import numpy as np
 
 from ..core.errors import ConfigError, DataError, KitError
 from ..core.money import to_ticks
-from ..core.records import BAR, CASH, INSURANCE, INTEREST, MARK, PAID_FUNDING, PLACE, SWAP, TRADE
+from ..core.records import BAR, CASH, INSURANCE, INTEREST, MARK, PAID_FUNDING, PLACE, STOP, SWAP, TAKE, TAKE_LIMIT, TRADE
 from ..core.runs import RunDir, whole_file, write_json
 from ..core.settings import as_dict, load_settings
 from ..core.times import iso
@@ -33,7 +33,7 @@ from ..strategies.contract import load_strategy
 
 if TYPE_CHECKING: import plotly.graph_objects as go
 
-# %% ../../nbs/research/736_divergence.ipynb #c9d051f1
+# %% ../../nbs/research/736_divergence.ipynb #8fef56f8
 @dataclass(frozen=True)
 class Leg:
     "Getting in, or out."
@@ -71,17 +71,18 @@ def trips(
 ) -> list[Trip]:  # In order of their signals
     "Round trips of a run."
     ins, ev = tape.instruments, tape.slice(lo, tape.n if hi is None else hi)
-    market = []
+    wish, market = {int(d["order"]): d for d in r["dec"] if d["wish"] == PLACE and d["gate"] == 0}, []
     for i in range(len(ins)):
         e = ev[(ev["row"] == i) & np.isin(ev["kind"], (TRADE, BAR))]
         market.append((e["ts"], e["px"]) if len(e) else (np.zeros(1, "i8"), np.full(1, np.nan)))
-    def at(row, ts):
-        t, px = market[row]
-        k = int(np.searchsorted(t, ts))  # the first trade of that instant, else the last before it
-        return float(px[k]) if k < len(t) and t[k] == ts else float(px[max(k - 1, 0)])
+    def at(x):
+        (t, px), ts, d = market[int(x["row"])], x["ts"], wish.get(int(x["order"]))
+        k, n = np.searchsorted(t, ts), np.searchsorted(t, ts, side="right")
+        if n <= k: return float(px[max(k - 1, 0)])  # the last before it
+        past = int(x["side"]) * (px[k:n] - x["arrival_px"]) * (-1 if d is not None and d["type"] in (TAKE, TAKE_LIMIT) else 1) >= 0
+        return float(px[k + (int(np.argmax(past)) if d is not None and d["type"] >= STOP else 0)])  # the first of that instant; of a stop, that reached it
     wal, _, of = engine_wallets(ins, settings)
     rec = engine_instruments(ins, settings, of)
-    wish = {int(d["order"]): d for d in r["dec"] if d["wish"] == PLACE and d["gate"] == 0}
     paid = [c for c in r["ven"] if c["kind"] == CASH and c["ref"] in (PAID_FUNDING, INTEREST, SWAP, INSURANCE)]
     out, held = [], {}
     def close(row, end, is_open=False):
@@ -97,7 +98,8 @@ def trips(
     for x in r["fil"]:
         row, side, lots, fee, ts = int(x["row"]), int(x["side"]), int(x["qty"]), int(x["fee"]), int(x["ts"])
         before = int(x["lots_after"]) - side * lots
-        px, m = float(x["px"]) * float(ins[row].tick), at(row, ts)
+        px = float(x["px"]) * float(ins[row].tick)
+        m = at(x)
         if before == 0: held.pop(row, None)
         closing = min(lots, abs(before)) if before * side < 0 else 0
         if closing and row in held:
@@ -151,7 +153,7 @@ def match(
             b.discard(j)
     return sorted(pairs), sorted(a), sorted(b)
 
-# %% ../../nbs/research/736_divergence.ipynb #bea0928f
+# %% ../../nbs/research/736_divergence.ipynb #134de361
 _PAIR = ("delay", "price", "size", "fee", "funding", "residual")
 PARTS = ("data revision", "parameter drift", "code drift", "engine drift", "missed signal", "extra signal", *_PAIR)
 
@@ -174,7 +176,7 @@ def pair_parts(
         if not (x.lots and y.lots): continue
         way, per, unit = way * a.side * a.sign, y.notional / y.lots * x.lots, x.notional
         rate, now = (v.fee / v.notional if v.notional else 0. for v in (y, x))
-        move = _ratio(x.market, y.market)
+        move = 1. if x.ts == y.ts and a.fills == b.fills == 2 else _ratio(x.market, y.market)
         there = per * (move if a.sign > 0 else 1 / move)  # B's price, carried along by the market
         tick = a.tick / x.px * x.notional if x.px else 0.
         late, worse = there - per, unit - there
@@ -239,7 +241,7 @@ def _row(kind, a, b, parts):
                 lots_live=a.entry.lots if a else 0, lots_backtest=b.entry.lots if b else 0, net_live=a.net if a else 0, net_backtest=b.net if b else 0,
                 open=bool(a and a.open or b and b.open), parts=parts)
 
-# %% ../../nbs/research/736_divergence.ipynb #6601fe9e
+# %% ../../nbs/research/736_divergence.ipynb #8c35770e
 def _window(p, q):
     "`p` cut to the window that `q` traded; whether that was necessary."
     ev = q.tape.slice(q.first, q.last)
@@ -339,8 +341,8 @@ def divergence(
     total = vl - vb
     assert sum(sums.values()) == total, "the parts do not add up"
     u = float(unit)
-    refused = [x for x in told["dec"] if x["gate"]]
-    for r in rows: _readable(r, u, p, refused, tolerance_s)
+    no = {"missed signal": told["dec"][told["dec"]["gate"] > 0], "extra signal": star["dec"][star["dec"]["gate"] > 0]}
+    for r in rows: _readable(r, u, p.tape.instruments, (p.strategy or b.strategy).all_gates, no.get(r["kind"]), tolerance_s)
     parts = [dict(name=k, units=sums[k], pnl=float(sums[k] * unit), share=sums[k] / total if total else None, trades=sum(1 for r in rows if r["parts"].get(k)))
              for k in PARTS]
     ev = p.tape.slice(p.first, p.last)
@@ -355,18 +357,17 @@ def _scaled(t, k):
     leg = lambda x: replace(x, notional=x.notional * k, fee=x.fee * k)
     return t if k == 1 else replace(t, entry=leg(t.entry), exit=leg(t.exit), gross=t.gross * k, funding=t.funding * k)
 
-def _readable(r, unit, p, refused, tolerance_s):
-    "Cash in its currency; why a signal was missed, when a gate said no."
+def _readable(r, unit, instruments, gates, refused, tolerance_s):
+    "Cash in its currency; why a signal was there for one of them only, when a gate of the other said no."
     for k in ("net_live", "net_backtest"): r[k] *= unit
-    lots = {i.symbol: float(i.lot) for i in p.tape.instruments}[r["symbol"]]
-    r["qty_live"], r["qty_backtest"] = r.pop("lots_live") * lots, r.pop("lots_backtest") * lots
-    r["parts"] = {k: v * unit for k, v in r["parts"].items() if v}
-    r["why"] = ""
-    if r["kind"] == "missed signal":
-        row, side = [i.symbol for i in p.tape.instruments].index(r["symbol"]), 1 if r["side"] == "long" else -1
-        near = [x for x in refused if x["row"] == row and x["side"] == side and abs(int(x["ts"]) - r["signal_backtest"]) <= tolerance_s * 1e9]
-        gates = p.strategy.all_gates if p.strategy is not None else ()
-        r["why"] = f"refused by {gates[near[0]['gate'] - 1]}" if near and gates else "no such wish"
+    row = [i.symbol for i in instruments].index(r["symbol"])
+    r["qty_live"], r["qty_backtest"] = (r.pop(f"lots_{k}") * float(instruments[row].lot) for k in ("live", "backtest"))
+    r["parts"], r["why"] = {k: v * unit for k, v in r["parts"].items() if v}, ""
+    if refused is None: return
+    at, side = r["signal_live"] or r["signal_backtest"], 1 if r["side"] == "long" else -1
+    near = refused[(refused["row"] == row) & (refused["side"] == side) & (abs(refused["ts"] - at) <= tolerance_s * 1e9)]
+    who = "live" if r["kind"] == "missed signal" else "the backtest"
+    r["why"] = f"refused by {gates[near[0]['gate'] - 1]} in {who}" if len(near) else f"no such wish in {who}"
 
 # %% ../../nbs/research/736_divergence.ipynb #3326e2c0
 def plot_divergence(

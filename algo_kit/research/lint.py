@@ -75,7 +75,7 @@ def _columns(sweep):
     if isinstance(sweep, dict): return {k: np.asarray(v) for k, v in sweep.items()}
     return {k: np.array([r.get(k) for r in sweep], object) for k in (sweep[0] if len(sweep) else {})}
 
-# %% ../../nbs/research/718_lint.ipynb #513113c9
+# %% ../../nbs/research/718_lint.ipynb #5ca142ea
 LUCKY, LUCKY_DAYS = .5, 5             # part of the result that one trade or day may be; days with trades below which a day is not asked
 STALE_S, STALE_X, STALE_PART = 60., 20., .02  # a market order that waited this long, and this many times the usual; part of all fills
 DEFECT_PART = .2                      # part of all P&L made in trades that overlap a hole in the data
@@ -157,7 +157,7 @@ def stale_prices(f):
         name = f.names[g["row"]] if g.get("row", 0) < len(f.names) else None
         old |= (ts == g.get("to_ns")) & ((sym == name) if name else True)
     part = float(old.mean())
-    if not old.any() or part < STALE_PART and not (touched := _touched(f, ts[old], sym[old])).any(): return None
+    if not old.any(): return None
     touched = _touched(f, ts[old], sym[old])
     made = float(f.pnl[touched].sum()) if f.n else 0.
     heavy = _flips(f, f.result - made)

@@ -11,7 +11,7 @@ import numpy as np
 from ..core.errors import ConfigError, unknown
 from .charts import BLUE, GREY, INK, LIGHT, MUTED, ORANGE, theme
 
-# %% ../../nbs/research/713_param_charts.ipynb #0f9ad15e
+# %% ../../nbs/research/713_param_charts.ipynb #2f428869
 WORDS = dict(total_return="return", max_drawdown="worst drawdown", win_rate="win rate", profit_factor="profit factor", fees="fees", sharpe="Sharpe ratio")
 PERCENT = {"total_return", "max_drawdown", "win_rate", "fees", "cagr", "volatility", "gross"}
 SCALE = [[0, "#C4601A"], [.25, "#E9A96B"], [.5, "#F7F8F9"], [.75, "#8DB5D8"], [1, "#1F5C8F"]]
@@ -28,7 +28,8 @@ def columns(
     for k, v in cols.items():
         try: out[k] = v.astype(float)
         except (TypeError, ValueError): out[k] = v
-    if not out or not len(next(iter(out.values()))): raise ConfigError("the table has no rows", "table", rule="at least one row", hint="look at some settings first")
+    if not out or not len(next(iter(out.values()))): raise ConfigError("the table has no rows", "table", rule="at least one row",
+        hint="look at some settings first")
     return out
 
 def spans(v) -> bool:  # Its values are positive and span more than a factor of 30
@@ -61,7 +62,7 @@ def grid(
 def _say(k, v): return "not tried" if not np.isfinite(v) else f"{v:+.2%}" if k in PERCENT else f"{v:,.4g}"
 def _name(k): return WORDS.get(k, k.replace("_", " "))
 
-def _ticks(k, z): return "" if k not in PERCENT else ".2%" if np.nanmax(z) - np.nanmin(z) < .01 else ".1%"
+def _ticks(k, z): return "" if k not in PERCENT else ".2%" if np.isfinite(z).any() and np.nanmax(z) - np.nanmin(z) < .01 else ".1%"
 
 def _range(z):
     "Colours around zero where zero is inside, else over what is there."
@@ -70,7 +71,7 @@ def _range(z):
     if v.min() < 0 < v.max(): return dict(zmin=-np.abs(v).max(), zmax=np.abs(v).max())
     return dict(zmin=v.min(), zmax=v.max() if v.max() > v.min() else v.min() + 1e-12)
 
-# %% ../../nbs/research/713_param_charts.ipynb #c86fa667
+# %% ../../nbs/research/713_param_charts.ipynb #fadb596d
 def plot_heatmap(
     table,  # DataFrame, or a dict of columns
     x: str, y: str,  # Columns of parameters
@@ -81,18 +82,21 @@ def plot_heatmap(
     "A result over two parameters."
     import plotly.graph_objects as go
     xs, ys, z, n = grid(table, x, y, value)
-    f = (go.Figure() if fig is None else fig).update_layout(template=theme(), title=f"{_name(value).capitalize()} over {x} and {y}", height=420, margin=dict(t=56), autotypenumbers="strict",
+    f = (go.Figure() if fig is None else fig).update_layout(template=theme(), title=f"{_name(value).capitalize()} over {x} and {y}", height=420,
+        margin=dict(t=56), autotypenumbers="strict",
         xaxis=dict(title=x, type="category", showgrid=False), yaxis=dict(title=y, type="category", showgrid=False))
     words = [[_say(value, v) for v in row] for row in z]
-    f.add_heatmap(z=z, x=[f"{v:g}" for v in xs], y=[f"{v:g}" for v in ys], text=words, customdata=n, colorscale=SCALE, xgap=2, ygap=2, hoverongaps=False, **_range(z),
-                  texttemplate="%{text}" if z.size <= 80 else None, textfont=dict(size=11), colorbar=dict(thickness=10, outlinewidth=0, tickformat=_ticks(value, z)),
+    f.add_heatmap(z=z, x=[f"{v:g}" for v in xs], y=[f"{v:g}" for v in ys], text=words, customdata=n, colorscale=SCALE, xgap=2, ygap=2, hoverongaps=False,
+        **_range(z),
+                  texttemplate="%{text}" if z.size <= 80 else None, textfont=dict(size=11),
+                      colorbar=dict(thickness=10, outlinewidth=0, tickformat=_ticks(value, z)),
                   hovertemplate=f"{x} %{{x}}<br>{y} %{{y}}<br>{_name(value)} %{{text}}<br>%{{customdata}} tried<extra></extra>")
     if at and x in at and y in at and at[x] in xs and at[y] in ys:
         i, j = int(np.searchsorted(xs, at[x])), int(np.searchsorted(ys, at[y]))
         f.add_shape(type="rect", x0=i - .5, x1=i + .5, y0=j - .5, y1=j + .5, line=dict(color=INK, width=2))
     return f
 
-# %% ../../nbs/research/713_param_charts.ipynb #fbe0ed12
+# %% ../../nbs/research/713_param_charts.ipynb #fbdb3caf
 def plot_contour(
     table,  # DataFrame, or a dict of columns
     x: str, y: str,  # Columns of parameters
@@ -103,7 +107,8 @@ def plot_contour(
     import plotly.graph_objects as go
     c, (xs, ys, z, _) = columns(table, x, y, value), grid(table, x, y, value)
     if xs.size < 3 or ys.size < 3:
-        raise ConfigError(f"{xs.size} values of {x} and {ys.size} of {y} make no map", "table", (xs.size, ys.size), "at least 3 of each", "try more, or draw a heatmap")
+        raise ConfigError(f"{xs.size} values of {x} and {ys.size} of {y} make no map", "table", (xs.size, ys.size), "at least 3 of each",
+            "try more, or draw a heatmap")
     f = go.Figure().update_layout(template=theme(), title=f"{_name(value).capitalize()} over {x} and {y}", height=420, margin=dict(t=56),
         xaxis=dict(title=x, type="log" if spans(xs) else "linear", showgrid=False), yaxis=dict(title=y, type="log" if spans(ys) else "linear", showgrid=False))
     f.add_contour(z=z, x=xs, y=ys, colorscale=SCALE, connectgaps=True, line=dict(width=.8, color="white"), **_range(z),
@@ -112,10 +117,11 @@ def plot_contour(
     f.add_scatter(x=c[x], y=c[y], mode="markers", marker=dict(size=4, color=INK, opacity=.45), text=[_say(value, v) for v in c[value]], showlegend=False,
                   hovertemplate=f"{x} %{{x:.4g}}<br>{y} %{{y:.4g}}<br>{_name(value)} %{{text}}<extra></extra>")
     if at and x in at and y in at:
-        f.add_scatter(x=[at[x]], y=[at[y]], mode="markers", marker=dict(symbol="circle-open", size=16, color=INK, line=dict(width=2.5)), hoverinfo="skip", showlegend=False)
+        f.add_scatter(x=[at[x]], y=[at[y]], mode="markers", marker=dict(symbol="circle-open", size=16, color=INK, line=dict(width=2.5)), hoverinfo="skip",
+            showlegend=False)
     return f
 
-# %% ../../nbs/research/713_param_charts.ipynb #b780a4c2
+# %% ../../nbs/research/713_param_charts.ipynb #548db30e
 def plot_parallel(
     table,  # DataFrame, or a dict of columns
     params: list | None = None,  # Columns to draw; None: every column of numbers left of `value` that varies
@@ -136,7 +142,8 @@ def plot_parallel(
         return dict(label=k, values=np.log10(v), tickvals=at, ticktext=[f"{10**a:.3g}" for a in at])
     z = c[value][ok]
     r = _range(z)
-    f = go.Figure().update_layout(template=theme(), height=380, margin=dict(t=96, l=70, r=50, b=30), title=f"{int(ok.sum()):,} settings, coloured by {_name(value)}")
+    f = go.Figure().update_layout(template=theme(), height=380, margin=dict(t=96, l=70, r=50, b=30),
+        title=f"{int(ok.sum()):,} settings, coloured by {_name(value)}")
     return f.add_parcoords(dimensions=[axis(k) for k in names] + [dict(label=_name(value), values=z, tickformat=".1%" if value in PERCENT else ".3g")],
                            line=dict(color=z, colorscale=[[0, ORANGE], [.5, LIGHT], [1, BLUE]], cmin=r["zmin"], cmax=r["zmax"], showscale=False),
                            labelfont=dict(size=12, color=INK), tickfont=dict(size=10, color=MUTED), rangefont=dict(size=10, color=GREY))

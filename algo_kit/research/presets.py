@@ -17,7 +17,7 @@ from ..core.runs import plain, whole_file
 from ..core.times import iso, wall_ns
 from ..strategies.contract import Strategy, load_strategy
 
-# %% ../../nbs/research/759_presets.ipynb #ebb31b2a
+# %% ../../nbs/research/759_presets.ipynb #63b97a20
 FORMAT = 1
 KEYS = dict(preset=dict(format=int, strategy=str, source=str, digest=str, kit=str, written=str, note=str), params=None,
             data=dict(tape=str, hash=str, market=str, rows=int, first=str, last=str, settings=str), seen=None, trials=dict(market=int, here=int))
@@ -41,11 +41,13 @@ def write_preset(
     "Write a preset, whole."
     import tomlkit
     path = Path(path)
-    if path.suffix != ".toml": raise ConfigError(f"a preset is a .toml file, not {path.name}", "path", str(path), "a name that ends in .toml", f"try {path.stem}.toml")
+    if path.suffix != ".toml": raise ConfigError(f"a preset is a .toml file, not {path.name}", "path", str(path), "a name that ends in .toml",
+        f"try {path.stem}.toml")
     values, day = strategy.check(params), lambda ts: iso(int(ts) // 10**9 * 10**9)
     clean = lambda d: {k: v for k, v in json.loads(json.dumps(d, default=plain)).items() if v is not None and v == v}
     doc = tomlkit.document()
-    doc.add(tomlkit.comment(f"A preset of {strategy.name}. `algo preset show {path.name}` checks it; `algo backtest {source or strategy.name} -p @{path.name} --tape ...` runs it."))
+    doc.add(tomlkit.comment(f"A preset of {strategy.name}. `algo preset show {path.name}` checks it; "
+                            f"`algo backtest {source or strategy.name} -p @{path.name} --tape ...` runs it."))
     doc["preset"] = dict(format=FORMAT, strategy=strategy.name, source=source or strategy.name, digest=strategy_digest(strategy), kit=__version__,
                          written=day(wall_ns()), note=note)
     t = tomlkit.table()
@@ -61,7 +63,7 @@ def write_preset(
     with whole_file(path) as tmp: tmp.write_text(tomlkit.dumps(doc), encoding="utf-8")
     return path
 
-# %% ../../nbs/research/759_presets.ipynb #efd659dd
+# %% ../../nbs/research/759_presets.ipynb #5e3e4dce
 def read_preset(
     path,
     strategy: Strategy | None = None,  # The strategy as it is now; found by the preset's own `source` when None
@@ -69,7 +71,8 @@ def read_preset(
     "A preset, checked."
     path = Path(path)
     if not path.is_file(): raise NotFound(f"no preset {path}", "preset", str(path), "an existing .toml file", "`tuner(...).freeze(...)` writes one")
-    bad = lambda what, key, value=None, rule=None, hint="write it again from the tuner, or mend it by hand": ConfigError(f"{path.name}: {what}", key, value, rule, hint)
+    bad = lambda what, key, value=None, rule=None, hint="write it again from the tuner, or mend it by hand": ConfigError(f"{path.name}: {what}", key, value,
+        rule, hint)
     try: doc = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e: raise bad(f"is not TOML: {e}", "preset", rule="a TOML file") from e
     for k in doc:
@@ -83,12 +86,15 @@ def read_preset(
         for n in NEEDED.get(k, ()):
             if n not in d: raise bad(f"{k}.{n} is missing", f"{k}.{n}", rule="present")
     p = doc["preset"]
-    if p["format"] != FORMAT: raise bad(f"is of format {p['format']}", "preset.format", p["format"], f"format {FORMAT}", "use the kit that wrote it, or write it again")
+    if p["format"] != FORMAT: raise bad(f"is of format {p['format']}", "preset.format", p["format"], f"format {FORMAT}",
+        "use the kit that wrote it, or write it again")
     s = strategy or load_strategy(p.get("source") or p["strategy"])
     if s.name != p["strategy"]:
-        raise bad(f"is a preset of {p['strategy']}, not of {s.name}", "preset.strategy", p["strategy"], f"strategy {s.name}", f"run it with {p.get('source') or p['strategy']}")
+        raise bad(f"is a preset of {p['strategy']}, not of {s.name}", "preset.strategy", p["strategy"], f"strategy {s.name}",
+            f"run it with {p.get('source') or p['strategy']}")
     warnings, now = [], strategy_digest(s)
-    if now != p["digest"]: warnings.append(f"the code of {s.name} changed since the preset was written: digest {p['digest']} then, {now} now; run it again before trusting what was seen")
+    if now != p["digest"]: warnings.append(f"the code of {s.name} changed since the preset was written: digest {p['digest']} then, {now} now; "
+                                            "run it again before trusting what was seen")
     missing = [q.name for q in s.params if q.name not in doc["params"]]
     if missing: warnings.append(f"not in the preset, so at their defaults: {', '.join(missing)}")
     try: doc["params"] = s.check(doc["params"])
@@ -105,7 +111,7 @@ def load_preset(
     for w in d["warnings"]: warnings.warn(f"{Path(path).name}: {w}", stacklevel=2)
     return d["params"]
 
-# %% ../../nbs/research/759_presets.ipynb #559f6bbc
+# %% ../../nbs/research/759_presets.ipynb #e5a0fb2a
 def _span(node, lines):
     "Characters that a value takes up: ast counts columns in bytes."
     at = lambda line, col: sum(map(len, lines[:line - 1])) + len(lines[line - 1].encode()[:col].decode())
@@ -131,20 +137,24 @@ class JobDiff:
     "What would change in a job notebook: prints as a unified diff, coloured in a notebook. `write()` does it."
     def __init__(self, path, old, new, raw, text): self.path, self.old, self.new, self._raw, self._text = Path(path), old, new, raw, text
     @property
-    def lines(self): return list(difflib.unified_diff(self.old.splitlines(), self.new.splitlines(), self.path.name, f"{self.path.name}, with the preset", lineterm="", n=1))
+    def lines(self): return list(difflib.unified_diff(self.old.splitlines(), self.new.splitlines(), self.path.name, f"{self.path.name}, with the preset",
+        lineterm="", n=1))
     @property
     def changes(self): return self.old != self.new
     def __str__(self): return "\n".join(self.lines) or f"{self.path.name} says so already"
     __repr__ = __str__
     def _repr_html_(self):
         css = {"+": "background:#E6F4EA;color:#12612C", "-": "background:#FDECE3;color:#9A3B0B", "@": "color:#66727F"}
-        rows = [f'<div style="white-space:pre-wrap;padding:0 8px;{css.get(x[0], "") if x[:3] not in ("---", "+++") else "color:#66727F"}">{html.escape(x)}</div>'
+        tone = lambda x: css.get(x[0], "") if x[:3] not in ("---", "+++") else "color:#66727F"
+        rows = [f'<div style="white-space:pre-wrap;padding:0 8px;{tone(x)}">{html.escape(x)}</div>'
                 for x in self.lines or [str(self)]]
-        return f'<div style="font:12px/1.6 ui-monospace,Menlo,Consolas,monospace;border:1px solid #E8EBEF;border-radius:4px;padding:4px 0">{"".join(rows)}</div>'
+        return '<div style="font:12px/1.6 ui-monospace,Menlo,Consolas,monospace;' \
+               f'border:1px solid #E8EBEF;border-radius:4px;padding:4px 0">{"".join(rows)}</div>'
     def write(self) -> Path:
         "Replace the notebook, whole; refused when it changed since the difference was shown."
         if self.path.read_text(encoding="utf-8") != self._raw:
-            raise RefusedByGate(f"{self.path.name} changed since the difference was shown", "notebook", str(self.path), "the file that was compared", "look at the difference again")
+            raise RefusedByGate(f"{self.path.name} changed since the difference was shown", "notebook", str(self.path), "the file that was compared",
+                "look at the difference again")
         if self.changes:
             mode = self.path.stat().st_mode
             with whole_file(self.path) as tmp:

@@ -23,7 +23,7 @@ from ..engine.warmup import WarmUp
 from .metrics import daily
 from ..strategies.contract import load_strategy
 
-# %% ../../nbs/research/705_quick.ipynb #2e8679b4
+# %% ../../nbs/research/705_quick.ipynb #6342feff
 class _GivenUp(Exception): pass
 
 def quick_run(
@@ -36,8 +36,8 @@ def quick_run(
     market: dict | None = None,  # What `session_market` measured of these rows; measured here when None
     tables: bool = False,  # Also fills, trades, decisions, marks and gates, as a run folder holds them
     stop=None,  # f() -> True: nobody waits for this any more; asked between pieces of the tape and at each closed candle of a pandas strategy
-) -> dict | None:  # total_return, max_drawdown, trades (closing fills), fills, orders, fees, funding, rejected; `curve` (ts, equity, start); `days`, `returns`; state_hash. None when stopped
-    "Backtest in memory."
+) -> dict | None:  # total_return, max_drawdown, trades (closing fills), fills, orders, fees, funding, rejected; `curve`; `days`, `returns`; state_hash
+    "Backtest in memory. `curve` holds ts, equity and start. None when stopped."
     try: return _quick_run(strategy, tape, settings, params, lo, hi, warm, market, tables, stop or (lambda: False))
     except _GivenUp: return None
 

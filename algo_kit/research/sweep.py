@@ -6,7 +6,7 @@
 __all__ = ['MEASURED_ROWS', 'START_S', 'Plan', 'opened', 'plan_sweep', 'estimate', 'chunk_size', 'Sweep', 'list_sweeps',
            'run_sweep', 'print_progress', 'sweep']
 
-# %% ../../nbs/research/745_sweep.ipynb #7e0d636d
+# %% ../../nbs/research/745_sweep.ipynb #eeaa47fd
 import hashlib, json, math, os, threading, time
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -20,6 +20,7 @@ from ..core.runs import Lock, no_space, read_table, run_key, safe_name, whole_fi
 from ..core.settings import as_dict, digest, load_settings
 from ..core.times import iso, wall_ns
 from ..data.tapes import Tape, open_tape
+from .holdout import visible
 from .metrics import DAY, MIN_PERIODS
 from .param_charts import plot_heatmap
 from .points import (ANNUALISED, LOWER_IS_BETTER, METRICS, Points, evaluate_points, evaluator_of, grid_points, listed_points,
@@ -27,7 +28,7 @@ from .points import (ANNUALISED, LOWER_IS_BETTER, METRICS, Points, evaluate_poin
 from .workers import Chunk, in_processes, in_session, on_dask, worker_job, workers_here
 from ..strategies.contract import load_strategy
 
-# %% ../../nbs/research/745_sweep.ipynb #7fb39102
+# %% ../../nbs/research/745_sweep.ipynb #75d4a9b7
 @dataclass
 class Plan:
     "A sweep that has not begun."
@@ -62,11 +63,11 @@ def opened(
     settings,  # `Settings`: say how long a simulated market is, and where the lake lies
     how: dict,  # For `open_tape`
 ) -> Tape:
-    "A tape as a sweep means it."
-    if isinstance(t, Tape): return t
+    "A tape as a sweep means it: no row of it is sealed."
+    if isinstance(t, Tape): return visible(t, settings.paths.data)
     more = dict(n_events=settings.sim.events, symbols=settings.sim.symbols) if str(t).startswith("sim:") else {}
     if "lake:" in str(t): more["root"] = settings.paths.data
-    return open_tape(t, **more | {k: v for k, v in how.items() if v})
+    return visible(open_tape(t, **more | {k: v for k, v in how.items() if v}), settings.paths.data)
 
 def plan_sweep(
     strategy,  # Name, file.py:name, notebook.ipynb:name, or a `Strategy`

@@ -6,8 +6,8 @@
 __all__ = ['OPENED', 'DAYS', 'CONVENTIONS', 'SECTIONS', 'read_run', 'fmt', 'span', 'notes', 'tiles', 'figures', 'hold_name',
            'by_clock', 'clock_figures', 'level_figures', 'beside', 'breakeven_figures', 'gate_rows', 'show_run', 'when',
            'verdict', 'worst_drawdowns', 'by_side', 'tables', 'p', 'section', 'doubt_section', 'benchmark_section',
-           'drawdown_section', 'held_section', 'clock_section', 'breakeven_section', 'sections', 'tear_sheet',
-           'summary_markdown']
+           'drawdown_section', 'held_section', 'clock_section', 'breakeven_section', 'divergence_section', 'sections',
+           'tear_sheet', 'summary_markdown']
 
 # %% ../../nbs/research/720_tearsheet.ipynb #0a072cb5
 import html, json
@@ -122,7 +122,7 @@ def tiles(
     add("In the market", w["exposure_time"], f"turnover {m['turnover']:,.1f} × equity")
     return out
 
-# %% ../../nbs/research/720_tearsheet.ipynb #ee1de86b
+# %% ../../nbs/research/720_tearsheet.ipynb #6d8933cd
 def figures(
     r: SimpleNamespace,  # From `read_run`
     symbols: int = 4,  # Most instruments with a price figure: those with the most trades
@@ -152,6 +152,9 @@ def figures(
         f["mae"], f["mfe"] = plot_mae(r.held), plot_mfe(r.held)
     f |= clock_figures(r)
     if g := gate_rows(r): f["gates"] = charts.plot_gates(g)
+    if d := beside(r, "divergence").get("figure"):
+        import plotly.graph_objects as go
+        f["divergence"] = go.Figure(d)
     return f | level_figures(r) | breakeven_figures(r)
 
 def hold_name(r) -> str:
@@ -382,7 +385,7 @@ def tables(
     out["run"] = _table(("Run", ""), [[k, _plain(v)] for k, v in facts.items()])
     return out
 
-# %% ../../nbs/research/720_tearsheet.ipynb #d322f2e2
+# %% ../../nbs/research/720_tearsheet.ipynb #f29de5fd
 def p(words, small=True) -> dict: return dict(p=words, cls="muted small" if small else "")
 
 def section(key, title, *blocks) -> dict: return dict(key=key, title=title, blocks=[b for b in blocks if b])
@@ -457,8 +460,16 @@ def breakeven_section(r: SimpleNamespace) -> dict:
                    dict(figs=[f"surface_{j}" for j in range(len(b["surfaces"]))]),
                    p(f"{b['runs']} runs of the same strategy and parameters; none is a trial, because none was chosen. The ring is what the run assumes."))
 
+def divergence_section(r: SimpleNamespace) -> dict | None:
+    "A trader beside its backtest, when `algo divergence` was asked."
+    if not (d := beside(r, "divergence")): return None
+    rows = [[x["name"], f"{x['pnl']:+,.2f}", "" if x["share"] is None else f"{x['share']:.1%}", str(x["trades"] or "")] for x in d["parts"] if x["units"]]
+    return section("divergence", "Beside its backtest", p(f"This run made {d['difference']:+,.2f} {d['currency']} beside the backtest {d['backtest']}."),
+                   dict(figs=["divergence"]), dict(table=_table(("Part", "Net P&L", "Share", "Trades"), rows)) if rows else None,
+                   *(p(n) for n in d["notes"]))
+
 SECTIONS = [("top", doubt_section), ("course", benchmark_section), ("course", drawdown_section), ("trades", held_section), ("trades", clock_section),
-            ("trust", breakeven_section)]
+            ("trust", divergence_section), ("trust", breakeven_section)]
 
 def sections(
     r: SimpleNamespace,  # From `read_run`
@@ -466,7 +477,7 @@ def sections(
     "Every section that has something to say, in order."
     return [s | dict(slot=slot) for slot, f in SECTIONS if (s := f(r))]
 
-# %% ../../nbs/research/720_tearsheet.ipynb #16779e01
+# %% ../../nbs/research/720_tearsheet.ipynb #00dc7603
 _CSS = """
 :root { --ink: #1F2933; --muted: #66727F; --line: #E3E7EB; --soft: #F6F7F9; --gain: #2F6DA3; --loss: #B85C0E; }
 * { box-sizing: border-box; }
@@ -508,7 +519,8 @@ footer { margin-top: 48px; border-top: 1px solid var(--line); padding-top: 12px;
   .tile .v { font-size: 21px; } }
 @media print { .modebar { display: none; } @page { size: A4; margin: 14mm; } body { font-size: 12px; } main { max-width: none; padding: 0; }
   .tall { max-height: none; overflow: visible; } .fig, .tile, tr { break-inside: avoid; }
-  #breakeven .two { grid-template-columns: minmax(0, 1fr); } h2, h3 { break-after: avoid; } .tiles { grid-template-columns: repeat(4, 1fr); } .tile { min-height: 0; } * { -webkit-print-color-adjust: exact;
+  #breakeven .two { grid-template-columns: minmax(0, 1fr); }
+  h2, h3 { break-after: avoid; } .tiles { grid-template-columns: repeat(4, 1fr); } .tile { min-height: 0; } * { -webkit-print-color-adjust: exact;
   print-color-adjust: exact; } table { font-size: 10.5px; } td, th { padding-right: 8px; } }
 """
 

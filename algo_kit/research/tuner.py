@@ -6,10 +6,9 @@
 __all__ = ['MARKS', 'POINTS', 'CARDS', 'is_log', 'stops', 'luck', 'notes', 'funnel', 'html_all', 'somebody_there', 'Tuner',
            'tuner']
 
-# %% ../../nbs/research/760_tuner.ipynb #504270c8
+# %% ../../nbs/research/760_tuner.ipynb #e7afc887
 import html, math, threading, time
 from collections import OrderedDict
-from pathlib import Path
 
 import numpy as np
 
@@ -20,6 +19,7 @@ from ..core.trials import Trials, market_name
 from ..data.tapes import open_tape
 from ..engine.setup import session_market
 from .charts import BLUE, GREY, INK, LIGHT, MUTED, ORANGE, biggest, theme, thin
+from .holdout import visible
 from .metrics import MIN_PERIODS, dsr, expected_max_sharpe, metrics, moments, sharpe
 from .param_charts import plot_contour, plot_heatmap, plot_parallel
 from .presets import apply_preset, strategy_digest, write_preset
@@ -87,7 +87,7 @@ def notes(
     if days < MIN_PERIODS: out.append(f"{days} day{'s' * (days != 1)} of data: nothing is annualised below {MIN_PERIODS}.")
     return out
 
-# %% ../../nbs/research/760_tuner.ipynb #3e1b8c91
+# %% ../../nbs/research/760_tuner.ipynb #52fd68a0
 _T = {k: i for i, k in enumerate(("base", "equity", "price", "gain", "loss", "entry", "won", "lost", "refused", "passed", "before", "count"))}
 MARKS, POINTS = 250, 4_000  # most trades, and most points of a curve, that are drawn
 
@@ -111,7 +111,8 @@ def funnel(
 def _figure(go, marks, symbol, start, height):
     "The empty picture."
     from plotly.subplots import make_subplots
-    f = make_subplots(2, 2, specs=[[{}, dict(rowspan=2)], [{}, None]], shared_xaxes="columns", column_widths=[.7, .3], row_heights=[.46, .54], vertical_spacing=.06, horizontal_spacing=.15)
+    f = make_subplots(2, 2, specs=[[{}, dict(rowspan=2)], [{}, None]], shared_xaxes="columns", column_widths=[.7, .3], row_heights=[.46, .54],
+        vertical_spacing=.06, horizontal_spacing=.15)
     line = lambda **kw: dict(mode="lines", hoverinfo="skip", showlegend=False) | kw
     dot = lambda name, **m: dict(mode="markers", name=name, marker=m, hovertemplate="%{text}<extra></extra>", showlegend=False)
     x, px = marks
@@ -128,7 +129,8 @@ def _figure(go, marks, symbol, start, height):
     f.add_bar(marker_color=LIGHT, name="asked", **bar)
     f.add_bar(marker_color=BLUE, name="passed", **bar)
     f.add_scatter(mode="markers", name="baseline", marker=dict(size=15, color=INK, line=dict(width=2)), showlegend=False, hoverinfo="skip", row=1, col=2)
-    f.add_scatter(mode="text", textposition="middle right", textfont=dict(size=11, color=MUTED), cliponaxis=False, showlegend=False, hoverinfo="skip", row=1, col=2)
+    f.add_scatter(mode="text", textposition="middle right", textfont=dict(size=11, color=MUTED), cliponaxis=False, showlegend=False, hoverinfo="skip", row=1,
+        col=2)
     f.add_hline(y=start, line=dict(color=LIGHT, width=1), row=1, col=1)
     f.update_layout(template=theme(), height=height, margin=dict(l=8, r=56, t=28, b=8), barmode="overlay", bargap=.42, uirevision="tuner", hovermode="closest")
     f.update_yaxes(tickformat=",~f", row=1, col=1).update_yaxes(tickformat=",~f", row=2, col=1)
@@ -136,7 +138,8 @@ def _figure(go, marks, symbol, start, height):
     f.update_xaxes(type="log", showticklabels=False, showgrid=False, ticks="", showline=False, row=1, col=2)
     f.update_yaxes(type="category", autorange="reversed", showgrid=False, ticks="", ticklabelstandoff=6, showline=False, row=1, col=2)
     small = dict(showarrow=False, xanchor="left", yanchor="bottom", font=dict(size=12, color=MUTED), xref="paper", yref="paper", x=0)
-    for text, kw in (("Equity", dict(y=1)), (f"{html.escape(symbol)}: price and trades", dict(y=.51)), ("Funnel: passed of asked, log scale", dict(x=.745, y=1))):
+    for text, kw in (("Equity", dict(y=1)), (f"{html.escape(symbol)}: price and trades", dict(y=.51)),
+        ("Funnel: passed of asked, log scale", dict(x=.745, y=1))):
         f.add_annotation(text=text, **small | kw)
     return f
 
@@ -159,7 +162,7 @@ def html_all(words): return [html.escape(str(w), quote=False) for w in words]
 
 def _draw(fig, view, base, old=None, points=POINTS):
     "Bring the picture up to a view; what an `old` view drew alike is not sent again."
-    r, names = view["run"], [n for n, *_ in view["funnel"]]
+    names = [n for n, *_ in view["funnel"]]
     def curve(trace, v):
         ts, eq = v["run"]["curve"]["ts"], v["run"]["curve"]["equity"]
         k = thin(eq, points)
@@ -169,30 +172,36 @@ def _draw(fig, view, base, old=None, points=POINTS):
         d = fig.data
         curve(d[_T["equity"]], view)
         if old is None or old["base"] is not base: curve(d[_T["base"]], base)
-        if d[_T["base"]].visible != (base is not view): d[_T["base"]].visible = base is not view
         for name, kw in view["marks"].items(): d[_T[name]].update(**kw)
         n, asked = np.array([v for _, v, _ in view["funnel"]], float), np.array([v for *_, v in view["funnel"]], float)
         log = lambda v: np.where(v > 0, v, .6)  # a bar on a logarithmic axis begins somewhere
         top = math.log10(max(10., asked.max()))
         d[_T["refused"]].update(y=names, x=log(asked))
         d[_T["passed"]].update(y=names, x=log(n))
-        d[_T["count"]].update(y=names, x=np.full(n.size, 10**(top * 1.04)), text=[f"{int(a):,}" + (f" of {int(b):,}" if a != b else "") for a, b in zip(n, asked, strict=True)])
+        d[_T["count"]].update(y=names, x=np.full(n.size, 10**(top * 1.04)),
+            text=[f"{int(a):,}" + (f" of {int(b):,}" if a != b else "") for a, b in zip(n, asked, strict=True)])
         was = {a: b for a, b, _ in base["funnel"]}
         both = [a for a in names if a in was and base is not view]
-        d[_T["before"]].update(y=both, x=log(np.array([was[a] for a in both], float)), marker=dict(symbol=["line-ns-open"] * len(both)))  # one symbol for all is lost in the page
+        d[_T["before"]].update(y=both, x=log(np.array([was[a] for a in both], float)),
+            marker=dict(symbol=["line-ns-open"] * len(both)))  # one symbol for all is lost in the page
         fig.layout.xaxis2.range = [math.log10(.5), top * 1.5]
 
-# %% ../../nbs/research/760_tuner.ipynb #cc62c227
-_CSS = ("<style>.ak{font:13px/1.45 Inter,'Segoe UI',Roboto,'Helvetica Neue',Arial,sans-serif;color:#1F2933;font-variant-numeric:tabular-nums}.ak small{color:#66727F;font-size:11.5px}"
-        ".ak .n{display:flex;gap:26px;flex-wrap:wrap;margin:6px 0 4px}.ak .n b{display:block;font-size:20px;font-weight:600;line-height:1.25}.ak .l{color:#66727F;font-size:11.5px}"
+# %% ../../nbs/research/760_tuner.ipynb #1abefb95
+_CSS = ("<style>.ak{font:13px/1.45 Inter,'Segoe UI',Roboto,'Helvetica Neue',Arial,sans-serif;color:#1F2933;font-variant-numeric:tabular-nums}"
+        ".ak small{color:#66727F;font-size:11.5px}"
+        ".ak .n{display:flex;gap:26px;flex-wrap:wrap;margin:6px 0 4px}.ak .n b{display:block;font-size:20px;font-weight:600;line-height:1.25}"
+        ".ak .l{color:#66727F;font-size:11.5px}"
         ".ak .up{color:#2F6DA3}.ak .dn{color:#C4601A}.ak .err{background:#FDECE3;color:#9A3B0B;border-radius:4px;padding:6px 10px;margin:4px 0}"
-        ".ak .luck{background:#F4F6F8;border-radius:4px;padding:6px 10px;margin:6px 0}.ak table{border-collapse:collapse}.ak td,.ak th{padding:2px 14px 2px 0;text-align:left;border:0}"
-        ".ak td.r{text-align:right}.ak .live{color:#3C8A72}.ak .cold{color:#A0A9B3}.algo-kit-figure>*{width:100%}.algo-kit-figure .js-plotly-plot{width:100%}</style>")
+        ".ak .luck{background:#F4F6F8;border-radius:4px;padding:6px 10px;margin:6px 0}"
+        ".ak table{border-collapse:collapse}.ak td,.ak th{padding:2px 14px 2px 0;text-align:left;border:0}"
+        ".ak td.r{text-align:right}.ak .live{color:#3C8A72}.ak .cold{color:#A0A9B3}"
+        ".algo-kit-figure>*{width:100%}.algo-kit-figure .js-plotly-plot{width:100%}</style>")
 
 def _ak(body): return f'<div class="ak">{body}</div>'
 
 CARDS = (("total_return", "Return", "{:+.2%}"), ("max_drawdown", "Worst drawdown", "{:.2%}"), ("gross", "Before fees", "{:+.2%}"), ("fees", "Fees", "{:.2%}"),
-         ("trades", "Trades", "{:,}"), ("win_rate", "Win rate", "{:.0%}"), ("profit_factor", "Profit factor", "{:.2f}"), ("exposure_time", "In the market", "{:.0%}"))
+         ("trades", "Trades", "{:,}"), ("win_rate", "Win rate", "{:.0%}"), ("profit_factor", "Profit factor", "{:.2f}"),
+             ("exposure_time", "In the market", "{:.0%}"))
 
 def _cards(view, base):
     say = lambda f, v: "–" if v is None else f.format(v)
@@ -203,23 +212,30 @@ def _cards(view, base):
         out.append(f'<div><span class="l">{word}</span><b{tone}>{say(f, v)}</b><small>{"" if base is view else "was " + say(f, b)}</small></div>')
     return f'<div class="n">{"".join(out)}</div>'
 
+def _chance(p): return "under 1 %" if p < .01 else "over 99 %" if p > .99 else f"{p:.0%}"
+
 def _luck(view, count, mine, market):
     n = max(1, count)
     k = luck(view["run"]["returns"], view["run"]["tables"]["trades"]["ret"], n)
     head = f'<b>{n:,} setting{"s" * (n > 1)}</b> looked at on {html.escape(market)}, {mine:,} of them here. '
     if k["hurdle"] is None: return head + f"{k['n']} {k['unit']}{'s' * (k['n'] != 1)} cannot tell skill from luck, whatever the return."
-    text = f'The best of {n:,} worthless ones is expected to show a Sharpe ratio of <b>{k["hurdle"]:.2f}</b> per {k["unit"]} over these {k["n"]:,} {k["unit"]}s; ' \
+    text = f'The best of {n:,} worthless ones is expected to show a Sharpe ratio of <b>{k["hurdle"]:.2f}</b> per {k["unit"]} ' \
+           f'over these {k["n"]:,} {k["unit"]}s; ' \
         if n > 1 else f"The first look has no hurdle but zero, over {k['n']:,} {k['unit']}s; "
     if k["sharpe"] is None: return head + text + "this one does not vary."
     return head + text + f'this one shows <b class="{"up" if k["sharpe"] > k["hurdle"] else "dn"}">{k["sharpe"]:.2f}</b>' + \
-        ("" if k["chance"] is None else f", so the chance that it is more than luck is <b>{'under 1 %' if k['chance'] < .01 else 'over 99 %' if k['chance'] > .99 else format(k['chance'], '.0%')}</b>.")
+        ("" if k["chance"] is None else f", so the chance that it is more than luck is <b>{_chance(k['chance'])}</b>.")
 
 def _param_table(strategy, values, base):
-    rows = "".join(f'<tr><td>{"<b>" if v != base[p.name] else ""}{html.escape(p.name)}</td><td class="r">{v if p.type == "bool" else format(v, ".6g")}</td><td><small>{html.escape(p.unit)}</small></td>'
-                   f'<td><small>{p.min:g} to {p.max:g}</small></td><td>{_badge(p)}</td><td><small>{html.escape(p.doc)}</small></td></tr>' for p in strategy.params for v in [values[p.name]])
+    rows = "".join(f'<tr><td>{"<b>" if v != base[p.name] else ""}{html.escape(p.name)}</td>'
+                   f'<td class="r">{v if p.type == "bool" else format(v, ".6g")}</td><td><small>{html.escape(p.unit)}</small></td>'
+                   f'<td><small>{p.min:g} to {p.max:g}</small></td><td>{_badge(p)}</td><td><small>{html.escape(p.doc)}</small></td></tr>'
+                       for p in strategy.params for v in [values[p.name]])
     return f'<table><tr><th>parameter</th><th>value</th><th>unit</th><th>range</th><th></th><th></th></tr>{rows}</table>'
 
-def _badge(p): return '<span class="live" title="may change while the strategy runs">● live</span>' if p.live else '<span class="cold" title="a running strategy must be started again">○ restart</span>'
+def _badge(p):
+    return '<span class="live" title="may change while the strategy runs">● live</span>' if p.live else \
+           '<span class="cold" title="a running strategy must be started again">○ restart</span>'
 
 # %% ../../nbs/research/760_tuner.ipynb #be2d7a91
 def somebody_there() -> bool:
@@ -233,7 +249,7 @@ def somebody_there() -> bool:
     if kernel is None: return False
     return bool(getattr(kernel, "_allow_stdin", False)) or "VOILA_APP_PORT" in os.environ
 
-# %% ../../nbs/research/760_tuner.ipynb #b4149bab
+# %% ../../nbs/research/760_tuner.ipynb #6a335fb0
 class _Knob:
     "Widgets of one parameter; `value` is typed."
     def __init__(self, p, value, changed):
@@ -247,19 +263,22 @@ class _Knob:
             main = [self.slider]
         else:
             s = stops(p, value)
-            self.slider = w.SelectionSlider(options=[(f"{v:g}", v) for v in s], value=value, readout=False, continuous_update=True, layout=w.Layout(flex="1 1 auto", width="auto", min_width="90px", **flat))
+            self.slider = w.SelectionSlider(options=[(f"{v:g}", v) for v in s], value=value, readout=False, continuous_update=True,
+                layout=w.Layout(flex="1 1 auto", width="auto", min_width="90px", **flat))
             kind = w.BoundedIntText if p.type == "int" else w.BoundedFloatText
             self.box = kind(value=value, min=p.min, max=p.max, **(dict(step=1) if p.type == "int" else dict(step=None)), layout=w.Layout(width="78px", **flat))
             main = [self.slider, self.box]
             self.box.observe(lambda c: self._moved(self.box), "value")
         self.slider.observe(lambda c: self._moved(self.slider), "value")
         unit = w.HTML(_ak(f"<small>{html.escape(p.unit)}</small>"), layout=w.Layout(width="118px", **flat))
-        self.row = w.HBox([label, *main, unit, w.HTML(_ak(f"<small>{_badge(p)}</small>"), layout=w.Layout(width="58px", **flat))], layout=w.Layout(align_items="center", height="30px", overflow="hidden"))
+        self.row = w.HBox([label, *main, unit, w.HTML(_ak(f"<small>{_badge(p)}</small>"), layout=w.Layout(width="58px", **flat))],
+            layout=w.Layout(align_items="center", height="30px", overflow="hidden"))
         self.row.add_class(f"algo-kit-knob-{p.name}")
         self.mark(False)
     def mark(self, differs):
         b = ("<b>", "</b>") if differs else ("", "")
-        self.label.value = _ak(f'<span title="{html.escape(self.p.doc)}: {self.p.min:g} to {self.p.max:g} {html.escape(self.p.unit)}">{b[0]}{html.escape(self.p.name)}{b[1]}</span>')
+        p = self.p
+        self.label.value = _ak(f'<span title="{html.escape(p.doc)}: {p.min:g} to {p.max:g} {html.escape(p.unit)}">{b[0]}{html.escape(p.name)}{b[1]}</span>')
     @property
     def value(self): return self.p.check(self.box.value)
     @value.setter
@@ -287,15 +306,16 @@ def _room(w, go, fig):
     box.add_class("algo-kit-figure")
     return f, box
 
-# %% ../../nbs/research/760_tuner.ipynb #cd612bfa
+# %% ../../nbs/research/760_tuner.ipynb #2131a189
 class Tuner:
     "Sliders over one strategy and one tape. In a notebook the value of a cell; `set`, `wait`, `pin`, `scan`, `freeze`, `table` for hands on the keyboard."
-    def __init__(self, strategy, tape, settings=None, params=None, lo=0, hi=None, warm=None, symbol=None, mode="auto", trials=None, settle_s=.4, remember=64, height=430, **how):
+    def __init__(self, strategy, tape, settings=None, params=None, lo=0, hi=None, warm=None, symbol=None, mode="auto", trials=None, settle_s=.4, remember=64,
+        height=430, **how):
         if mode not in ("auto", "live", "static"): raise unknown("mode of the tuner", mode, ("auto", "live", "static"))
         self.source = strategy if isinstance(strategy, str) else strategy.name
         self.strategy = load_strategy(strategy) if isinstance(strategy, str) else strategy
         self.settings, self.settle_s, self.height = settings or load_settings(), settle_s, height
-        self.tape = open_tape(tape, **how) if isinstance(tape, str) else tape
+        self.tape = visible(open_tape(tape, **how) if isinstance(tape, str) else tape, self.settings.paths.data)
         self.lo, self.hi, self.warm = lo, self.tape.n if hi is None else hi, warm
         self.symbols = [i.symbol for i in self.tape.instruments]
         if symbol is not None and symbol not in self.symbols: raise unknown("symbol of the tape", symbol, self.symbols)
@@ -305,7 +325,7 @@ class Tuner:
         self._trials, self._known, self._seen, self._views, self._remember = trials, 0, {}, OrderedDict(), remember
         self.mine, self.history, self.took, self.message = 0, [], {}, ""
         self._cv, self._wanted, self._busy, self._due, self._closed, self._thread = threading.Condition(), None, False, None, False, None
-        self._scan = None
+        self._scan, self._noted = None, set()
         values = self.strategy.check(params)
         self.view = self.base = self._compute(values)  # compiles, when that has not been done
         self._note(self.view)
@@ -354,7 +374,8 @@ class Tuner:
         if key in self._seen: return
         self._seen[key], r = kind, view["run"]
         try:
-            self.trials.add(kind, self.strategy.name, strategy_digest(self.strategy), self.market, self.tape.hash, [view["params"]], returns=r["returns"][None, :], days=r["days"],
+            self.trials.add(kind, self.strategy.name, strategy_digest(self.strategy), self.market, self.tape.hash, [view["params"]],
+                returns=r["returns"][None, :], days=r["days"],
                             settings=digest(self.settings))
             self.mine += 1
         except KitError as e: self.message = f"not counted: {e.message}"
@@ -364,7 +385,9 @@ class Tuner:
         "Settings looked at on this market and data, the one on the screen included."
         return self._known + (self._key(self.view["params"]) not in self._seen)
     def _note(self, view):
-        if not any(h is view for h in self.history): self.history.append(view)
+        if (k := self._key(view["params"])) in self._noted: return
+        self._noted.add(k)
+        self.history.append(dict(params=view["params"], numbers=view["numbers"]))  # not the run: an afternoon has thousands
     def table(self) -> dict:  # Column name to array; a scan's rows are among them
         "Every setting this tuner has computed, with its numbers: for `plot_heatmap`, `plot_contour`, `plot_parallel`, `pandas.DataFrame`."
         rows = [h["params"] | {k: h["numbers"][k] for k, *_ in CARDS} for h in self.history]
@@ -387,10 +410,13 @@ class Tuner:
         self.default_button = button("Defaults", "the strategy's own parameters", lambda: self.set(**{p.name: p.default for p in self.strategy.params}))
         title = out()
         day = lambda ts: str(np.datetime64(int(ts), "ns").astype("M8[m]")).replace("T", " ")
-        title.value = _CSS + _ak(f'<b style="font-size:16px">{html.escape(self.strategy.name)}</b> &nbsp;<small>on {html.escape(self.market)}, {self.hi - self.lo:,} {html.escape(self.tape.kind)} rows, '
+        title.value = _CSS + _ak(f'<b style="font-size:16px">{html.escape(self.strategy.name)}</b> &nbsp;<small>on {html.escape(self.market)}, '
+                                 f'{self.hi - self.lo:,} {html.escape(self.tape.kind)} rows, '
                                  f'{day(self.tape.events["ts"][self.lo])} to {day(self.tape.events["ts"][self.hi - 1])} UTC. '
-                                 f'<span class="live">● live</span> may change while it trades, <span class="cold">○ restart</span> needs a new start.</small>')
-        knobs = w.GridBox([k.row for k in self.knobs.values()], layout=w.Layout(grid_template_columns="repeat(auto-fit, minmax(430px, 1fr))", grid_gap="0 22px", width="100%"))
+                                 f'<span class="live">● live</span> may change while it trades, '
+                                 '<span class="cold">○ restart</span> needs a new start.</small>')
+        knobs = w.GridBox([k.row for k in self.knobs.values()],
+            layout=w.Layout(grid_template_columns="repeat(auto-fit, minmax(430px, 1fr))", grid_gap="0 22px", width="100%"))
         head = w.HBox([self.pin_button, self.back_button, self.default_button, self.clock], layout=w.Layout(align_items="center", width="100%"))
         self._tabs = w.Tab([self._scan_tab(w, go), self._seen_tab(w), self._freeze_tab(w)], titles=("Scan around here", "Seen so far", "Freeze"))
         self._tabs.selected_index = None
@@ -416,7 +442,7 @@ class Tuner:
         for k in values:
             if k not in {p.name for p in self.strategy.params}: raise unknown(f"parameter of {self.strategy.name}", k, [p.name for p in self.strategy.params])
         if not self.live:
-            old, new = self.view, self._compute(self.strategy.check(self.view["params"] | values))
+            new = self._compute(self.strategy.check(self.view["params"] | values))
             self.view = new
             self._note(new)
             self._counted(new, "notebook")
@@ -486,7 +512,8 @@ class Tuner:
         t2 = time.perf_counter()
         self.took = dict(wait_s=t0 - asked, engine_s=t1 - t0, figure_s=t2 - t1, total_s=t2 - asked)
         ms = {k: f"{1e3 * v:.0f}" for k, v in self.took.items()}
-        self.clock.value = _ak(f'<small>&nbsp; slider to picture <b>{ms["total_s"]} ms</b>: engine {ms["engine_s"]}, figure {ms["figure_s"]}, waiting {ms["wait_s"]}</small>')
+        self.clock.value = _ak(f'<small>&nbsp; slider to picture <b>{ms["total_s"]} ms</b>: '
+                               f'engine {ms["engine_s"]}, figure {ms["figure_s"]}, waiting {ms["wait_s"]}</small>')
         return True
     _drawn = None
     def _paint(self, view, old):
@@ -500,7 +527,8 @@ class Tuner:
                 knob.differs = d
                 knob.mark(d)
     def _luck_words(self):
-        self.words.value = _ak(f'<div class="luck">{_luck(self.view, self.looked_at, self.mine + (self._key(self.view["params"]) not in self._seen), self.market)}</div>')
+        mine = self.mine + (self._key(self.view["params"]) not in self._seen)
+        self.words.value = _ak(f'<div class="luck">{_luck(self.view, self.looked_at, mine, self.market)}</div>')
     def _say(self, text):
         if text != self.message or text == "":
             self.message = text
@@ -565,16 +593,16 @@ class Tuner:
                 job["rows"].append(params | {k: numbers[k] for k in nothing})
                 if view is not None:
                     self._note(view)
-                    if self._key(params) not in self._seen: new.append(view)
+                    if self._key(params) not in self._seen: new.append((view["params"], view["run"]["returns"], view["run"]["days"]))
                 if time.perf_counter() - told > .25:
                     told = time.perf_counter()
                     self._scan_show(job)
             if new:
-                for v in new: self._seen[self._key(v["params"])] = "sweep"
-                days = new[0]["run"]["days"]
-                r = np.array([v["run"]["returns"] for v in new]) if all(np.array_equal(v["run"]["days"], days) for v in new) else None
-                self.trials.add("sweep", self.strategy.name, strategy_digest(self.strategy), self.market, self.tape.hash, [v["params"] for v in new], returns=r,
-                                days=days if r is not None else None, settings=digest(self.settings))
+                sets, returns, days = zip(*new, strict=True)
+                for p in sets: self._seen[self._key(p)] = "sweep"
+                same = all(np.array_equal(d, days[0]) for d in days)
+                self.trials.add("sweep", self.strategy.name, strategy_digest(self.strategy), self.market, self.tape.hash, list(sets),
+                                returns=np.array(returns) if same else None, days=days[0] if same else None, settings=digest(self.settings))
                 self.mine += len(new)
                 self._count()
         except Exception as e: self._say(f"scan: {type(e).__name__}: {e}")
@@ -589,7 +617,8 @@ class Tuner:
         self.scan_x = drop(options=names, value=live[0], description="x")
         self.scan_y = drop(options=names, value=next((k for k in live[1:] if k != live[0]), next(k for k in names if k != live[0])), description="y")
         self.scan_of = drop(options=[(word, k) for k, word, _ in CARDS], value="total_return", description="of")
-        self.scan_n = w.BoundedIntText(value=7, min=3, max=25, description="points a side", style=dict(description_width="84px"), layout=w.Layout(width="150px"))
+        self.scan_n = w.BoundedIntText(value=7, min=3, max=25, description="points a side", style=dict(description_width="84px"),
+            layout=w.Layout(width="150px"))
         self.scan_button = self._button(w.Button(description="Scan", button_style="primary", layout=w.Layout(width="auto")),
                                         lambda: self.scan(self.scan_x.value, self.scan_y.value, self.scan_n.value, self.scan_of.value))
         self.cancel_button = self._button(w.Button(description="Cancel", disabled=True, layout=w.Layout(width="auto")), self.cancel)
@@ -624,7 +653,8 @@ class Tuner:
         names = [p.name for p in self.strategy.params if p.type != "bool"]
         if len(names) < 2: return w.HTML(_ak("<small>Figures of what was seen need two parameters with a range.</small>"))
         drop = lambda **kw: w.Dropdown(layout=w.Layout(width="190px"), style=dict(description_width="40px"), **kw)
-        kind, x, y = drop(options=["parallel coordinates", "heatmap", "contour"], description="as"), drop(options=names, value=names[0], description="x"), drop(options=names, value=names[1], description="y")
+        kind, x, y = drop(options=["parallel coordinates", "heatmap", "contour"], description="as"), drop(options=names, value=names[0],
+            description="x"), drop(options=names, value=names[1], description="y")
         of, place = drop(options=[(word, k) for k, word, _ in CARDS], value="total_return", description="of"), w.VBox(layout=w.Layout(width="100%"))
         def draw():
             import plotly.graph_objects as go
@@ -647,7 +677,8 @@ class Tuner:
         if self.live: self.wait()
         v = self.view
         self._counted(v)
-        f = write_preset(path, self.strategy, v["params"], self.tape, v["numbers"], dict(market=self._known, here=self.mine), self.source, digest(self.settings), note)
+        f = write_preset(path, self.strategy, v["params"], self.tape, v["numbers"], dict(market=self._known, here=self.mine), self.source,
+            digest(self.settings), note)
         return f if notebook is None else apply_preset(f, notebook, self.strategy, confirm)
     def _freeze_tab(self, w):
         wide = dict(layout=w.Layout(width="420px"), style=dict(description_width="90px"))
@@ -658,7 +689,8 @@ class Tuner:
         self.freeze_words, self.write_button, shown = place, write, {}
         def save():
             f = self.freeze(self.preset_path.value, note=self.preset_note.value)
-            place.value = _ak(f"Wrote <b>{html.escape(str(f))}</b>. Run it: <code>algo backtest {html.escape(self.source)} -p @{html.escape(str(f))} --tape {html.escape(self.tape.spec)}</code>")
+            place.value = _ak(f"Wrote <b>{html.escape(str(f))}</b>. Run it: "
+                              f"<code>algo backtest {html.escape(self.source)} -p @{html.escape(str(f))} --tape {html.escape(self.tape.spec)}</code>")
         def diff():
             shown["diff"] = d = self.freeze(self.preset_path.value, self.job_path.value, note=self.preset_note.value)
             place.value, write.disabled = _ak(f"<small>{html.escape(str(d.path))} would change like this:</small>") + d._repr_html_(), not d.changes
@@ -678,9 +710,11 @@ class Tuner:
         _draw(f, self.view, self.base, points=300)
         return f
     def _html(self):
-        return _CSS + _ak(f"<b style='font-size:16px'>{html.escape(self.strategy.name)}</b> <small>on {html.escape(self.market)}, {self.hi - self.lo:,} rows; sliders appear in JupyterLab</small>"
+        return _CSS + _ak(f"<b style='font-size:16px'>{html.escape(self.strategy.name)}</b> "
+            f"<small>on {html.escape(self.market)}, {self.hi - self.lo:,} rows; sliders appear in JupyterLab</small>"
             + _cards(self.view, self.base) + f"<small>{' '.join(map(html.escape, self.view['notes']))}</small>"
-            + f'<div class="luck">{_luck(self.view, self.looked_at, self.mine, self.market)}</div>' + _param_table(self.strategy, self.view["params"], self.base["params"]))
+            + f'<div class="luck">{_luck(self.view, self.looked_at, self.mine, self.market)}</div>'
+                + _param_table(self.strategy, self.view["params"], self.base["params"]))
     def __repr__(self): return f"Tuner({self.strategy.name}, {self.market}, {self.looked_at} looked at, return {self.view['numbers']['total_return']:+.2%})"
     def _ipython_display_(self):
         import json

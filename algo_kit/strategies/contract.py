@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Out', 'io_dt', 'ENGINE_GATES', 'N_ENGINE_GATES', 'MAX_REQUESTS', 'signal_state_dt', 'record_gate', 'gate', 'enter',
            'leave', 'place', 'bracket', 'oco', 'amend', 'transfer', 'cancel', 'hold', 'Strategy', 'on_signal',
-           'pandas_strategy', 'load_strategy']
+           'pandas_strategy', 'own_sources', 'load_strategy']
 
 # %% ../../nbs/strategies/400_contract.ipynb #ac55f1f5
 import hashlib
@@ -277,7 +277,7 @@ def pandas_strategy(
     return Strategy(name, doc, tuple(params), signal_state_dt, None, signals, timeframe, window_bars, gates=("flat",),
                     snapshot=("signal", "close", "volume", "none"), rule=rule)
 
-# %% ../../nbs/strategies/400_contract.ipynb #96001bb7
+# %% ../../nbs/strategies/400_contract.ipynb #b14975ef
 def _notebook_source(path: Path) -> str:
     "Code of a notebook as a module: exported cells, or all of them; magics and shell lines are dropped."
     cells = [c for c in json.loads(path.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "code"]
@@ -312,6 +312,12 @@ def _write_once(path: Path, data: bytes):
     tmp = path.with_name(f".{path.name}.{hashlib.sha256(data).hexdigest()[:8]}")
     tmp.write_bytes(data)
     tmp.replace(path)
+
+def own_sources(s: Strategy) -> dict:  # {name: bytes}, the strategy itself as main.py; empty: the kit's own, or of a session
+    "A person's strategy and every file of theirs that it reaches, as they were loaded."
+    main = Path(s.folder)/f"{s.module}.py" if s.folder else None
+    if main is None or not main.is_file(): return {}
+    return {"main.py" if f == main.resolve() else f.relative_to(main.resolve().parent).as_posix(): f.read_bytes() for f in local_sources(main)}
 
 def _frames(e):
     "Frames of an exception's traceback."
