@@ -6,7 +6,7 @@ import time
 import numpy as np
 
 from algo_kit.core.errors import DataError
-from algo_kit.research.sweep import METRICS
+from algo_kit.research.points import METRICS
 
 DAYS = 40
 

@@ -1,5 +1,6 @@
 "The sealed holdout: nobody searches in it, it opens once for each version, and every attempt is on record."
 import dataclasses, json, sqlite3, threading
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -180,3 +181,17 @@ def test_the_verbs(tmp_path, monkeypatch, capsys):
     c.execute("drop trigger trials_stay"), c.execute("delete from trials")
     code, doc = algo(capsys, "trials")
     assert code == 7 and not doc["ledger"]["ok"]
+
+
+def test_no_search_sees_a_sealed_row(tmp_path, monkeypatch):
+    from algo_kit.research import walkforward as W
+    from algo_kit.research.sweep import plan_sweep
+    t, s = tape(), settings(tmp_path)
+    seal = H.Holdout(s.paths.data).seal(t, .25)
+    last = lambda x: int(x.events["ts"][-1])
+    plan = plan_sweep("breakout", dict(entry_bars=[20, 40]), [t], s)
+    assert last(plan.tapes[0]) < seal["from_ns"] <= last(t)
+    seen = []
+    monkeypatch.setattr(W, "windows", lambda ts, *a, **k: seen.append(int(ts[-1])) or [])
+    with suppress(Exception): W.tape_walk_forward("breakout", t, dict(entry_bars=[20, 40]), 10**15, 10**14, s, write=False)
+    assert seen and seen[0] < seal["from_ns"]

@@ -12,9 +12,10 @@ from algo_kit.core.trials import Trials
 from algo_kit.data.tapes import open_tape
 from algo_kit.jobs.cli import main
 from algo_kit.research import sweep as sw
+from algo_kit.research import workers as wk
+from algo_kit.research.points import axis, evaluate_points, grid_points, listed_points, require_metric, sample_points
 from algo_kit.research.quick import quick_run
-from algo_kit.research.sweep import (Sweep, axis, estimate, evaluate_points, grid_points, list_sweeps, listed_points, plan_sweep, plot_heatmap,
-                                     require_metric, run_sweep, sample_points, sweep)
+from algo_kit.research.sweep import Sweep, estimate, list_sweeps, plan_sweep, run_sweep, sweep
 from algo_kit.strategies.contract import load_strategy
 
 HERE, EVENTS = Path(__file__).resolve().parent, 20_000
@@ -225,7 +226,7 @@ def test_an_error_in_a_worker_arrives_as_itself(home, tape):
     with pytest.raises(NotFound, match="no answer yet"): s.table()
 
 def test_workers_that_do_not_start_say_why(home, tape, monkeypatch):
-    monkeypatch.setattr(sw, "_START", "raise SystemExit('no such package')")
+    monkeypatch.setattr(wk, "_START", "raise SystemExit('no such package')")
     with pytest.raises(KitError, match="do not start: exit 1: no such package") as e: run(home, tape, mode="processes", workers=2)
     assert "worker.log" in e.value.hint and Trials(home.paths.data).count() == 0
 
@@ -288,9 +289,12 @@ def test_the_heatmap_shows_what_the_table_says(home, tape):
     s = run(home, tape)
     h = s.heatmap("entry_bars", "exit_bars").data[0]
     t = s.table().set_index(["exit_bars", "entry_bars"]).total_return
-    assert h.z.shape == (4, 6) and h.z[2, 3] == pytest.approx(100 * t[15, 40]) and list(h.x) == ["10", "20", "30", "40", "50", "60"]
+    assert h.z.shape == (4, 6) and h.z[2, 3] == pytest.approx(t[15, 40]) and list(h.x) == ["10", "20", "30", "40", "50", "60"]
     with pytest.raises(ConfigError, match="exit_bars"): s.heatmap("entry_bars", "exit_bar")
-    with pytest.raises(ConfigError, match="median"): plot_heatmap(s.table(), "entry_bars", "exit_bars", how="best")
+    two = run(home, [tape, open_tape("sim:8", n_events=2_000)])
+    only = two.heatmap("entry_bars", "exit_bars", tape=1, at=dict(entry_bars=40, exit_bars=15))
+    want = two.table().query("tape == 1").set_index(["exit_bars", "entry_bars"]).total_return
+    assert only.data[0].z[2, 3] == want[15, 40] and (only.layout.shapes[0].x0, only.layout.shapes[0].y0) == (2.5, 1.5), "the marked set"
 
 def test_the_best_through_the_engine_and_as_runs(home):
     s = sweep("breakout", GRID, "sim:7", home, mode="serial", evaluator=sweep_eval.counted)

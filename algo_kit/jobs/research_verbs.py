@@ -72,8 +72,10 @@ def sweep(strategy: StrategyArg, tape: Tapes = None, grid: Grid = None,
     if not tape: raise ConfigError("no tape was named", "tape", "", "--tape PATH, lake:VENUE:SYMBOL, sim:SEED or sample", "try --tape sample")
     how = {k: v for k, v in dict(venue=venue, symbol=symbol, repair=repair).items() if v}
     if optimise: return _search(strategy, tape, pairs(grid, "--grid"), s, optimise, trials, seed, metric, top, how)
-    from algo_kit.research.sweep import plan_sweep, require_metric, run_sweep, workers_here
+    from algo_kit.research.points import require_metric
     from algo_kit.research.sweep import estimate as cost
+    from algo_kit.research.sweep import plan_sweep, run_sweep
+    from algo_kit.research.workers import workers_here
     plan = plan_sweep(strategy, pairs(grid, "--grid"), tape, s, by, sample, seed, **how)
     require_metric(metric, plan.tapes)
     if estimate:
@@ -181,7 +183,7 @@ def walkforward(strategy: StrategyArg, tape: Tape = None,
         raise ConfigError("there is nothing to choose from: no --grid", "grid", "", "NAME=LOW:HIGH:STEP or NAME=A,B,C",
                           "e.g. --grid entry_bars=20,60,120")
     ns = {k: parse_duration(v) for k, v in dict(train=train, test=test, purge=purge, embargo=embargo).items()}
-    from algo_kit.research.sweep import evaluator_of
+    from algo_kit.research.points import evaluator_of
     from algo_kit.research.walkforward import summary, tape_walk_forward
     with bar() as tick:
         w = tape_walk_forward(strategy, run_tape(spec, s), pairs(grid, "--grid"), ns["train"], ns["test"], s, anchored, ns["purge"], ns["embargo"],

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Holdout', 'visible']
 
-# %% ../../nbs/research/708_holdout.ipynb #b3726ca8
+# %% ../../nbs/research/708_holdout.ipynb #68d6b86b
 import json, math, os
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import numpy as np
 from ..core.cache import CODE_DIGEST
 from ..core.chained import Chained
 from ..core.errors import ConfigError, DataError, NotFound, RefusedByGate
+from ..core.kitdb import KitDB
 from ..core.runs import plain
 from ..core.times import iso
 from ..core.trials import DAY, Trials, market_name
@@ -23,7 +24,7 @@ from .metrics import days_per_year
 from .quick import quick_run
 from .validation import Count, best_of, gate
 
-# %% ../../nbs/research/708_holdout.ipynb #baccfd35
+# %% ../../nbs/research/708_holdout.ipynb #749c0d9b
 class Holdout:
     "Seals and openings, in kit.db."
     def __init__(
@@ -158,5 +159,5 @@ def visible(
     if kitdb is None:
         from algo_kit.core.settings import load_settings
         kitdb = load_settings().paths.data
-        if not (Path(kitdb)/"kit.db").is_file(): return tape
+    if not isinstance(kitdb, KitDB) and not (Path(kitdb)/"kit.db").is_file(): return tape
     return Holdout(kitdb).visible(tape)

@@ -15,7 +15,8 @@ from ..core.cache import CODE_DIGEST
 from ..core.errors import ConfigError, unknown
 from ..core.runs import run_key, safe_name
 from ..core.settings import digest, load_settings
-from .sweep import LOWER_IS_BETTER, METRICS, axis, evaluator_of, opened, require_metric
+from .points import LOWER_IS_BETTER, METRICS, axis, evaluator_of, require_metric
+from .sweep import opened
 from ..strategies.contract import load_strategy
 
 # %% ../../nbs/research/747_optimise.ipynb #83be6a54
@@ -145,8 +146,8 @@ def optimise(
     method: str = "tpe",  # tpe, cmaes, nsga2, random or grid
     trials: int = 100,  # Answers the study shall have, all processes and all sessions together
     seed: int | None = 0,
-    metrics=("total_return",),  # Aims, names of `sweep.METRICS`; several: a front
-    evaluator="engine",  # As of `sweep.evaluator_of`
+    metrics=("total_return",),  # Aims, names of `points.METRICS`; several: a front
+    evaluator="engine",  # As of `points.evaluator_of`
     name: str = "",  # Of the study; empty: from its key
     progress=None,  # f(dict): status, done, n, rate, eta_s, best
     **tape_how,  # For `open_tape`

@@ -6,7 +6,7 @@
 __all__ = ['MARKS', 'POINTS', 'CARDS', 'is_log', 'stops', 'luck', 'notes', 'funnel', 'html_all', 'somebody_there', 'Tuner',
            'tuner']
 
-# %% ../../nbs/research/760_tuner.ipynb #81e2ba01
+# %% ../../nbs/research/760_tuner.ipynb #e7afc887
 import html, math, threading, time
 from collections import OrderedDict
 
@@ -19,6 +19,7 @@ from ..core.trials import Trials, market_name
 from ..data.tapes import open_tape
 from ..engine.setup import session_market
 from .charts import BLUE, GREY, INK, LIGHT, MUTED, ORANGE, biggest, theme, thin
+from .holdout import visible
 from .metrics import MIN_PERIODS, dsr, expected_max_sharpe, metrics, moments, sharpe
 from .param_charts import plot_contour, plot_heatmap, plot_parallel
 from .presets import apply_preset, strategy_digest, write_preset
@@ -86,7 +87,7 @@ def notes(
     if days < MIN_PERIODS: out.append(f"{days} day{'s' * (days != 1)} of data: nothing is annualised below {MIN_PERIODS}.")
     return out
 
-# %% ../../nbs/research/760_tuner.ipynb #69045aaa
+# %% ../../nbs/research/760_tuner.ipynb #52fd68a0
 _T = {k: i for i, k in enumerate(("base", "equity", "price", "gain", "loss", "entry", "won", "lost", "refused", "passed", "before", "count"))}
 MARKS, POINTS = 250, 4_000  # most trades, and most points of a curve, that are drawn
 
@@ -171,7 +172,6 @@ def _draw(fig, view, base, old=None, points=POINTS):
         d = fig.data
         curve(d[_T["equity"]], view)
         if old is None or old["base"] is not base: curve(d[_T["base"]], base)
-        if d[_T["base"]].visible != (base is not view): d[_T["base"]].visible = base is not view
         for name, kw in view["marks"].items(): d[_T[name]].update(**kw)
         n, asked = np.array([v for _, v, _ in view["funnel"]], float), np.array([v for *_, v in view["funnel"]], float)
         log = lambda v: np.where(v > 0, v, .6)  # a bar on a logarithmic axis begins somewhere
@@ -306,7 +306,7 @@ def _room(w, go, fig):
     box.add_class("algo-kit-figure")
     return f, box
 
-# %% ../../nbs/research/760_tuner.ipynb #15c8b335
+# %% ../../nbs/research/760_tuner.ipynb #2131a189
 class Tuner:
     "Sliders over one strategy and one tape. In a notebook the value of a cell; `set`, `wait`, `pin`, `scan`, `freeze`, `table` for hands on the keyboard."
     def __init__(self, strategy, tape, settings=None, params=None, lo=0, hi=None, warm=None, symbol=None, mode="auto", trials=None, settle_s=.4, remember=64,
@@ -315,7 +315,7 @@ class Tuner:
         self.source = strategy if isinstance(strategy, str) else strategy.name
         self.strategy = load_strategy(strategy) if isinstance(strategy, str) else strategy
         self.settings, self.settle_s, self.height = settings or load_settings(), settle_s, height
-        self.tape = open_tape(tape, **how) if isinstance(tape, str) else tape
+        self.tape = visible(open_tape(tape, **how) if isinstance(tape, str) else tape, self.settings.paths.data)
         self.lo, self.hi, self.warm = lo, self.tape.n if hi is None else hi, warm
         self.symbols = [i.symbol for i in self.tape.instruments]
         if symbol is not None and symbol not in self.symbols: raise unknown("symbol of the tape", symbol, self.symbols)
@@ -325,7 +325,7 @@ class Tuner:
         self._trials, self._known, self._seen, self._views, self._remember = trials, 0, {}, OrderedDict(), remember
         self.mine, self.history, self.took, self.message = 0, [], {}, ""
         self._cv, self._wanted, self._busy, self._due, self._closed, self._thread = threading.Condition(), None, False, None, False, None
-        self._scan = None
+        self._scan, self._noted = None, set()
         values = self.strategy.check(params)
         self.view = self.base = self._compute(values)  # compiles, when that has not been done
         self._note(self.view)
@@ -385,7 +385,9 @@ class Tuner:
         "Settings looked at on this market and data, the one on the screen included."
         return self._known + (self._key(self.view["params"]) not in self._seen)
     def _note(self, view):
-        if not any(h is view for h in self.history): self.history.append(view)
+        if (k := self._key(view["params"])) in self._noted: return
+        self._noted.add(k)
+        self.history.append(dict(params=view["params"], numbers=view["numbers"]))  # not the run: an afternoon has thousands
     def table(self) -> dict:  # Column name to array; a scan's rows are among them
         "Every setting this tuner has computed, with its numbers: for `plot_heatmap`, `plot_contour`, `plot_parallel`, `pandas.DataFrame`."
         rows = [h["params"] | {k: h["numbers"][k] for k, *_ in CARDS} for h in self.history]
@@ -591,16 +593,16 @@ class Tuner:
                 job["rows"].append(params | {k: numbers[k] for k in nothing})
                 if view is not None:
                     self._note(view)
-                    if self._key(params) not in self._seen: new.append(view)
+                    if self._key(params) not in self._seen: new.append((view["params"], view["run"]["returns"], view["run"]["days"]))
                 if time.perf_counter() - told > .25:
                     told = time.perf_counter()
                     self._scan_show(job)
             if new:
-                for v in new: self._seen[self._key(v["params"])] = "sweep"
-                days = new[0]["run"]["days"]
-                r = np.array([v["run"]["returns"] for v in new]) if all(np.array_equal(v["run"]["days"], days) for v in new) else None
-                self.trials.add("sweep", self.strategy.name, strategy_digest(self.strategy), self.market, self.tape.hash, [v["params"] for v in new], returns=r,
-                                days=days if r is not None else None, settings=digest(self.settings))
+                sets, returns, days = zip(*new, strict=True)
+                for p in sets: self._seen[self._key(p)] = "sweep"
+                same = all(np.array_equal(d, days[0]) for d in days)
+                self.trials.add("sweep", self.strategy.name, strategy_digest(self.strategy), self.market, self.tape.hash, list(sets),
+                                returns=np.array(returns) if same else None, days=days[0] if same else None, settings=digest(self.settings))
                 self.mine += len(new)
                 self._count()
         except Exception as e: self._say(f"scan: {type(e).__name__}: {e}")

@@ -6,7 +6,7 @@
 __all__ = ['RowsBefore', 'rows_before', 'WalkForward', 'efficiency', 'best_of', 'walk_forward', 'engine_trade',
            'tape_walk_forward', 'summary', 'save', 'plot_walk_forward']
 
-# %% ../../nbs/research/750_walkforward.ipynb #23ed2528
+# %% ../../nbs/research/750_walkforward.ipynb #ceacb79a
 import hashlib, json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +23,7 @@ from ..core.trials import Trials, market_name
 from ..data.tapes import open_tape
 from ..engine.warmup import WarmUp
 from .charts import BLUE, GREY, ORANGE, theme, thin
+from .holdout import visible
 from .metrics import DAY
 from .quick import quick_run
 from .resample import write_figure
@@ -170,7 +171,7 @@ def walk_forward(
 
 def _days(ts, rows): return max(int(ts[rows[1] - 1]) - int(ts[rows[0]]), 1) / DAY
 
-# %% ../../nbs/research/750_walkforward.ipynb #db4256c4
+# %% ../../nbs/research/750_walkforward.ipynb #033faec2
 def engine_trade(strategy, tape, settings, warm_ns: int):
     "One point through the engine, with its equity curve."
     def trade(point, lo, hi):
@@ -197,10 +198,10 @@ def tape_walk_forward(
     **how,  # For `open_tape`
 ) -> WalkForward:
     "Walk a strategy forward over a tape."
-    from algo_kit.research.sweep import evaluate_points, grid_points
+    from algo_kit.research.points import evaluate_points, grid_points
     settings = settings or load_settings()
     strategy = load_strategy(strategy) if isinstance(strategy, str) else strategy
-    tape = open_tape(tape, **how) if isinstance(tape, str) else tape
+    tape = visible(open_tape(tape, **how) if isinstance(tape, str) else tape, settings.paths.data)
     warm_ns = train_ns if warm_ns is None else warm_ns
     if isinstance(grid, dict):
         p = grid_points(strategy, grid)
