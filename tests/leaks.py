@@ -4,7 +4,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from algo_kit.research.causality import FileTarget, ScriptTarget, read_chunks
+from algo_kit.research.blame import read_chunks
+from algo_kit.research.causality import FileTarget, ScriptTarget
 
 HERE = Path(__file__).parent
 MARK = "# <-- leak"

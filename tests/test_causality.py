@@ -11,7 +11,8 @@ import pytest
 from leaks import HERE, MARK, frame_of, frames, marked, names, target
 
 from algo_kit.core.errors import ConfigError, DataError, NotFound
-from algo_kit.research.causality import FileTarget, View, another_future, causality, check_engine, check_target, find_target, parts, perturb, verdict
+from algo_kit.research.blame import View, parts
+from algo_kit.research.causality import FileTarget, another_future, causality, check_engine, check_target, find_target, perturb, verdict
 
 FRAMES = frames()
 

@@ -11,7 +11,7 @@ import re
 from collections import namedtuple
 
 from ..core.errors import ConfigError
-from .causality import parse, place, read_chunks
+from .blame import parse, place, read_chunks
 
 # %% ../../nbs/research/757_suspects.ipynb #b902674b
 Rule = namedtuple("Rule", "weight reason fix")
@@ -211,7 +211,7 @@ def suspects(
 ) -> list:  # `Suspect`s, heaviest first
     "The usual suspects in a strategy's code."
     if "\n" in str(strategy):
-        from algo_kit.research.causality import Chunk
+        from algo_kit.research.blame import Chunk
         return suspects_of([Chunk("text", 0, "", str(strategy), 0)])
     if m := re.fullmatch(r"(.+\.(?:py|ipynb))(?::[A-Za-z_]\w*)?", str(strategy)): return suspects_of(read_chunks(m[1],
             all_cells=":" not in str(strategy)[len(m[1]):]))
