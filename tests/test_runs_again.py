@@ -276,6 +276,7 @@ def test_the_code_is_a_factor(tmp_path, monkeypatch):
     d = adds_up(R.diff(x, y))
     assert set(parts(d)) == {"strategy code", "param fast"} and d["residual"] == 0 and d["runs"] == 4
     monkeypatch.setattr(R, "cache_base", lambda: tmp_path/"emptied")
+    for r in out: shutil.rmtree(r/"strategy")
     d = adds_up(R.diff(x, y))  # only the file as it is now: that of y
     assert set(parts(d)) == {"code", "param fast"} and d["residual"] == 0 and d["runs"] == 2
     assert d["parts"][0]["name"] == "code" and "moved first" in d["parts"][0]["a"] and "no copy" in d["parts"][0]["b"]
