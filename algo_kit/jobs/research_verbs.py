@@ -49,7 +49,7 @@ def causality(strategy: Annotated[str, typer.Argument(help="registered name, FIL
            if r["kind"] == "engine" or r["warmup"]["stated"] else "algo new strategy NAME")
     return 0 if r["ok"] else ParityError.code
 
-# %% ../../nbs/jobs/917_research_verbs.ipynb #ed412a6c
+# %% ../../nbs/jobs/917_research_verbs.ipynb #4e3939e5
 Tapes = Annotated[list[str] | None, typer.Option("--tape", help="PATH, lake:VENUE:SYMBOL[:FROM:TO], sim:SEED or sample; any number of times")]
 Grid = Annotated[list[str] | None,
                  typer.Option(help="NAME=LOW:HIGH:STEP, NAME=log:LOW:HIGH:HOW_MANY or NAME=A,B,C; to draw from, NAME=LOW:HIGH; any number of times")]
@@ -161,7 +161,7 @@ def trials(market: Annotated[str, typer.Option(help="VENUE:SYMBOL; none: every m
            next_="algo report last" if records else "algo backtest sma_cross --tape sample")
     return 0 if v["ok"] else DataError.code
 
-# %% ../../nbs/jobs/917_research_verbs.ipynb #9d85c9f7
+# %% ../../nbs/jobs/917_research_verbs.ipynb #e5bf5a75
 @app.command()
 def walkforward(strategy: StrategyArg, tape: Tape = None,
                 grid: Annotated[list[str] | None, typer.Option(help="NAME=LOW:HIGH:STEP or NAME=A,B,C; any number of times")] = None,
