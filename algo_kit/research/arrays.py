@@ -6,7 +6,7 @@
 __all__ = ['SHIPPED', 'LAB', 'CandleForm', 'TickForm', 'array_form', 'register_form', 'form_of', 'signals_array', 'acted',
            'sma_means', 'lab_settings', 'deal_of', 'holds', 'grid_evaluate', 'prove']
 
-# %% ../../nbs/research/740_arrays.ipynb #792fc4af
+# %% ../../nbs/research/740_arrays.ipynb #f71ac23e
 import sys
 from dataclasses import dataclass
 
@@ -19,7 +19,7 @@ from ..core.settings import as_dict, digest, load_settings
 from ..data.candles import candles as make_candles
 from ..engine.session import candle_frame
 from .grids import Deal, Grid, Trades, rows_grid, sma_grid, tick_grid, whole_ticks
-from .metrics import MIN_PERIODS
+from .metrics import MIN_PERIODS, trading_days
 from .quick import quick_run
 
 # %% ../../nbs/research/740_arrays.ipynb #05b5ee5f
@@ -238,7 +238,7 @@ def holds(
     if form.kind == "candles" and form.derived: rows.append(("signals", "one call over all candles", "one call a window", None))
     return [dict(what=a, now=b, needs=c, ok=d) for a, b, c, d in rows]
 
-# %% ../../nbs/research/740_arrays.ipynb #0fb9a2c5
+# %% ../../nbs/research/740_arrays.ipynb #354c3502
 def _form_candles(strategy, events):
     "Closed candles of a tape and, when the last is still open, that one too."
     if not strategy.timeframe: raise ConfigError(f"strategy {strategy.name} has no timeframe", key="timeframe", rule="a rule on candles")
@@ -332,7 +332,7 @@ def grid_evaluate(
         g, said = _candle_points(form, tape, pts, **how), []
     else:
         events, i = tape.slice(lo, tape.n if hi is None else hi), tape.instruments[0]
-        how |= dict(deal=deal_of(settings, i), periods=252 if i.market in ("fx", "cfd", "stock") else 365)
+        how |= dict(deal=deal_of(settings, i), periods=trading_days([i.market]))
         said = holds(form, tape, settings, max(float(p.get("size", .5)) for p in pts))
         if form.kind == "trades": g = _tick_points(form, Trades.of(events), pts, **how)
         else:
@@ -340,7 +340,7 @@ def grid_evaluate(
             g = _candle_points(form, c, pts, tail=tail, **how)
     if g is None: return None
     g.points, g.holds = _stack(pts), said
-    if returns: g.columns |= _from_days(g, 252 if not isinstance(tape, np.ndarray) and i.market in ("fx", "cfd", "stock") else 365)
+    if returns: g.columns |= _from_days(g, 365 if isinstance(tape, np.ndarray) else trading_days([i.market]))
     if trials is not None:
         if isinstance(tape, np.ndarray): raise ConfigError("candles alone cannot be counted", key="trials", rule="a Tape, which has a hash",
                 hint="give the tape")

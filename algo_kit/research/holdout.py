@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Holdout', 'visible']
 
-# %% ../../nbs/research/708_holdout.ipynb #68d6b86b
+# %% ../../nbs/research/708_holdout.ipynb #d2d4d863
 import json, math, os
 from pathlib import Path
 
@@ -20,11 +20,11 @@ from ..core.times import iso
 from ..core.trials import DAY, Trials, market_name
 from ..data.tapes import Tape, rows_hash
 from ..engine.warmup import WarmUp
-from .metrics import days_per_year
+from .metrics import trading_days
 from .quick import quick_run
 from .validation import Count, best_of, gate
 
-# %% ../../nbs/research/708_holdout.ipynb #749c0d9b
+# %% ../../nbs/research/708_holdout.ipynb #f9c20437
 class Holdout:
     "Seals and openings, in kit.db."
     def __init__(
@@ -139,7 +139,7 @@ class Holdout:
         w = WarmUp(tape, tape.instruments, tape.kind, int(tape.events["ts"][i])) if warm and i else None
         r = quick_run(strategy, tape, settings, params, i, j, warm=w)
         n = sum(x["seal"] == s["seq"] for x in self.records("open"))
-        year = days_per_year(dict(instruments=[k.as_dict() for k in tape.instruments]))
+        year = trading_days(k.market for k in tape.instruments)
         v = gate(r["returns"], Count(trials=n, bare=0, flat=0, groups=n, effective=float(n), best=best_of(n), spread=1.), s["market"], forward=True,
                  periods=year)
         out = v | {k: r[k] for k in ("total_return", "max_drawdown", "trades", "fees", "state_hash")} | dict(openings=n, peeks=self.peeks(s), seal=s["seq"])

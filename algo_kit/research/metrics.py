@@ -6,7 +6,7 @@
 __all__ = ['METRICS', 'ANNUALISED', 'MIN_PERIODS', 'YEAR', 'sharpe', 'sortino', 'drawdowns', 'longest_underwater', 'omega',
            'ulcer_index', 'var_cvar', 'moments', 'psr', 'expected_max_sharpe', 'dsr', 'min_trl', 'lo_factor',
            'sharpe_se', 'pbo_cscv', 'monthly_returns', 'rolling_sharpe', 'exposure_time', 'metrics', 'read_columns',
-           'start_equity', 'days_per_year', 'run_metrics']
+           'start_equity', 'trading_days', 'days_per_year', 'run_metrics']
 
 # %% ../../nbs/research/700_metrics.ipynb #7d75bc5a
 import json, math
@@ -280,7 +280,7 @@ def metrics(
         if hold.size: m["avg_holding_s"] = float(hold.mean())
     return m
 
-# %% ../../nbs/research/700_metrics.ipynb #55a07d41
+# %% ../../nbs/research/700_metrics.ipynb #37c522b7
 def read_columns(
     path: Path,  # A Parquet file; a missing one is a run that wrote nothing
 ) -> dict:  # Column name to array
@@ -297,10 +297,16 @@ def start_equity(
     cash = manifest.get("cash") or s.get("run.cash") or (s.get("run") or {}).get("cash")
     return float(cash) if cash else float(equity[0]) if len(equity) else float("nan")
 
-def days_per_year(manifest: dict) -> int:
-    "252 when everything the run holds is forex or CFD, else 365: one figure a portfolio."
-    kinds = {i.get("market") for i in manifest.get("instruments") or []}
+def trading_days(
+    markets,  # Kinds of market: spot, fx, cfd …
+) -> int:
+    "Days in a year: 252 when everything held is forex, CFD or stock, else 365; one figure a portfolio."
+    kinds = set(markets)
     return 252 if kinds and kinds <= {"fx", "cfd", "stock"} else 365
+
+def days_per_year(manifest: dict) -> int:
+    "`trading_days` of what a run holds."
+    return trading_days(i.get("market") for i in manifest.get("instruments") or [])
 
 def run_metrics(
     run_dir: Path,  # A run folder

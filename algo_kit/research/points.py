@@ -7,7 +7,7 @@ __all__ = ['MAX_POINTS', 'METRICS', 'ANNUALISED', 'LOWER_IS_BETTER', 'EVALUATORS
            'sample_points', 'listed_points', 'require_metric', 'measured_market', 'evaluate_points', 'array_points',
            'evaluator_of']
 
-# %% ../../nbs/research/743_points.ipynb #0a125976
+# %% ../../nbs/research/743_points.ipynb #d8e43786
 import hashlib, importlib, itertools, math, sys, time
 from decimal import Decimal
 from pathlib import Path
@@ -18,7 +18,7 @@ from ..core.cache import CODE_DIGEST
 from ..core.errors import ConfigError, KitError, unknown
 from ..core.settings import digest
 from ..engine.setup import session_market
-from .metrics import DAY, MIN_PERIODS, sharpe, sortino
+from .metrics import DAY, MIN_PERIODS, YEAR, sharpe, sortino, trading_days
 from .quick import quick_run
 
 # %% ../../nbs/research/743_points.ipynb #9d2184ed
@@ -157,7 +157,7 @@ def listed_points(
                                                    rule="the same names in every set", hint="give every set every name")
     return _points(strategy, names, [tuple(known[n].check(r[n]) for n in names) for r in rows])
 
-# %% ../../nbs/research/743_points.ipynb #9fb552da
+# %% ../../nbs/research/743_points.ipynb #cde8d79c
 METRICS = ("total_return", "max_drawdown", "sharpe", "sortino", "volatility", "calmar", "trades", "fills", "orders", "fees", "funding", "rejected")
 ANNUALISED = ("sharpe", "sortino", "volatility", "calmar")
 LOWER_IS_BETTER = ("volatility", "fees", "funding", "rejected")  # max_drawdown is negative: higher is better
@@ -180,8 +180,6 @@ def measured_market(tape, settings, lo, hi):
     if key not in known: known[key] = session_market(tape.slice(lo, hi), tape.instruments, settings)[0]
     return known[key]
 
-def _periods(tape): return 252 if {i.market for i in tape.instruments} <= {"fx", "cfd", "stock"} else 365
-
 def evaluate_points(
     strategy,  # `Strategy`
     tape,  # `Tape`
@@ -195,7 +193,7 @@ def evaluate_points(
     n, hi = len(points), tape.n if hi is None else hi
     out = {k: np.full(n, np.nan) for k in (*METRICS, "seconds")}
     hashes, errors, days, rets = [""] * n, [""] * n, [], []
-    market, periods = measured_market(tape, settings, lo, hi), _periods(tape)
+    market, periods = measured_market(tape, settings, lo, hi), trading_days(i.market for i in tape.instruments)
     for k, p in enumerate(points):
         if tick is not None: tick(k)
         t = time.perf_counter()
@@ -214,7 +212,7 @@ def evaluate_points(
             row |= dict(sharpe=sharpe(x, periods), sortino=sortino(x, periods), volatility=float(np.std(x, ddof=1) * math.sqrt(periods)))
             span = r["curve"]["ts"]
             growth = 1 + r["total_return"]
-            if growth > 0 and r["max_drawdown"] < 0: row["calmar"] = (growth**(365.25 * DAY / (span[-1] - span[0])) - 1) / -r["max_drawdown"]
+            if growth > 0 and r["max_drawdown"] < 0: row["calmar"] = (growth**(YEAR / (span[-1] - span[0])) - 1) / -r["max_drawdown"]
         for m, v in row.items(): out[m][k] = np.nan if v is None else v
     every = max(days, key=len, default=np.zeros(0, "i8"))
     mat = np.full((n, len(every)), np.nan)
