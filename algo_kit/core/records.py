@@ -5,17 +5,17 @@
 # %% auto #0
 __all__ = ['event_dt', 'TRADE', 'QUOTE', 'DEPTH', 'BAR_OHL', 'BAR', 'MARK', 'FUNDING', 'F_MORE', 'F_CLEAR', 'F_NOLEVEL', 'ACK',
            'REJECT', 'FILL', 'CANCELED', 'EXPIRED', 'AMENDED', 'AMEND_REJECT', 'CANCEL_REJECT', 'CASH', 'MARGIN_CALL',
-           'MOVED', 'TIMER', 'CANDLE', 'SIGNAL', 'COMMAND', 'KIND_NAMES', 'BUY', 'SELL', 'MARKET', 'LIMIT', 'STOP',
-           'TRAIL', 'STOP_LIMIT', 'TAKE', 'TAKE_LIMIT', 'TYPE_NAMES', 'GTC', 'IOC', 'FOK', 'GTD', 'TIF_NAMES',
-           'LINK_OCO', 'LINK_CHILD', 'INITIALIZED', 'SUBMITTED', 'ACCEPTED', 'PARTIALLY_FILLED', 'FILLED', 'CANCELED_',
-           'REJECTED', 'EXPIRED_', 'UNKNOWN', 'STATE_NAMES', 'ACTIVE', 'REDUCING', 'HALTED', 'WARMING',
-           'TRADING_STATES', 'CMD_CANCEL_ALL', 'CMD_REDUCE', 'CMD_HALT', 'CMD_RESUME', 'CMD_FLATTEN', 'CMD_GAP',
-           'CMD_WARM', 'CMD_OPEN', 'COMMAND_NAMES', 'REASONS', 'R', 'VENUE_REASONS', 'V', 'CASH_NAMES', 'FEE',
-           'PAID_FUNDING', 'INTEREST', 'SWAP', 'LIQUIDATION_FEE', 'INSURANCE', 'TRANSFER_OUT', 'TRANSFER_IN',
-           'TRANSFER_FEE', 'PLACE', 'AMEND', 'CANCEL', 'TRANSFER', 'WISH_NAMES', 'order_dt', 'decision_dt', 'fill_dt',
-           'SPOT', 'PERP', 'FUTURE', 'FX', 'CFD', 'MARKETS', 'PAID', 'LINEAR', 'INVERSE', 'INS_KINDS', 'N_TIERS',
-           'instrument_dt', 'position_dt', 'RATE_S', 'account_dt', 'wallet_dt', 'request_dt', 'verdict_dt', 'change_dt',
-           'equity_dt', 'mark_dt', 'candle_dt', 'SECOND', 'TIMEFRAMES', 'columns']
+           'MOVED', 'UNSURE', 'EXTERNAL', 'LAST_ANSWER', 'TIMER', 'CANDLE', 'SIGNAL', 'COMMAND', 'KIND_NAMES', 'BUY',
+           'SELL', 'MARKET', 'LIMIT', 'STOP', 'TRAIL', 'STOP_LIMIT', 'TAKE', 'TAKE_LIMIT', 'TYPE_NAMES', 'GTC', 'IOC',
+           'FOK', 'GTD', 'TIF_NAMES', 'LINK_OCO', 'LINK_CHILD', 'INITIALIZED', 'SUBMITTED', 'ACCEPTED',
+           'PARTIALLY_FILLED', 'FILLED', 'CANCELED_', 'REJECTED', 'EXPIRED_', 'UNKNOWN', 'STATE_NAMES', 'ACTIVE',
+           'REDUCING', 'HALTED', 'WARMING', 'TRADING_STATES', 'CMD_CANCEL_ALL', 'CMD_REDUCE', 'CMD_HALT', 'CMD_RESUME',
+           'CMD_FLATTEN', 'CMD_GAP', 'CMD_WARM', 'CMD_OPEN', 'COMMAND_NAMES', 'REASONS', 'R', 'VENUE_REASONS', 'V',
+           'CASH_NAMES', 'FEE', 'PAID_FUNDING', 'INTEREST', 'SWAP', 'LIQUIDATION_FEE', 'INSURANCE', 'TRANSFER_OUT',
+           'TRANSFER_IN', 'TRANSFER_FEE', 'DEPOSIT', 'PLACE', 'AMEND', 'CANCEL', 'TRANSFER', 'WISH_NAMES', 'order_dt',
+           'decision_dt', 'fill_dt', 'SPOT', 'PERP', 'FUTURE', 'FX', 'CFD', 'MARKETS', 'PAID', 'LINEAR', 'INVERSE',
+           'INS_KINDS', 'N_TIERS', 'instrument_dt', 'position_dt', 'RATE_S', 'account_dt', 'wallet_dt', 'request_dt',
+           'verdict_dt', 'change_dt', 'equity_dt', 'mark_dt', 'candle_dt', 'SECOND', 'TIMEFRAMES', 'columns']
 
 # %% ../../nbs/core/020_records.ipynb #b8ef46be
 import numpy as np
@@ -38,14 +38,16 @@ event_dt = np.dtype([
 TRADE, QUOTE, DEPTH, BAR_OHL, BAR, MARK, FUNDING = range(1, 8)
 F_MORE, F_CLEAR, F_NOLEVEL = 1, 2, 4  # more rows of the same message follow; both sides of the book are cleared first; that is all this row does
 # the venue's answers
-ACK, REJECT, FILL, CANCELED, EXPIRED, AMENDED, AMEND_REJECT, CANCEL_REJECT, CASH, MARGIN_CALL, MOVED = range(20, 31)
+ACK, REJECT, FILL, CANCELED, EXPIRED, AMENDED, AMEND_REJECT, CANCEL_REJECT, CASH, MARGIN_CALL, MOVED, UNSURE, EXTERNAL = range(20, 33)
+LAST_ANSWER = EXTERNAL  # all kinds from ACK to this one
 # derived by the engine: never journalled, always recomputed
 TIMER, CANDLE = 40, 41
 # from people, parameters and models
 SIGNAL, COMMAND = 60, 61
 KIND_NAMES = {TRADE: "trade", QUOTE: "quote", DEPTH: "depth", BAR_OHL: "bar_ohl", BAR: "bar", MARK: "mark", FUNDING: "funding", ACK: "ack", REJECT: "reject",
               FILL: "fill", CANCELED: "canceled", EXPIRED: "expired", AMENDED: "amended", AMEND_REJECT: "amend_reject", CANCEL_REJECT: "cancel_reject",
-              CASH: "cash", MARGIN_CALL: "margin_call", MOVED: "moved", TIMER: "timer", CANDLE: "candle", SIGNAL: "signal", COMMAND: "command"}
+              CASH: "cash", MARGIN_CALL: "margin_call", MOVED: "moved",
+              UNSURE: "unsure", EXTERNAL: "external", TIMER: "timer", CANDLE: "candle", SIGNAL: "signal", COMMAND: "command"}
 BUY, SELL = 1, -1
 
 # %% ../../nbs/core/020_records.ipynb #4452fc41
@@ -69,8 +71,8 @@ R = {name: i for i, name in enumerate(REASONS)}
 VENUE_REASONS = ("", "post_only", "ioc", "fok", "gtd", "price_collar", "lot_size", "min_notional", "max_notional", "rate_limit", "max_orders", "insufficient",
                  "reduce_only", "self_trade", "oco", "parent", "liquidation", "no_liquidity", "market_closed", "unknown_order", "too_late", "halted")
 V = {name: i for i, name in enumerate(VENUE_REASONS)}
-CASH_NAMES = ("", "fee", "funding", "interest", "swap", "liquidation_fee", "insurance", "transfer_out", "transfer_in", "transfer_fee")
-FEE, PAID_FUNDING, INTEREST, SWAP, LIQUIDATION_FEE, INSURANCE, TRANSFER_OUT, TRANSFER_IN, TRANSFER_FEE = range(1, 10)
+CASH_NAMES = ("", "fee", "funding", "interest", "swap", "liquidation_fee", "insurance", "transfer_out", "transfer_in", "transfer_fee", "deposit")
+FEE, PAID_FUNDING, INTEREST, SWAP, LIQUIDATION_FEE, INSURANCE, TRANSFER_OUT, TRANSFER_IN, TRANSFER_FEE, DEPOSIT = range(1, 11)
 PLACE, AMEND, CANCEL, TRANSFER = 1, 2, 3, 4
 WISH_NAMES = {PLACE: "place", AMEND: "amend", CANCEL: "cancel", TRANSFER: "transfer"}
 
@@ -140,6 +142,7 @@ position_dt = np.dtype([
     ("bars", "i8"),                                                       # last closed candle, and how many there were
     ("bid", "f8"), ("ask", "f8"), ("bid_qty", "f8"), ("ask_qty", "f8"),   # best quotes, 0 where the tape has none
     ("mark", "f8"), ("funding", "i8"), ("transit", "i8"), ("transit_cost", "i8"),  # the venue's mark price; funding got; lots on their way to here
+    ("external", "i8"),                                                   # lots that somebody else holds on this account: limits count them
     ("n_open", "i4"), ("n_exit", "i4"),                                   # open orders; those of them that are plain exits
 ], align=True)
 

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FIELDS', 'ENV', 'NOT_SETTINGS', 'OUTSIDE_DIGEST', 'RunSettings', 'VenueSettings', 'RiskSettings', 'JournalSettings',
-           'PathSettings', 'SimSettings', 'LogSettings', 'Settings', 'load_settings', 'describe', 'explain', 'as_dict',
-           'digest', 'settings_ini', 'use_cache', 'secret']
+           'LiveSettings', 'PathSettings', 'SimSettings', 'LogSettings', 'Settings', 'load_settings', 'describe',
+           'explain', 'as_dict', 'digest', 'settings_ini', 'use_cache', 'secret']
 
 # %% ../../nbs/core/050_settings.ipynb #2cee5673
 import configparser, hashlib, json, os, sys
@@ -100,6 +100,29 @@ class JournalSettings(_Section):
     sync: Literal["always", "group", "never"] = _f("group", "", "Sync each batch, one group per sync_ms, or leave it to the system")
     sync_ms: float = _f(50., "ms", "Longest time an event waits for its sync under group", ge=0, le=10_000)
 
+class LiveSettings(_Section):
+    "A real venue: what must be so before an order leaves, and what happens when it is not."
+    account: str = _f("", "name", "Account at the venue, as the signer or the environment names its keys; empty: main")
+    durability: Literal["process", "power"] = _f("power", "", "What an intent survives before it is sent: the end of the process, or a power cut")
+    lease_s: float = _f(15., "s", "How long the right to place orders lasts without being renewed; renewed at a third of it", ge=3, le=3_600)
+    reconcile_s: float = _f(60., "s", "Time between two comparisons of our ledger with the venue's", gt=0, le=86_400)
+    silence_s: float = _f(10., "s", "Silence of a stream after which it is connected anew", gt=0, le=3_600)
+    proof_s: float = _f(10., "s", "How long an order that the venue does not find stays unknown, counted from the end of its request's window", ge=0, le=3_600)
+    window_ms: int = _f(5_000, "ms", "How long after its time stamp the venue may still take a request", ge=100, le=60_000)
+    protect_s: float = _f(5., "s", "How long an entry that was filled may stand without its stop before the position is closed", gt=0, le=3_600)
+    timeout_s: float = _f(5., "s", "How long an answer to a request is waited for", gt=0, le=300)
+    tries: int = _f(3, "times", "How often a call whose failure is certain is made, from retry_s on doubling", ge=1, le=20)
+    retry_s: float = _f(1., "s", "First pause between two tries, with jitter", gt=0, le=60)
+    breaker_failures: int = _f(5, "calls", "Failures in a row after which nothing but cancels and queries is sent", ge=1, le=1_000)
+    breaker_s: float = _f(60., "s", "How long that lasts, until one call may try", gt=0, le=3_600)
+    cancel_share: float = _f(0.2, "of the venue's limit", "Part of the rate limit that only cancels and queries may use", ge=0, lt=1)
+    dead_man_s: float = _f(60., "s", "Timer after which the venue itself cancels everything, where it has one; 0: none", ge=0, le=3_600)
+    max_skew_ms: float = _f(500., "ms", "Largest difference of our clock from the venue's that is corrected; beyond it nothing new is sent", gt=0, le=60_000)
+    require_paper: bool = _f(True, "", "Refuse a strategy that has no paper run with the same code and parameters")
+    on_stop: Literal["cancel", "flatten", "leave"] = _f("cancel", "", "What an orderly stop leaves at the venue; `algo stop --now` always cancels")
+    signer: str = _f("", "path of a socket", "The process that holds the keys; empty: keys come from the environment")
+    external: Literal["count", "halt"] = _f("count", "", "Orders and positions of somebody else on the account: counted in the limits, or a reason to stop")
+
 class PathSettings(_Section):
     "Where things live on disk, relative to the folder a command is started in."
     runs: str = _f("runs", "folder", "Run folders", min_length=1)
@@ -123,6 +146,7 @@ class Settings(BaseSettings):
     venue: VenueSettings = VenueSettings()
     risk: RiskSettings = RiskSettings()
     journal: JournalSettings = JournalSettings()
+    live: LiveSettings = LiveSettings()
     paths: PathSettings = PathSettings()
     sim: SimSettings = SimSettings()
     log: LogSettings = LogSettings()
@@ -229,7 +253,7 @@ def explain(
     return describe(key) | dict(value=getattr(getattr(s, sec), k), source=s._origin.get(key, "default"))
 
 # %% ../../nbs/core/050_settings.ipynb #dea4f95b
-OUTSIDE_DIGEST = ("paths", "log", "journal", "run.stage", "run.chunk_events", "run.snapshot_events")
+OUTSIDE_DIGEST = ("paths", "log", "journal", "live", "run.stage", "run.chunk_events", "run.snapshot_events")
 
 def as_dict(s: Settings) -> dict:  # {"section.key": value}
     "All settings, flat."

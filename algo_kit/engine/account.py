@@ -10,10 +10,11 @@ __all__ = ['find_mine', 'count_order', 'to_hold_back', 'release', 'book_fill', '
 import numpy as np
 from ..core.cache import njit
 from ..core.money import OVERFLOW, mul_div, to_px, to_ticks
-from ..core.records import (ACCEPTED, ACK, AMEND_REJECT, AMENDED, CANCEL_REJECT, CASH, FEE, FILL, INSURANCE, INTEREST, LIMIT, LIQUIDATION_FEE,
+from ..core.records import (ACCEPTED, ACK, AMEND_REJECT, AMENDED, CANCEL_REJECT, CASH, DEPOSIT, EXTERNAL, FEE, FILL,
+                                   INSURANCE, INTEREST, LIMIT, LIQUIDATION_FEE,
                                    MARGIN_CALL, MARKET, MOVED,
                                    PAID_FUNDING, PARTIALLY_FILLED, R, STOP, SUBMITTED, SWAP, TAKE, TRAIL, TRANSFER_FEE, TRANSFER_IN,
-                                   TRANSFER_OUT)
+                                   TRANSFER_OUT, UNKNOWN, UNSURE)
 from .ledger import limited, opening, reported, trade_position
 from ..risk.margin import fee_units, initial_margin, notional_units
 
@@ -134,6 +135,10 @@ def book_cash(w, e):
         a.realised += value
     elif code == TRANSFER_OUT: w.k.wal[np.int64(e.spare)].transit -= amount
     elif code == TRANSFER_IN: x.transit -= amount
+    elif code == DEPOSIT:  # money from outside, or taken away: neither profit nor loss
+        x.start += amount
+        acct.start += value
+        w.k.guard.open += value
 
 @njit
 def book_moved(w, e):
@@ -192,10 +197,15 @@ def book_answer(w, e):
         book_moved(w, e)
         return True
     if e.kind == MARGIN_CALL: return True
+    if e.kind == EXTERNAL:
+        w.rows[e.row].pos.external = np.int64(e.qty)
+        return True
     j = find_mine(w, np.int64(e.spare))
     if j < 0: return False
     if e.kind == ACK:
-        if w.k.ords[j].state == SUBMITTED: w.k.ords[j].state = ACCEPTED
+        if w.k.ords[j].state == SUBMITTED or w.k.ords[j].state == UNKNOWN: w.k.ords[j].state = ACCEPTED
+    elif e.kind == UNSURE:  # it stays open and counts in full until the venue says what became of it
+        if w.k.ords[j].state == SUBMITTED: w.k.ords[j].state = UNKNOWN
     elif e.kind == AMENDED or e.kind == AMEND_REJECT: book_amended(w, j, e)
     elif e.kind != CANCEL_REJECT: release(w, j)
     return True

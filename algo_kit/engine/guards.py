@@ -32,7 +32,7 @@ def stakes(
     total, lent, n = 0.0, 0.0, 0
     for i in range(w.rows.size):
         a = w.rows[i].pos
-        up, down = a.lots + a.buying, a.lots - a.selling
+        up, down = a.lots + a.external + a.buying, a.lots + a.external - a.selling
         if i == row:
             if side == BUY: up += lots
             else: down -= lots

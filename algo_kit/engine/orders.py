@@ -130,7 +130,7 @@ def _entry_refused(w, out, r, px, equity, lots, notional, hold, stated):
     unit, j = w.k.wal[0].unit, ins.w_settle
     x, y = float(reported(w, j, notional)) * unit, float(equity) * c.max_order_frac * unit
     if not record_gate(out, row, 8, x, y, notional != OVERFLOW and x <= y * (1 + 1e-12)): return 9, x, y
-    up, down = a.lots + a.buying, a.lots - a.selling  # the worst cases of what is open already
+    up, down = a.lots + a.external + a.buying, a.lots + a.external - a.selling  # the worst cases of what is open already
     if r.side == BUY: up += lots
     else: down -= lots
     x = float(reported(w, j, notional_units(ins, max(abs(up), abs(down)), to_ticks(a.last, ins.ticks_per_px, 0)))) * unit

@@ -154,6 +154,7 @@ class Recorder:
     "A session that writes its journal and its snapshots."
     def __init__(self, session: Session, journal, snapshot_events: int = 1_000_000):
         self.s, self.j, self.every, self.next_snap = session, journal, snapshot_events, snapshot_events
+        self.send, self.sync_first = None, False  # who takes decisions to a real venue; whether they are on the disk before that
 
     def _answer(self, rows):
         sig = ask_signals(self.s, rows)
@@ -171,6 +172,9 @@ class Recorder:
 
     def _out(self, out):
         if any(len(v) for v in out.values()): self.j.write(OUT, pack_out(out), self.s.seq)
+        if self.send is not None and len(out["dec"]):
+            if self.sync_first: self.j.sync()
+            self.send(out["dec"])
 
     def take(self,
         ev: np.ndarray,  # Market events

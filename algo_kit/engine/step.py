@@ -13,7 +13,8 @@ import numpy as np
 from ..core.cache import njit
 from ..core.money import to_px, to_ticks
 from ..core.records import (ACK, ACTIVE, BAR, BAR_OHL, CANDLE, CMD_CANCEL_ALL, CMD_FLATTEN, CMD_GAP, CMD_HALT, CMD_OPEN, CMD_REDUCE, CMD_RESUME, CMD_WARM,
-                                   COMMAND, DEPTH, F_MORE, FILL, FUNDING, HALTED, MARGIN_CALL, MARK, MARKET, MOVED, QUOTE, R, REDUCING, TIMER, TRADE, BUY, SELL)
+                                   COMMAND, DEPTH, F_MORE, FILL, FUNDING, HALTED, LAST_ANSWER, MARGIN_CALL, MARK, MARKET,
+                                   QUOTE, R, REDUCING, TIMER, TRADE, BUY, SELL)
 from ..data.books import book_best, book_event
 from ..data.candles import candle_bar, candle_step
 from .account import book_answer
@@ -317,7 +318,7 @@ def run(
             if _full(w) or g.error or (g.seq >= stop_seq and c.wish_first != 2): return j
             _advance(w, me, out, now, e, stop_seq)
             if g.due <= now or g.error: return j  # an output is full, or it is time to stop: come again
-            if tf > 0 and x.ts >= g.next_candle and not ACK <= x.kind <= MOVED:  # the market closes candles, our orders do not
+            if tf > 0 and x.ts >= g.next_candle and not ACK <= x.kind <= LAST_ANSWER:  # the market closes candles, our orders do not
                 io.now = now
                 _close_candles(w, me, out, x.ts, e)
                 if g.asked and c.ask: return j
@@ -327,7 +328,7 @@ def run(
         if g.seq >= stop_seq: return j
         g.now = now
         io.now = now
-        if ACK <= x.kind <= MOVED:
+        if ACK <= x.kind <= LAST_ANSWER:
             if c.wish_first == 1 and x.spare > w.k.acct.next_id: return j
             e.ts, e.recv, e.px, e.qty, e.ref, e.spare = x.ts, x.recv, x.px, x.qty, x.ref, x.spare
             e.row, e.kind, e.side, e.flags = x.row, x.kind, x.side, x.flags

@@ -33,7 +33,7 @@ from .warmup import WarmUp, opened, warm_line
 from ..strategies.contract import Strategy, load_strategy, own_sources
 
 # %% ../../nbs/engine/560_trader.ipynb #f9e67730
-STAGES = ("backtest", "simulating", "paper")
+STAGES = ("backtest", "simulating", "paper", "live")
 
 @dataclass(frozen=True)
 class RunSpec:
@@ -41,7 +41,7 @@ class RunSpec:
     strategy: str  # Registered name, file.py:name or notebook.ipynb:name
     tape: str = ""  # PATH, sample, lake:VENUE:SYMBOL[:FROM:TO] or sim:SEED; empty with a feed
     params: dict = field(default_factory=dict)
-    stage: str = "paper"  # backtest, simulating (shadow capital) or paper
+    stage: str = "paper"  # backtest, simulating (shadow capital), paper, or live: `adapters.live` prepares it
     venue: str = ""  # When the tape does not say
     symbol: str = ""
     speed: str = "max"  # of a tape: max, 1x, 10x
@@ -67,12 +67,15 @@ def prepare(
     settings=None,  # `Settings`; loaded with the spec's overrides when None
     strategy: Strategy | None = None,  # Any of these replaces what the spec names
     tape=None, feed=None, run=None, kitdb=None, warm=None,
+    trader=None,  # Class of what is made; None: `Trader`, whose venue is simulated
 ) -> "Trader":
     "Check everything, then wire it."
     from algo_kit.core.settings import as_dict, digest, load_settings
     settings = settings or load_settings(spec.overrides)
     if spec.stage not in STAGES: raise ConfigError(f"stage {spec.stage!r} is not one of {', '.join(STAGES)}", key="stage", value=spec.stage,
-                                                   rule=" | ".join(STAGES), hint="live trading comes with the exchange adapters")
+                                                   rule=" | ".join(STAGES))
+    if spec.stage == "live" and trader is None:
+        raise ConfigError("stage live needs a real venue", key="stage", value="live", rule="prepared by adapters.live", hint="algo live STRATEGY --venue V")
     strategy = strategy or load_strategy(spec.strategy)
     params = strategy.check(spec.params)
     if bool(spec.tape or tape is not None) == bool(spec.feed or feed is not None):
@@ -94,7 +97,7 @@ def prepare(
         if tape is None and warm is not None and old.get("warm") and old["warm"]["source"] != warm.spec:
             run.log("the run goes on with the rows it was warmed on", "WARNING", was=old["warm"]["source"], now=warm.spec)
             warm = run_tape(spec, settings, old["warm"]["source"])
-        t = Trader(spec, settings, strategy, params, tape, feed, run, kitdb, last, warm)
+        t = (trader or Trader)(spec, settings, strategy, params, tape, feed, run, kitdb, last, warm)
         first = dict(strategy=strategy.name, strategy_source=spec.strategy, strategy_digest=strategy.digest, params=params, seed=settings.run.seed,
                      stage=spec.stage, settings=as_dict(settings), settings_digest=digest(settings), code_digest=CODE_DIGEST,
                      versions=versions(), durability=settings.journal.sync, data_folder=str(Path(settings.paths.data).resolve()),
@@ -158,8 +161,8 @@ class Trader:
             except KitError:
                 self.feed.close()
                 raise
-        self.market, self.notes = session_market(tape.events, self.instruments, settings) if tape is not None else ({}, None)
-        self.session = Session(strategy, params, self.instruments, settings, **self.market)
+        self.market, self.notes = session_market(tape.events, self.instruments, settings) if tape is not None else (getattr(self.feed, "market", {}), None)
+        self.session = Session(strategy, params, self.instruments, settings, sim=spec.stage != "live", **self.market)
         self._status, self.piece, self._looked, self._winding, self._reduced = "prepared", min(4096, settings.run.chunk_events), 0., 0., False
 
     def _where(self):
