@@ -282,7 +282,7 @@ def fill_now(
     exchange.market(rows(exchange, TRADE, symbol, float(beyond), float((o.lots - o.filled) * 2 * Decimal(i.lot)), -o.side))
     return True
 
-# %% ../../nbs/adapters/615_faults.ipynb #41b98271
+# %% ../../nbs/adapters/615_faults.ipynb #783bc272
 class Faults(Acts):
     "A seeded lying wire, venue and clock."
     def __init__(self,
@@ -356,7 +356,7 @@ class Faults(Acts):
         "What becomes of one request."
         kind, p, fut = kind_of(method, path), params or {}, "fapi" in path
         symbol, account, now = raw_symbol(p.get("symbol", "")), p.get("account", ""), self.now()
-        signed = kind in ("place", "amend", "cancel", "cancel_all", "batch", "query", "account")
+        signed = kind in ("place", "amend", "cancel", "cancel_all", "batch", "query", "account", "key")
         if now < self._banned_until: return self._limit(418)
         if signed and account in self.revoked:
             self.hit("AC-7", path)
