@@ -1566,6 +1566,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'algo_kit.data.tapes.trade_rows': ('data/tapes.html#trade_rows', 'algo_kit/data/tapes.py')},
             'algo_kit.engine.account': { 'algo_kit.engine.account._hold_anew': ( 'engine/account.html#_hold_anew',
                                                                                  'algo_kit/engine/account.py'),
+                                         'algo_kit.engine.account._pay_in_coin': ( 'engine/account.html#_pay_in_coin',
+                                                                                   'algo_kit/engine/account.py'),
                                          'algo_kit.engine.account.book_amended': ( 'engine/account.html#book_amended',
                                                                                    'algo_kit/engine/account.py'),
                                          'algo_kit.engine.account.book_answer': ( 'engine/account.html#book_answer',
