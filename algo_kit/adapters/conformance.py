@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['GROUPS', 'CASES', 'NEEDS', 'HANDS', 'OVER', 'ENDED', 'VirtualLoop', 'in_a_loop', 'Unkept', 'Skip', 'Case', 'case',
            'family', 'Rig', 'keep', 'Result', 'Report', 'why_not', 'try_case', 'run_suite', 'with_defect',
-           'check_venue', 'Through', 'Wire', 'ExchangeRig', 'SimRig']
+           'check_venue', 'Through', 'Wire', 'Replacing', 'ExchangeRig', 'SimRig']
 
 # %% ../../nbs/adapters/670_conformance.ipynb #7e6f6c04
 import asyncio, random, time
@@ -52,9 +52,10 @@ def in_a_loop(
     except RuntimeError: return run()
     with ThreadPoolExecutor(1) as pool: return pool.submit(run).result()
 
-# %% ../../nbs/adapters/670_conformance.ipynb #a152a29f
+# %% ../../nbs/adapters/670_conformance.ipynb #be981fe6
 GROUPS = {1: "opening", 2: "instruments", 3: "numbers", 4: "kinds of orders", 5: "refusals", 6: "names", 7: "cancelling", 8: "amending", 9: "open orders",
-          10: "fills", 11: "reports", 12: "balances", 13: "positions", 14: "payments", 15: "a broken stream", 16: "time and rights", 17: "at once", 18: "outcomes"}
+          10: "fills", 11: "reports", 12: "balances", 13: "positions", 14: "payments",
+          15: "a broken stream", 16: "time and rights", 17: "at once", 18: "outcomes"}
 
 class Unkept(KitError): "A promise that a venue did not keep."
 class Skip(Exception): "This promise cannot be tried here, and why."
@@ -2277,7 +2278,30 @@ class Wire(Through):
             for _ in range(1 if isinstance(r, Broken) else self.copies): yield r
             if isinstance(r, Fill) and self.tells: yield Balances(tuple((await self.inner.balances()).values()), r.ts)
 
-# %% ../../nbs/adapters/670_conformance.ipynb #ced775dc
+# %% ../../nbs/adapters/670_conformance.ipynb #0904c915
+class Replacing(Through):
+    "A venue where another order takes the place of an amended one."
+    def __init__(self, venue):
+        super().__init__(venue)
+        self.sent = {}
+    facts = property(lambda s: replace(s.inner.facts, amend="replace"))
+    async def submit(self, order):
+        out = await self.inner.submit(order)
+        if out.what != REFUSED: self.sent.setdefault(order.id, order)
+        return out
+    async def amend(self, id, symbol, lots, px=0, stop=0, new_id="", venue_id=""):
+        good = lambda x, low: isinstance(x, int) and low <= x < 2**62
+        if not (good(lots, 1) and good(px, 0) and good(stop, 0)): return Outcome(REFUSED, "lot_size", "LOT_SIZE", "no size or price that can be")
+        old = await self.inner.find(id, symbol, venue_id) if id or venue_id else None
+        if old is None or old.state in OVER: return Outcome(REFUSED, "unknown_order", "-2011", "no such open order")
+        was = self.sent[old.id]
+        if lots <= old.filled: return Outcome(REFUSED, "lot_size", "LOT_SIZE", "as much is filled")
+        out = await self.inner.cancel(old.id, symbol)
+        if out.what != TAKEN: return out
+        self.sent[new_id] = replace(was, id=new_id, lots=lots - old.filled, px=px or was.px, stop=stop or was.stop)
+        return await self.inner.submit(self.sent[new_id])
+
+# %% ../../nbs/adapters/670_conformance.ipynb #45966e36
 _SPOT = [Instrument(venue="sim", symbol="BTC/USDT", tick="0.01", lot="0.00001", min_notional="5", min_qty="0.00005", max_qty="15",
                     maker="0.0008", taker="0.001", max_orders="30"),
          Instrument(venue="sim", symbol="ETH/USDT", tick="0.01", lot="0.0001", min_notional="5", maker="-0.0001", taker="0.001")]
@@ -2339,9 +2363,13 @@ class ExchangeRig(Rig):
 class SimRig(ExchangeRig):
     "The simulated venue on its bench."
     can, secrets = frozenset(HANDS), ("s3cr3t",)
+    def __init__(self, margin: bool = False, replacing: bool = False):
+        super().__init__(margin)
+        self.between = Replacing if replacing else lambda v: v
     async def start(self):
         self.world()
-        self.wire = Wire(SimVenue(self.account), tells=True)
+        self.sim = SimVenue(self.account)
+        self.wire = Wire(self.between(self.sim), tells=True)
         return self.wire
     async def second(self): return SimVenue(self.account)
     async def refilter(self, symbol, **facts): self.wire.changed[symbol] = replace(self.truth[symbol], **facts)
@@ -2351,6 +2379,6 @@ class SimRig(ExchangeRig):
     async def cut(self): self.wire.broken = True
     async def mend(self):
         self.wire.broken = False
-        self.wire.inner._queue.put_nowait(Broken("reconnected", self.x.now))
+        self.sim._queue.put_nowait(Broken("reconnected", self.x.now))
     async def repeat(self, times): self.wire.copies = times
     async def mute(self, on): self.wire.quiet = on
