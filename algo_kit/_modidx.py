@@ -1013,6 +1013,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                  'algo_kit/adapters/keys.py'),
                                         'algo_kit.adapters.keys.action_hash': ( 'adapters/keys.html#action_hash',
                                                                                 'algo_kit/adapters/keys.py'),
+                                        'algo_kit.adapters.keys.blind': ('adapters/keys.html#blind', 'algo_kit/adapters/keys.py'),
                                         'algo_kit.adapters.keys.check_account': ( 'adapters/keys.html#check_account',
                                                                                   'algo_kit/adapters/keys.py'),
                                         'algo_kit.adapters.keys.kind_of': ('adapters/keys.html#kind_of', 'algo_kit/adapters/keys.py'),

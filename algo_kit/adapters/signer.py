@@ -6,12 +6,12 @@
 __all__ = ['MOST', 'SIGN', 'KEY', 'PHRASE', 'STATE', 'FINE', 'NO', 'WRONG', 'signed_table', 'Audit', 'Signer', 'serve',
            'provider_of', 'main', 'SignerClient']
 
-# %% ../../nbs/adapters/624_signer.ipynb #2dd3f1f6
+# %% ../../nbs/adapters/624_signer.ipynb #28524845
 import ctypes, gc, json, os, resource, select, signal, socket, stat, struct, sys, time
 from contextlib import suppress
 from pathlib import Path
 
-from .keys import EnvKeys, FileKeys, KeyringKeys, LocalSigning, take_env
+from .keys import EnvKeys, FileKeys, KeyringKeys, LocalSigning, blind, take_env
 from .lease import Tokens
 from .policy import Gate, Row, load_policy
 from ..core.chained import Chained, _seal
@@ -120,7 +120,7 @@ def _no_looking():
     if libc.prctl(4, 0, 0, 0, 0): raise ConfigError("the kernel does not let this process hide its memory", "PR_SET_DUMPABLE", None, "0", "run it on Linux")
     return libc.mlockall(3) == 0
 
-# %% ../../nbs/adapters/624_signer.ipynb #22bd7ea1
+# %% ../../nbs/adapters/624_signer.ipynb #e96145b0
 class Signer:
     "The process behind the socket. `serve` makes one and runs it."
     def __init__(
@@ -290,6 +290,7 @@ def serve(
         s.close()
         say("the signer has ended")
 
+@blind
 def provider_of(
     where: str,  # env; file:PATH; keyring:package.module.Class:account,account
 ) -> "EnvKeys | FileKeys | KeyringKeys":
