@@ -1374,6 +1374,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                    'algo_kit/adapters/faults.py'),
                                           'algo_kit.adapters.faults.Faults.stream': ( 'adapters/faults.html#faults.stream',
                                                                                       'algo_kit/adapters/faults.py'),
+                                          'algo_kit.adapters.faults._feed': ('adapters/faults.html#_feed', 'algo_kit/adapters/faults.py'),
                                           'algo_kit.adapters.faults._is_fill': ( 'adapters/faults.html#_is_fill',
                                                                                  'algo_kit/adapters/faults.py'),
                                           'algo_kit.adapters.faults._is_private': ( 'adapters/faults.html#_is_private',

@@ -138,7 +138,7 @@ def _spoil(m, how):
     else: return None
     return dict(m, data=d) if "data" in m else d
 
-# %% ../../nbs/adapters/615_faults.ipynb #7f1df1c8
+# %% ../../nbs/adapters/615_faults.ipynb #a16ca9bb
 class Acts:
     "What can be done to an exchange and its accounts; `Faults` inherits it."
     def act(self,
@@ -222,7 +222,7 @@ class Acts:
     def _ac_4(self, exchange, account, api, how):
         s = self._symbol(exchange, how, "AC-4", ("perp",))
         if not s: return ""
-        exchange.market(rows(exchange, FUNDING, s, how.get("rate", self.rng("AC-4").choice((1, -1)) * 1e-4), 0., 0))
+        _feed(exchange, api, rows(exchange, FUNDING, s, how.get("rate", self.rng("AC-4").choice((1, -1)) * 1e-4), 0., 0))
         return f"funding of {s}"
     def _ac_5(self, exchange, account, api, how):
         held = [h for h in account.positions() if h.lots and h.symbol == how.get("symbol", h.symbol)]
@@ -254,7 +254,7 @@ class Acts:
         self.filters[raw_symbol(s)] = dict(tick=f"{Decimal(i.tick) * k:f}", lot=f"{Decimal(i.lot) * k:f}")
         return f"tick and lot of {s} are {k} times as coarse"
 
-# %% ../../nbs/adapters/615_faults.ipynb #139e2ff5
+# %% ../../nbs/adapters/615_faults.ipynb #7d7b05c9
 def rows(
     exchange,  # Its `instruments` and `now`
     kind: int,  # TRADE, FUNDING …
@@ -270,17 +270,22 @@ def rows(
     ev["row"], ev["kind"], ev["side"], ev["px"], ev["qty"], ev["ref"] = list(exchange.instruments).index(symbol), kind, side, px, qty, ref
     return ev
 
+def _feed(exchange, api, ev):
+    if api is None: exchange.market(ev)
+    else: api.market(ev, exchange)
+
 def fill_now(
     exchange, account,
     id: str,  # Client order id of an open limit order
     symbol: str,
+    api=None,  # Whose public streams show the trade
 ) -> bool:  # Was there such an order?
     "The market trades through an order of ours, at this moment: what a cancel on its way meets (OR-9)."
     o = account.find(id, symbol, "")
     if o is None or o.px <= 0 or o.lots <= o.filled: return False
     i = exchange.instruments[symbol]
     beyond = (o.px - o.side) * Decimal(i.tick)
-    exchange.market(rows(exchange, TRADE, symbol, float(beyond), float((o.lots - o.filled) * 2 * Decimal(i.lot)), -o.side))
+    _feed(exchange, api, rows(exchange, TRADE, symbol, float(beyond), float((o.lots - o.filled) * 2 * Decimal(i.lot)), -o.side))
     return True
 
 # %% ../../nbs/adapters/615_faults.ipynb #783bc272
