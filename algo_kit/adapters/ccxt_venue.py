@@ -24,7 +24,7 @@ from .protocol import (REFUSED, TAKEN, UNSURE, Balance, Balances, Broken, Clock,
                                         text_of, whole, without_secrets)
 from .venue_facts import ccxt_order, kind_of, own_id, refusal, venue_facts, wire_id
 
-# %% ../../nbs/adapters/644_ccxt_venue.ipynb #2e9e7608
+# %% ../../nbs/adapters/644_ccxt_venue.ipynb #76a3da5f
 class _Call:
     def __init__(self, ask="query", cost="query", id=""): self.ask, self.cost, self.id, self.sent, self.answers, self.held = ask, cost, id, False, [], False
 
@@ -69,7 +69,8 @@ class _Hooks:
         return a.body if a.body is not None else a.text
     def handle_message(self, client, message):
         self.kit._raw(client, message)
-        return super().handle_message(client, message)
+        try: return super().handle_message(client, message)
+        except Exception as e: self.kit._say(Broken(without_secrets(f"ccxt cannot read a message: {type(e).__name__} {e}"), self.kit.clock.now_ns()))
     def on_connected(self, client, message=None):
         super().on_connected(client, message)
         self.kit._connected(client)
@@ -97,6 +98,7 @@ def _class(name):
     if name.startswith("binance"):  # its own handlers do sums on floats, for a cache nobody reads
         extra["handle_my_trade"] = lambda self, client, m: self.kit._heard_trade(self.parse_ws_trade(m)) if m.get("x") == "TRADE" else None
         extra["handle_order"] = lambda self, client, m: self.kit._heard_order(self.parse_ws_order(m))
+        for h in ("handle_balance", "handle_acount_update", "handle_my_liquidation"): extra[h] = lambda self, client, m: None
     return type(f"Kit{name.title()}", (_Hooks, base), extra)
 
 # %% ../../nbs/adapters/644_ccxt_venue.ipynb #543e9961
@@ -692,7 +694,7 @@ async def reports(self):
     self._listen()
     while (x := await self._queue.get()) is not None: yield x
 
-# %% ../../nbs/adapters/644_ccxt_venue.ipynb #23136e5b
+# %% ../../nbs/adapters/644_ccxt_venue.ipynb #9cdc72f2
 _MS = 10**6
 
 def _missing(e): return e.verdict.reason == "unknown_order" or e.verdict.rule.startswith("younger")
@@ -783,7 +785,8 @@ class _Binance(_Tongue):
                                                       **leg(above, "above"), **leg(below, "below")})
     async def pages(self, ask, symbol, since_ns, venue_id, id="id"):
         "Windows from `since` until something is found, from there on by number."
-        v, out, base = self.k.v, [], {"symbol": self.mid(symbol), "limit": v.page_size}
+        v, out = self.k.v, []
+        base = {"symbol": self.mid(symbol), "limit": v.page_size}
         if venue_id: q = base | {"orderId": venue_id}
         elif since_ns <= 0: q = base | {"fromId": 0}
         else: q = None
@@ -796,7 +799,7 @@ class _Binance(_Tongue):
                 q = base | {"fromId": int(max(rows, key=lambda r: int(r[id]))[id]) + 1} | ({"orderId": venue_id} if venue_id else {})
             elif q is None and t + span < now: t += span + 1
             else: return out
-            left = await self.k.budget.acquire(v.cost["fills"], True, 60.)
+            left = await self.k.budget.acquire(self.k.v.cost["fills"], True, 60.)
             if left: raise VenueError("trades: the rate limit is used up", "rate", left)
         raise VenueError("trades: too many pages", "wrong")
     async def trades(self, symbol, since_ns,
