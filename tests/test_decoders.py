@@ -1,5 +1,5 @@
 "Messages of real venues: the same rows as ccxt and the capture reader make of them, and never a book that is not proven."
-import asyncio, gzip, json, re
+import asyncio, gzip, json, random, re
 from decimal import Decimal
 from pathlib import Path
 
@@ -435,10 +435,13 @@ def test_the_rules_are_those_of_the_capture_reader(r, futures):
         assert d.synced(0) == (ref.last is not None)
     assert a == b
 
-@settings(max_examples=80, deadline=None)
-@given(st.integers(0, 10**6), st.randoms(use_true_random=False), st.booleans())
-def test_a_book_is_right_or_unknown_whatever_happens_to_the_messages(seed, r, futures):
+@pytest.mark.parametrize("futures", [False, True])
+def test_a_book_is_right_or_unknown_whatever_happens_to_the_messages(futures):
     "Lost, copied, swapped, spoilt; snapshots that come late and are old. The truth after message u is known."
+    seen = [spoilt_stream(seed, random.Random(seed), futures) for seed in range(150)]
+    assert sum(p for p, _ in seen) > .25 * sum(n for _, n in seen), "most of the time it is unknown: that proves little"
+
+def spoilt_stream(seed, r, futures):
     first, diffs = random_book_messages(seed, 60, None)
     truth, msgs = {1: first}, []
     for k, (b, a, bb, aa) in enumerate(diffs, 2):
@@ -468,7 +471,7 @@ def test_a_book_is_right_or_unknown_whatever_happens_to_the_messages(seed, r, fu
             b, a = truth[int(d.books[0].last)]
             assert book.bids == number(b) and book.asks == number(a), "a wrong book"
             proven += 1
-    assert proven or len(fate) < 12
+    return proven, len(fate)
 
 def test_marks_funding_and_bars():
     d = decoder("binanceusdm", PERP)
@@ -542,7 +545,8 @@ def test_bybit_best_prices_and_ticker():
 
 def kraken(type, b, a, check, symbol="BTC/USD"):
     lv = lambda s: "[" + ",".join(f'{{"price":{p},"qty":{q}}}' for p, q in s) + "]"
-    head, tail = f'{{"channel":"book","type":"{type}","data":[{{"symbol":"{symbol}","bids":', f'"checksum":{check},"timestamp":"2023-10-06T17:35:55.440295Z"}}]}}'
+    head = f'{{"channel":"book","type":"{type}","data":[{{"symbol":"{symbol}","bids":'
+    tail = f'"checksum":{check},"timestamp":"2023-10-06T17:35:55.440295Z"}}]}}'
     return f'{head}{lv(b)},"asks":{lv(a)},{tail}'.encode()
 
 def test_kraken_version_2_keeps_digits_and_forgets_what_falls_out_of_its_depth():
