@@ -98,7 +98,7 @@ class Do:
     leg: "Leg | None"
     at: int
 
-# %% ../../nbs/adapters/650_managed.ipynb #9669e479
+# %% ../../nbs/adapters/650_managed.ipynb #eedaf3c5
 _FIRST = ("cancel", "expire", "place", "amend", "query", "fills")
 INFERRED = 2  # flag of a FILL that nobody has seen, and that must have been
 
@@ -128,6 +128,7 @@ class Life:
         self.change, self.change_sent, self.applied = None, 0, False  # (lots, ticks) of an amendment under way; when it was sent; what is placed next has it
         self.held, self.sticky, self.refusals = False, False, 0  # kept here until a price is touched; a refusal is not the end of it
         self.short = False  # there is less to reduce than was wished
+        self.credit, self.credits = 0, set()  # lots told before a restart whose order is not known yet
         self.as_type = 0  # what it is sent as, when the venue does not know its type
 
     def __repr__(self):
@@ -155,7 +156,7 @@ class Life:
     # what the engine or a relative wants
     def begin(self, now: int):
         "Go."
-        if self.held and not self.acked:  # nobody else will say that it is in good hands
+        if self.held and not self.acked and not self.over:  # nobody else will say that it is in good hands
             self.acked = True
             self._say(ACK, now)
         self._turn(now)
@@ -214,6 +215,16 @@ class Life:
             if restart and x.state in (INITIALIZED, SUBMITTED): self._unknown(x, now)
             elif x.state != INITIALIZED: x.ask, x.wait = True, min(x.wait, now) if x.wait > now else now
             if restart: x.sent = now
+        if restart and self._open() and not self.acked and not self.unsure: self._unknown(self.legs[0], now)
+        self._turn(now)
+    def credited(self, f: Fill, now: int):
+        "A trade that was told before a restart: to which order it belongs."
+        leg = self.leg(f.id, f.venue_id)
+        if leg is None or f.trade_id in self.credits: return
+        self.credits.add(f.trade_id)
+        k = min(self.credit, f.lots)
+        self.credit, leg.told, leg.value = self.credit - k, leg.told + k, leg.value + k * f.px
+        if leg.state == UNKNOWN: leg.acked = True
         self._turn(now)
     def canceled(self, leg: Leg, o: Outcome, now: int):
         "What became of taking it back. That it is over is another matter, and looked up when nobody says."
@@ -386,7 +397,10 @@ class Life:
         self.out.append(Answer(FILL, 0 if self.over else self.order, ts, lots, px, ref, flags, fill))
     def _infer(self, leg, now):
         "The venue says that more was filled than its history has."
+        k = min(self.credit, leg.said - leg.told)
+        self.credit, leg.told = self.credit - k, leg.told + k
         lots = leg.said - leg.told
+        if not lots: return
         px = round((leg.average * self.ticks_per_px * leg.said - leg.value) / lots) if leg.average else leg.px or leg.stop or self.px
         self.inferred += lots
         self._book(leg, lots, max(px, 1), now, id_number(f"inferred {leg.id} {leg.said}"), INFERRED, None)
