@@ -192,10 +192,11 @@ class EnvKeys(_Provider):
         n = account.replace(".", "_").upper()
         return f"set AKEY_{n}_ID and AKEY_{n}_SECRET before the start, or use `algo signer`"
 
-# %% ../../nbs/adapters/620_keys.ipynb #c1dc2400
+# %% ../../nbs/adapters/620_keys.ipynb #c6ccabe1
 def read_private(
     path: str | Path,
     what: str = "key file",  # For the message
+    mask: int = 0o077,  # Rights that nobody else may have
 ) -> bytes:
     "A file that nobody but its owner may read or write; anything else is refused."
     path = Path(path)
@@ -205,9 +206,10 @@ def read_private(
         raise ConfigError(f"{what} {path} cannot be opened: {e.strerror}", what, str(path), "a file of yours, no link", "name the file itself") from None
     with os.fdopen(fd, "rb") as f:
         s = os.fstat(fd)
-        if not stat.S_ISREG(s.st_mode) or s.st_uid not in (os.geteuid(), 0) or s.st_mode & 0o077:
+        if not stat.S_ISREG(s.st_mode) or s.st_uid not in (os.geteuid(), 0) or s.st_mode & mask:
+            more = ", and if others could read keys in it: make new ones at the venue" if mask & 0o044 else ""
             raise ConfigError(f"{what} {path} is open to others: mode {stat.S_IMODE(s.st_mode):03o}, owner {s.st_uid}", what, f"{stat.S_IMODE(s.st_mode):03o}",
-                              "mode 600, yours", f"chmod 600 {path}, and if it held keys that others could read: make new ones at the venue")
+                              "mode 600, yours", f"chmod 600 {path}{more}")
         return f.read(1 << 20)
 
 def write_private(path: str | Path, data: bytes) -> Path:
