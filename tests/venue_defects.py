@@ -7,7 +7,7 @@ from decimal import Decimal
 
 from algo_kit.adapters.conformance import ENDED, OVER, SimRig, Through, with_defect
 from algo_kit.adapters.protocol import REFUSED, TAKEN, UNSURE, Balance, Balances, Broken, Fill, Held, Order, Outcome, Payment, Seen, Status, VenueError
-from algo_kit.core.records import (ACCEPTED, BUY, EXPIRED_, FILLED, FOK, GTC, GTD, IOC, LIMIT, MARKET, PARTIALLY_FILLED, SELL, STOP, STOP_LIMIT, TAKE, TAKE_LIMIT,
+from algo_kit.core.records import (ACCEPTED, BUY, EXPIRED_, FOK, GTC, GTD, IOC, LIMIT, MARKET, PARTIALLY_FILLED, STOP, STOP_LIMIT, TAKE, TAKE_LIMIT,
                                    TRAIL)
 
 VERBS = ("open", "close", "time_ns", "load", "submit", "amend", "cancel", "cancel_all", "find", "open_orders", "fills", "balances", "positions", "payments",
@@ -149,7 +149,8 @@ plant("sizes are rounded down", 510, submit=order(lambda o: moved(o, lots=int(o.
 plant("prices are rounded down", 511, submit=order(lambda o: moved(o, px=int(o.px)) if isinstance(o.px, float) else o))
 plant("small orders are made large enough", 512, 514, submit=order(lambda o: moved(o, lots=max(o.lots, 20)) if 0 < o.lots else o))
 plant("large orders are cut", 513, submit=order(lambda o: moved(o, lots=min(o.lots, 1_400_000))))
-plant("what is unknown is the first market", 515, 1807, 1808, submit=order(lambda o: o if o.symbol in ("BTC/USDT", "ETH/USDT") else moved(o, symbol="BTC/USDT")))
+plant("what is unknown is the first market", 515, 1807, 1808,
+      submit=order(lambda o: o if o.symbol in ("BTC/USDT", "ETH/USDT") else moved(o, symbol="BTC/USDT")))
 plant("a lack of money is a wish for later", 516, 517, 518, 519, 525, 1113,
       submit=after(lambda r: Outcome(TAKEN) if r.reason == "insufficient" else r),
       find=after(lambda s, v, id, symbol, *a: s or (None if id.endswith("zz") else Seen(id, "0", symbol, BUY, LIMIT, ACCEPTED, 1, 0))),
@@ -308,7 +309,8 @@ plant("an expiry is not told", 1109, reports=told(lambda r, v: [] if isinstance(
 plant("balances are told free instead of total", 1110, reports=told(lambda r, v: [Balances(tuple(Balance(b.asset, b.total / 2, b.free) for b in r.items))]
                                                                     if isinstance(r, Balances) else [r]))
 plant("orders of others are not told", 1111, reports=told(lambda r, v: [] if isinstance(r, Seen) and not r.id.startswith("k") else [r]))
-plant("reports are of the first market", 1112, reports=told(lambda r, v: [moved(r, symbol=next(iter(v.inner.instruments)))] if isinstance(r, (Seen, Fill)) else [r]))
+plant("reports are of the first market", 1112,
+      reports=told(lambda r, v: [moved(r, symbol=next(iter(v.inner.instruments)))] if isinstance(r, (Seen, Fill)) else [r]))
 def _new_name(r, v):
     if not isinstance(r, Fill): return [r]
     v.cache.append(r)

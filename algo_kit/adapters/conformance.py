@@ -2207,7 +2207,7 @@ def check_venue(
     out(str(r))
     return r
 
-# %% ../../nbs/adapters/670_conformance.ipynb #365ed1c5
+# %% ../../nbs/adapters/670_conformance.ipynb #d6c295dd
 class Through:
     "A venue that does everything as another one: the base of wires and of planted defects."
     def __init__(self, venue): self.inner = venue
@@ -2239,9 +2239,8 @@ class Through:
 
 class Wire(Through):
     "A venue behind a wire that loses what it is told to."
-    def __init__(self, venue, tells=False):  # tells: balances after every trade, as exchanges do
+    def __init__(self, venue):
         super().__init__(venue)
-        self.tells = tells
         self.losing, self.away, self.wait_s, self.broken, self.quiet, self.copies, self.changed = {}, False, 0., False, False, 1, {}
     async def _request(self, verb, call):
         if self.away: return Outcome(UNSURE, text="no connection")
@@ -2279,7 +2278,6 @@ class Wire(Through):
         async for r in self.inner.reports():
             if self.broken or self.quiet: continue
             for _ in range(1 if isinstance(r, Broken) else self.copies): yield r
-            if isinstance(r, Fill) and self.tells: yield Balances(tuple((await self.inner.balances()).values()), r.ts)
 
 # %% ../../nbs/adapters/670_conformance.ipynb #0904c915
 class Replacing(Through):
@@ -2304,7 +2302,7 @@ class Replacing(Through):
         self.sent[new_id] = replace(was, id=new_id, lots=lots - old.filled, px=px or was.px, stop=stop or was.stop)
         return await self.inner.submit(self.sent[new_id])
 
-# %% ../../nbs/adapters/670_conformance.ipynb #45966e36
+# %% ../../nbs/adapters/670_conformance.ipynb #694c08cf
 _SPOT = [Instrument(venue="sim", symbol="BTC/USDT", tick="0.01", lot="0.00001", min_notional="5", min_qty="0.00005", max_qty="15",
                     maker="0.0008", taker="0.001", max_orders="30"),
          Instrument(venue="sim", symbol="ETH/USDT", tick="0.01", lot="0.0001", min_notional="5", maker="-0.0001", taker="0.001")]
@@ -2372,7 +2370,7 @@ class SimRig(ExchangeRig):
     async def start(self):
         self.world()
         self.sim = SimVenue(self.account)
-        self.wire = Wire(self.between(self.sim), tells=True)
+        self.wire = Wire(self.between(self.sim))
         return self.wire
     async def second(self): return SimVenue(self.account)
     async def refilter(self, symbol, **facts): self.wire.changed[symbol] = replace(self.truth[symbol], **facts)
