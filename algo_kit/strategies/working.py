@@ -11,7 +11,7 @@ __all__ = ['AT_ONCE', 'SMART', 'TWAP', 'VWAP', 'POV', 'ICEBERG', 'HOWS', 'IDLE',
            'work_slippage', 'work_step', 'work_cancel', 'protect_begin', 'protect_bracket', 'protect_end',
            'protect_quiet', 'protect_step']
 
-# %% ../../nbs/strategies/405_working.ipynb #1696f1b7
+# %% ../../nbs/strategies/405_working.ipynb #4495cbb3
 import math
 
 import numpy as np
@@ -19,7 +19,7 @@ import numpy as np
 from ..analyzers.book import microprice, quote_imbalance
 from ..core.cache import njit
 from ..core.records import (ACK, AMEND_REJECT, AMENDED, CANCEL_REJECT, CANCELED, CASH, EXPIRED, EXTERNAL, FILL, IOC, LAST_ANSWER, LIMIT, LINK_OCO,
-                                   MARGIN_CALL, MARKET, MOVED, R, REJECT, SECOND, STOP, TAKE, TRADE, UNSURE, V)
+                                   MARGIN_CALL, MOVED, R, REJECT, SECOND, STOP, TAKE, TRADE, UNSURE, V)
 from .contract import amend, bracket, cancel, leave, place
 
 # %% ../../nbs/strategies/405_working.ipynb #31596c67
