@@ -2174,6 +2174,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                  'algo_kit/adapters/faults.py'),
                                           'algo_kit.adapters.faults.kind_of': ( 'adapters/faults.html#kind_of',
                                                                                 'algo_kit/adapters/faults.py'),
+                                          'algo_kit.adapters.faults.market_key': ( 'adapters/faults.html#market_key',
+                                                                                   'algo_kit/adapters/faults.py'),
                                           'algo_kit.adapters.faults.raw_symbol': ( 'adapters/faults.html#raw_symbol',
                                                                                    'algo_kit/adapters/faults.py'),
                                           'algo_kit.adapters.faults.rows': ('adapters/faults.html#rows', 'algo_kit/adapters/faults.py')},

@@ -1,18 +1,16 @@
 "The loopback exchange: the unmodified ccxt client and an independent one trade on it; its rules are Binance's; what goes wrong goes wrong on purpose."
-import asyncio, base64, hashlib, hmac, json, os, random, subprocess, sys
+import asyncio, base64, hashlib, hmac, json, os, random, sys
 from contextlib import asynccontextmanager
 from decimal import Decimal
 
 import pytest
 
-ccxt = pytest.importorskip("ccxt.pro")
 from algo_kit.adapters.binance_api import ROUTES, Refusal, Request
-from algo_kit.adapters.faults import ACTS, FAULTS, Faults, rows
-from algo_kit.adapters.loopback import (HOSTS, Drive, MemorySession, ccxt_urls, loopback_session, make_ca, make_exchange, serve, sim_source, tape_source,
-                                        write_sitecustomize)
+from algo_kit.adapters.faults import FAULTS, UNKNOWN_TEXT, Faults, rows
+from algo_kit.adapters.loopback import Drive, MemorySession, ccxt_urls, loopback_session, make_exchange, serve, sim_source, tape_source, write_sitecustomize
 from algo_kit.core.records import BUY, SELL, TRADE
-from algo_kit.data.instruments import instrument
 
+ccxt = pytest.importorskip("ccxt.pro")
 SPOT, PERP, T0 = "BTC/USDT", "BTC/USDT:USDT", 1_800_000_000 * 10**9
 OPTIONS = {"fetchCurrencies": False, "fetchMargins": False, "fetchMarkets": {"types": ["spot", "linear"]}}
 
@@ -68,7 +66,8 @@ def test_ccxt_trades_spot_with_every_order_type():
             n_open = len(await ex.fetch_open_orders(SPOT))
             with pytest.raises(ccxt.OrderImmediatelyFillable): await ex.create_order(SPOT, "limit", "buy", 0.1, 61_000, {"postOnly": True})
             with pytest.raises(ccxt.InsufficientFunds): await ex.create_order(SPOT, "limit", "buy", 100, 59_000)
-            with pytest.raises(ccxt.InvalidOrder): await ex.private_post_order(dict(symbol="BTCUSDT", side="BUY", type="LIMIT", timeInForce="GTC", quantity="0.1", price="59000.001"))
+            with pytest.raises(ccxt.InvalidOrder): await ex.private_post_order(dict(symbol="BTCUSDT", side="BUY", type="LIMIT", timeInForce="GTC",
+                                                                                    quantity="0.1", price="59000.001"))
             edited = await ex.edit_order(o["limit"]["id"], SPOT, "limit", "buy", 0.2, 58_500)
             prints(x, SPOT, 57_950, 3.)  # down through stop, stop limit and the edited order
             after = {k: (await ex.fetch_order(o[k]["id"], SPOT))["status"] for k in o}
@@ -79,7 +78,8 @@ def test_ccxt_trades_spot_with_every_order_type():
             await ex.close()
             return o, n_open, edited, after, gone, trades, closed, balance
     o, n_open, edited, after, gone, trades, closed, balance = run(go())
-    assert {k: v["status"] for k, v in o.items()} == dict(market="closed", cost="closed", limit="open", post="open", ioc="expired", fok="expired", stop="open", stop_limit="open",
+    assert {k: v["status"] for k, v in o.items()} == dict(market="closed", cost="closed", limit="open", post="open", ioc="expired", fok="expired",
+                                                          stop="open", stop_limit="open",
                                                           take="open", take_limit="open")
     assert o["post"]["type"] == "limit" and o["post"]["postOnly"] and o["limit"]["clientOrderId"] == "mine-1"
     assert n_open == 6 and o["cost"]["cost"] <= 600 and edited["status"] == "open" and edited["amount"] == 0.2
@@ -112,7 +112,8 @@ def test_one_cancels_the_other():
         async with exchange() as x:
             ex = client(x)
             await ex.load_markets()
-            ask = dict(symbol="BTCUSDT", side="SELL", quantity="0.1", aboveType="LIMIT_MAKER", abovePrice="61000", belowType="STOP_LOSS_LIMIT", belowStopPrice="59000",
+            ask = dict(symbol="BTCUSDT", side="SELL", quantity="0.1", aboveType="LIMIT_MAKER", abovePrice="61000", belowType="STOP_LOSS_LIMIT",
+                       belowStopPrice="59000",
                        belowPrice="58900", belowTimeInForce="GTC")
             a, b = await ex.private_post_orderlist_oco(ask), await ex.private_post_orderlist_oco(ask)
             gone = await ex.private_delete_orderlist(dict(symbol="BTCUSDT", orderListId=b["orderListId"]))
@@ -194,7 +195,8 @@ def test_ccxt_trades_usdm():
             r["leverage"] = await ex.fetch_leverage(PERP)
             r["levels"] = await ex.fetch_leverage_tiers([PERP])
             r["fee"] = await ex.fetch_trading_fee(PERP)
-            for e, s in ((ccxt.InvalidOrder, ("limit", "buy", 0.1, 61_000, {"postOnly": True})), (ccxt.BaseError, ("limit", "buy", 0.1, 59_000, {"reduceOnly": True}))):
+            for e, s in ((ccxt.InvalidOrder, ("limit", "buy", 0.1, 61_000, {"postOnly": True})),
+                         (ccxt.BaseError, ("limit", "buy", 0.1, 59_000, {"reduceOnly": True}))):
                 with pytest.raises(e): await ex.create_order(PERP, *s)
             x.command("act", dict(fault="AC-4", symbol=PERP, rate=1e-4))
             r["funding"] = await ex.fetch_funding_history(PERP)
@@ -208,12 +210,14 @@ def test_ccxt_trades_usdm():
             await ex.close()
             return r
     r = run(go())
-    assert r["buy"]["status"] == "closed" and r["stop"]["triggerPrice"] == 58_000 and {o["id"] for o in r["algo"]} == {r[k]["id"] for k in ("stop", "take", "trail")}
+    assert r["buy"]["status"] == "closed" and r["stop"]["triggerPrice"] == 58_000
+    assert {o["id"] for o in r["algo"]} == {r[k]["id"] for k in ("stop", "take", "trail")}
     assert r["gtx"]["timeInForce"] == "PO" or r["gtx"]["postOnly"]
     assert (r["edited"]["amount"], r["edited"]["price"], r["edited"]["id"]) == (0.05, 61_500, r["gtx"]["id"])
     assert len(r["open"]) == 3 and sorted(o["status"] for o in r["batch"]) == ["open", "open", "rejected"]
     p = r["positions"][0]
-    assert (p["contracts"], p["side"], p["entryPrice"], p["marginMode"], r["leverage"]["longLeverage"]) == (0.1, "long", pytest.approx(60_000, abs=1), "cross", 10)
+    assert (p["contracts"], p["side"], p["entryPrice"], p["marginMode"], r["leverage"]["longLeverage"]) == (0.1, "long", pytest.approx(60_000, abs=1),
+                                                                                                            "cross", 10)
     assert r["levels"][PERP][0]["maintenanceMarginRate"] == 0.004 and (r["fee"]["maker"], r["fee"]["taker"]) == (0.0002, 0.0004)
     assert r["funding"][0]["amount"] == pytest.approx(-0.6, abs=0.01) and r["rate"]["fundingRate"] == 1e-4 and r["rates"][0]["fundingRate"] == 1e-4
     assert [q["contracts"] for q in r["after"] if q["contracts"]] == [] and {t["side"] for t in r["trades"]} == {"buy", "sell"}
@@ -227,8 +231,10 @@ def test_ccxt_pro_watches_usdm():
             seen = dict(orders=[], balances=[], positions=[], trades=[], fills=[])
             async def watch(what, f, *a):
                 while True: seen[what].append([dict(r) for r in r] if isinstance(r := await f(*a), list) else dict(r))
-            tasks = [asyncio.ensure_future(watch(w, f, *a)) for w, f, a in (("orders", ex.watch_orders, (PERP,)), ("balances", ex.watch_balance, ()), ("trades", ex.watch_trades, (PERP,)),
-                                                                             ("positions", ex.watch_positions, ([PERP],)), ("fills", ex.watch_my_trades, (PERP,)))]
+            tasks = [asyncio.ensure_future(watch(w, f, *a)) for w, f, a in (("orders", ex.watch_orders, (PERP,)), ("balances", ex.watch_balance, ()),
+                                                                            ("trades", ex.watch_trades, (PERP,)),
+                                                                             ("positions", ex.watch_positions, ([PERP],)),
+                                                                             ("fills", ex.watch_my_trades, (PERP,)))]
             book = await ex.watch_order_book(PERP)
             await asyncio.sleep(0.4)
             o = await ex.create_order(PERP, "limit", "buy", 0.1, 59_000)
@@ -252,7 +258,8 @@ def test_ccxt_pro_watches_usdm():
     states = [r["status"] for batch in seen["orders"] for r in batch if r["id"] == o["id"]]
     assert states[0] == "open" and states[-1] == "closed" and ws["status"] == "open"
     assert any(r["status"] in ("open", "closed") for batch in seen["orders"] for r in batch if r["id"] == s["id"]), "the conditional order is told"
-    assert [p["contracts"] for batch in seen["positions"] for p in batch][-1] in (0, 0.0, None) and any(p["contracts"] == 0.1 for b in seen["positions"] for p in b)
+    assert [p["contracts"] for batch in seen["positions"] for p in batch][-1] in (0, 0.0, None) and any(p["contracts"] == 0.1 for b in seen["positions"]
+                                                                                                        for p in b)
     assert seen["trades"] and seen["balances"] and len({t["id"] for b in seen["fills"] for t in b}) == 2
     assert book == rest
 
@@ -262,7 +269,8 @@ def test_under_binances_names_the_error_tables_apply_and_nothing_else_is_reached
     async def go():
         async with exchange(tls_port=0, folder=tmp_path) as x:
             session = loopback_session(x.tls_port, tmp_path/"ca.pem")
-            um, sp = (client(None, c, session=session, options={"fetchMarkets": {"types": [t]}}) for c, t in ((ccxt.binanceusdm, "linear"), (ccxt.binance, "spot")))
+            um, sp = (client(None, c, session=session, options={"fetchMarkets": {"types": [t]}}) for c,
+                      t in ((ccxt.binanceusdm, "linear"), (ccxt.binance, "spot")))
             errors = []
             for ex, order in ((um, (PERP, "limit", "buy", 1000, 59_000)), (um, (PERP, "limit", "buy", 0.1, 61_000, {"postOnly": True})),
                               (um, (PERP, "limit", "sell", 0.1, 59_000, {"reduceOnly": True})), (sp, (SPOT, "limit", "buy", 100, 59_000))):
@@ -289,7 +297,8 @@ def test_any_program_meets_it_under_those_names(tmp_path):
         async with exchange(tls_port=0, folder=tmp_path) as x:
             write_sitecustomize(tmp_path/"site", x.tls_port, tmp_path/"ca.pem")
             code = ("import requests, json\na = requests.get('https://api.binance.com/api/v3/ticker/price?symbol=BTCUSDT', timeout=20).json()\n"
-                    "try: requests.get('https://example.com', timeout=20); b = 'reached'\nexcept requests.ConnectionError: b = 'refused'\nprint(json.dumps([a['price'], b]))")
+                    "try: requests.get('https://example.com', timeout=20); b = 'reached'\n"
+                    "except requests.ConnectionError: b = 'refused'\nprint(json.dumps([a['price'], b]))")
             p = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdout=-1, env=os.environ | {"PYTHONPATH": str(tmp_path/"site")})
             return json.loads((await p.communicate())[0])
     assert run(go()) == ["60000.00000000", "refused"]
@@ -308,8 +317,10 @@ def test_binance_connector_trades_spot():
             r["o"] = await ask(c.new_order, symbol="BTCUSDT", side="BUY", type="LIMIT", timeInForce="GTC", quantity=0.1, price="59000", newClientOrderId="b1")
             r["m"] = await ask(c.new_order, symbol="BTCUSDT", side="BUY", type="MARKET", quoteOrderQty=600)
             r["open"] = await ask(c.get_open_orders, "BTCUSDT")
-            r["oco"] = await ask(c.new_oco_order, symbol="BTCUSDT", side="SELL", quantity=0.1, aboveType="LIMIT_MAKER", abovePrice="61000", belowType="STOP_LOSS", belowStopPrice="59000")
-            r["rep"] = await ask(c.cancel_and_replace, "BTCUSDT", "BUY", "LIMIT", "STOP_ON_FAILURE", timeInForce="GTC", quantity=0.2, price="58000", cancelOrigClientOrderId="b1")
+            r["oco"] = await ask(c.new_oco_order, symbol="BTCUSDT", side="SELL", quantity=0.1, aboveType="LIMIT_MAKER", abovePrice="61000",
+                                 belowType="STOP_LOSS", belowStopPrice="59000")
+            r["rep"] = await ask(c.cancel_and_replace, "BTCUSDT", "BUY", "LIMIT", "STOP_ON_FAILURE", timeInForce="GTC", quantity=0.2, price="58000",
+                                 cancelOrigClientOrderId="b1")
             r["trades"] = await ask(c.my_trades, "BTCUSDT")
             r["account"] = await ask(c.account)
             r["key"] = (await ask(c.new_listen_key))["listenKey"]
@@ -317,7 +328,8 @@ def test_binance_connector_trades_spot():
             r["depth"], r["k"], r["t24"] = await ask(c.depth, "BTCUSDT", limit=5), await ask(c.klines, "BTCUSDT", "1m"), await ask(c.ticker_24hr, "BTCUSDT")
             r["gone"] = await ask(c.cancel_open_orders, "BTCUSDT")
             r["no"] = []
-            for q in (dict(symbol="BTCUSDT", side="BUY", type="LIMIT", timeInForce="GTC", quantity="0.000001", price="59000"), dict(symbol="NOPE", side="BUY", type="MARKET", quantity=1)):
+            for q in (dict(symbol="BTCUSDT", side="BUY", type="LIMIT", timeInForce="GTC", quantity="0.000001", price="59000"),
+                      dict(symbol="NOPE", side="BUY", type="MARKET", quantity=1)):
                 try: await ask(c.new_order, **q)
                 except ClientError as e: r["no"].append((e.status_code, e.error_code, e.error_message))
             for f in (c.trade_fee, c.api_key_permissions if hasattr(c, "api_key_permissions") else c.account_status, c.time, c.ping): await ask(f)
@@ -365,7 +377,8 @@ def test_the_connectors_streams_work_too():
         async with exchange() as x:
             got = dict(spot=[], usdm=[])
             def start():
-                a = SpotWebsocketStreamClient(stream_url=f"ws://127.0.0.1:{x.port}", on_message=lambda _, m: got["spot"].append(json.loads(m)), is_combined=True)
+                a = SpotWebsocketStreamClient(stream_url=f"ws://127.0.0.1:{x.port}", on_message=lambda _, m: got["spot"].append(json.loads(m)),
+                                              is_combined=True)
                 b = UMFuturesWebsocketClient(stream_url=f"ws://127.0.0.1:{x.port}/fstream", on_message=lambda _, m: got["usdm"].append(json.loads(m)))
                 a.agg_trade("btcusdt"), b.book_ticker("btcusdt")
                 return a, b
@@ -408,7 +421,8 @@ class Bench:
         return r if r.lost else json.loads(r.text) if r.text[:1] in "{[" else r.text
     def order(self, n=0, **p):
         path = "/fapi/v1/order" if n else "/api/v3/order"
-        return self.ask("POST", path, **dict(symbol="BTCUSDT", side="BUY", type="LIMIT", timeInForce="GTC", quantity="0.01", price="59000", newOrderRespType="RESULT") | p)
+        return self.ask("POST", path, **dict(symbol="BTCUSDT", side="BUY", type="LIMIT", timeInForce="GTC", quantity="0.01", price="59000",
+                                             newOrderRespType="RESULT") | p)
 
 def pem(kind):
     from cryptography.hazmat.primitives.asymmetric import ed25519, padding, rsa
@@ -445,7 +459,8 @@ def test_who_may_ask_what():
     ms = b.ns // 1_000_000
     for at, want in ((ms + 999, 200), (ms + 1000, (400, -1021)), (ms - 5000, 200), (ms - 5001, (400, -1021)), ((ms + 999) * 1000, 200), ("abc", (400, -1100))):
         assert code("GET", "/api/v3/account", b.text(at=at)) == want, at
-    for window, want in ((60_000, 200), (60_001, (400, -1131)), (59_999, (400, -1021))): assert code("GET", "/api/v3/account", b.text(at=ms - 60_000, recvWindow=window)) == want
+    for window, want in ((60_000, 200), (60_001, (400, -1131)), (59_999, (400, -1021))): assert code("GET", "/api/v3/account",
+                                                                                                     b.text(at=ms - 60_000, recvWindow=window)) == want
     assert b.raw("GET", "/api/v3/nothing").status == 404 and b.raw("PATCH", "/api/v3/order").status == 405
 
 def test_every_route_has_a_handler_and_answers_like_itself():
@@ -576,11 +591,12 @@ def test_private_events_and_questions_tell_the_same_story(n, seed):
     key = b.ask("POST", "/fapi/v1/listenKey" if n else "/api/v3/userDataStream", signed=False)["listenKey"]
     c = b.api.connect(f"/private/ws?listenKey={key}" if n else f"/ws/{key}")
     px = 60_000.
-    for k in range(120):
+    for _ in range(120):
         px = round(px + r.choice((-40, -15, 10, 35)), 1)
         b.trade(symbol, px, r.random() * 0.3, r.choice((BUY, SELL)), 0.5)
         side = r.choice(("BUY", "SELL"))
-        if r.random() < 0.5: b.order(n, side=side, quantity=f"{r.randint(2, 200) / 1000:.3f}", price=f"{px + r.choice((-20, -5, 5, 20)):.1f}", timeInForce=r.choice(("GTC", "GTC", "IOC")))
+        if r.random() < 0.5: b.order(n, side=side, quantity=f"{r.randint(2, 200) / 1000:.3f}", price=f"{px + r.choice((-20, -5, 5, 20)):.1f}",
+                                     timeInForce=r.choice(("GTC", "GTC", "IOC")))
         open_ = b.ask("GET", path + "openOrders", symbol="BTCUSDT")
         if open_ and r.random() < 0.3: b.ask("DELETE", path + "order", symbol="BTCUSDT", orderId=r.choice(open_)["orderId"])
     told, last, order = {}, {}, []
@@ -638,3 +654,213 @@ def test_the_stream_rebuilds_the_book_and_a_lost_message_shows(n):
         now = b.ask("GET", "/fapi/v1/depth" if n else "/api/v3/depth", signed=False, symbol="BTCUSDT", limit=1000)
         same = book == ({p: q for p, q in now["bids"]}, {p: q for p, q in now["asks"]})
         assert (holes, same) == (0, True) if lose is None else holes == 1
+
+# --- what goes wrong
+
+def traffic(b):
+    "A bit of everything, so that any fault has a chance to bite; what the private connections heard."
+    key = b.ask("POST", "/api/v3/userDataStream", signed=False).get("listenKey", "")
+    user = b.api.connect(f"/ws/{key}") if key else None
+    pub = b.api.connect("/stream?streams=btcusdt@trade/btcusdt@depth@100ms/btcusdt@bookTicker")
+    b.order(newClientOrderId="t1")
+    b.order(type="LIMIT_MAKER", timeInForce="", newClientOrderId="t2", price="58000")
+    b.ask("POST", "/api/v3/order", symbol="BTCUSDT", side="SELL", type="STOP_LOSS", quantity="0.01", stopPrice="55000", newClientOrderId="t3")
+    b.ask("DELETE", "/api/v3/order", symbol="BTCUSDT", origClientOrderId="t1")
+    b.ask("POST", "/fapi/v1/batchOrders", batchOrders=json.dumps([dict(symbol="BTCUSDT", side="BUY", type="LIMIT", timeInForce="GTC", quantity="0.01",
+                                                                       price="50000")] * 4)
+          .replace('"', "%22").replace(" ", ""))
+    b.ask("GET", "/api/v3/depth", signed=False, symbol="BTCUSDT")
+    b.trade(SPOT, 57_990, 9., SELL)
+    for px in (58_000, 58_010, 57_900): b.trade(SPOT, px, 1., BUY)
+    return user.take() if user else [], pub.take()
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_every_fault_really_bites(fault):
+    b = Bench()
+    if FAULTS[fault][0] == "act":
+        if fault in ("OR-13", "OR-14"): b.order(quantity="0.05", newClientOrderId="x")
+        n = 1 if fault in ("AC-1", "AC-4", "AC-5") else 0
+        if fault in ("AC-4", "AC-5"): b.order(1, type="MARKET", timeInForce="", price="")
+        assert b.faults.act(fault, b.api.exchanges[n], b.account(n), b.api)
+    else:
+        b.faults.force(fault)
+        try: traffic(b)
+        except Refusal as e: assert fault == "MD-6" and e.status == 503
+    assert set(b.faults.active) == {fault} and (b.faults.active[fault] == 1 or fault == "MD-4")
+
+@pytest.mark.parametrize("fault, there", [("OR-1", False), ("OR-2", True)])
+def test_a_lost_request_and_a_lost_answer_look_alike(fault, there):
+    b = Bench()
+    b.faults.force(fault)
+    assert b.order(newClientOrderId="u").lost
+    got = b.ask("GET", "/api/v3/order", symbol="BTCUSDT", origClientOrderId="u")
+    assert ("orderId" in got) == there and got.get("code") == (None if there else -2013)
+
+@pytest.mark.parametrize("variant", range(9))
+@pytest.mark.parametrize("n", [0, 1], ids=["spot", "usdm"])
+def test_5xx_says_what_it_says(variant, n):
+    b = Bench()
+    b.faults.force("OR-3", variant=variant)
+    r = b.raw("POST", "/fapi/v1/order" if n else "/api/v3/order", b.text(symbol="BTCUSDT", side="BUY", type="LIMIT", timeInForce="GTC", quantity="0.01",
+                                                                         price="59000", newClientOrderId="u"))
+    there = "orderId" in b.ask("GET", "/fapi/v1/order" if n else "/api/v3/order", symbol="BTCUSDT", origClientOrderId="u")
+    definite = "Service Unavailable." in r.text or "-1008" in r.text
+    assert r.status in (400, 502, 503, 504) and not r.lost and not (definite and there), (r.status, r.text, there)
+    assert UNKNOWN_TEXT in r.text or definite or r.status in (502, 504) or r.body["code"] in (-1006, -1007)
+
+def test_an_order_is_filled_while_its_cancel_travels():
+    for n in (0, 1):
+        b = Bench()
+        path = "/fapi/v1/order" if n else "/api/v3/order"
+        b.order(n, newClientOrderId="x")
+        b.faults.force("OR-9")
+        assert b.ask("DELETE", path, symbol="BTCUSDT", origClientOrderId="x") == dict(code=-2011, msg="Unknown order sent.")
+        assert b.ask("GET", path, symbol="BTCUSDT", origClientOrderId="x")["status"] == "FILLED"
+
+@pytest.mark.parametrize("fault, want", [("OR-10", [1] * 3), ("OR-12", []), (None, [1])])
+def test_a_fill_is_told_so_often(fault, want):
+    b = Bench()
+    key = b.ask("POST", "/api/v3/userDataStream", signed=False)["listenKey"]
+    c = b.api.connect(f"/ws/{key}")
+    b.order(newClientOrderId="x")
+    if fault: b.faults.force(fault, times=3)
+    b.trade(SPOT, 58_990, 9., SELL)
+    told = [json.loads(t) for t in c.take()]
+    ids = [m["t"] for m in told if m.get("x") == "TRADE"]
+    assert len(ids) == len(want) and len(set(ids)) <= 1
+    assert len(b.ask("GET", "/api/v3/myTrades", symbol="BTCUSDT")) == 1, "the history is right all the same"
+
+def test_fills_overtake_each_other():
+    b = Bench()
+    c = b.api.connect("/ws/" + b.ask("POST", "/api/v3/userDataStream", signed=False)["listenKey"])
+    b.order(newClientOrderId="x", quantity="0.5")
+    b.faults.force("OR-11", seconds=3)
+    for _ in range(4): b.trade(SPOT, 58_990, 0.1, SELL, 0.5)
+    b.ns += 5 * 10**9
+    b.api.tick()
+    ids = [json.loads(t)["t"] for t in c.take() if '"TRADE"' in t]
+    assert sorted(ids) == sorted(t["id"] for t in b.ask("GET", "/api/v3/myTrades", symbol="BTCUSDT")) and (len(ids) == 1 or ids != sorted(ids))
+
+def test_acts_are_found_by_asking():
+    b, f = Bench(), None
+    f = b.faults
+    spot, usdm = b.api.exchanges
+    c = b.api.connect("/ws/" + b.ask("POST", "/api/v3/userDataStream", signed=False)["listenKey"])
+    b.order(newClientOrderId="mine", quantity="0.05")
+    f.act("OR-14", spot, b.account(), b.api, id="mine")
+    f.act("OR-13", spot, b.account(), b.api, id="mine")
+    f.act("OR-15", spot, b.account(), b.api, side=BUY)
+    f.act("AC-6", spot, b.account(), b.api, asset="USDT", amount=250)
+    told = [json.loads(t) for t in c.take()]
+    assert [(m["x"], m["X"], m["c"][:3]) for m in told if m["e"] == "executionReport"] == [
+        ("NEW", "NEW", "min"), ("REPLACED", "NEW", "min"), ("EXPIRED", "EXPIRED", "min"), ("NEW", "NEW", "web"), ("TRADE", "FILLED", "web")]
+    assert [m["d"] for m in told if m["e"] == "balanceUpdate"] == ["250.00000000"]
+    assert b.ask("GET", "/api/v3/order", symbol="BTCUSDT", origClientOrderId="mine")["status"] == "EXPIRED"
+    f.act("AC-1", usdm, b.account(1), b.api, leverage=7)
+    assert b.ask("GET", "/fapi/v1/symbolConfig", symbol="BTCUSDT")[0]["leverage"] == 7
+    b.order(1, type="MARKET", timeInForce="", price="")
+    f.act("AC-3", usdm, b.account(1), b.api)
+    assert b.ask("GET", "/fapi/v1/exchangeInfo", signed=False)["symbols"][0]["status"] == "SETTLING" and b.order(1)["code"] == -4140
+    f.act("AC-5", usdm, b.account(1), b.api)
+    assert b.ask("GET", "/fapi/v3/positionRisk") == [] and any(o["clientOrderId"].startswith("autoclose-")
+                                                               for o in b.ask("GET", "/fapi/v1/allOrders", symbol="BTCUSDT"))
+    f.act("AC-9", spot, b.account(), b.api)
+    lot = next(x for x in b.ask("GET", "/api/v3/exchangeInfo", signed=False)["symbols"][0]["filters"] if x["filterType"] == "LOT_SIZE")
+    assert lot["stepSize"] == "0.00010000" and b.order(quantity="0.01001")["code"] == -1013
+    f.act("AC-8", spot, b.account(), b.api)
+    assert b.order() == dict(code=-2010, msg="This action is disabled on this account.")
+    f.act("MD-11", spot, b.account(), b.api)
+    f.quiet()
+    assert b.order()["status"] == "NEW" and b.ask("GET", "/api/v3/exchangeInfo", signed=False)["symbols"][0]["status"] == "TRADING"
+    f.act("AC-2", usdm, b.account(1), b.api)
+    f.delisted.clear()
+    assert b.order(1)["code"] == -4061 and b.ask("GET", "/fapi/v1/positionSide/dual") == dict(dualSidePosition=True)
+    f.act("AC-7", spot, b.account(), b.api)
+    assert b.ask("GET", "/api/v3/account")["code"] == -2015
+    for fault, off in (("CK-1", -1500), ("CK-2", 10_000)):
+        f.act(fault, spot)
+        assert b.ask("GET", "/api/v3/time", signed=False)["serverTime"] == b.ns // 1_000_000 + off
+
+@pytest.mark.parametrize("how, px", [("times ten", "600100.00000000"), ("0", "0"), ("negative", "-60010.00000000"), (None, None), ("NaN", "NaN"),
+                                     ("1e9999", "1e9999")])
+def test_impossible_values_are_sent(how, px):
+    b = Bench()
+    c = b.api.connect("/ws/btcusdt@trade")
+    b.faults.force("MD-8", how=how)
+    b.trade(SPOT, 60_010)
+    assert [json.loads(t)["p"] for t in c.take()] == [px]
+
+def test_the_same_seed_is_the_same_exchange():
+    def day(seed):
+        b = Bench(Faults(seed, {f: 0.1 for f in FAULTS if f not in ("MD-6", "AC-7", "CK-2", "OR-17")}))
+        out = []
+        for _ in range(3):
+            b.faults.tick(b.api.exchanges[1], b.account(1), b.api)
+            out += list(traffic(b))
+        return out, dict(b.faults.active), {k: v for k, v in b.api.state().items() if k != "faults"}
+    assert day(3) == day(3) and day(3) != day(4)
+
+# --- tapes, memory, the command line
+
+def test_a_drive_brings_events_at_their_times():
+    ns = [T0]
+    api, _ = make_exchange(spot=(SPOT,), usdm=(), source="none", ns=lambda: ns[0])
+    ev = rows(api.exchanges[0], TRADE, SPOT, 60_000., 1., BUY).repeat(10)
+    ev["ts"] = 10**18 + 10**9 * __import__("numpy").arange(10)
+    d = Drive(api, tape_source(ev, 4), speed=2.)
+    assert d.step(ns[0]) == 500_000_000 and d.fed == 1
+    ns[0] += 2 * 10**9
+    assert d.step(ns[0]) == 500_000_000 and d.fed == 5 and api.markets[0].trades[-1][3] == ns[0] // 1_000_000
+    d.set_speed(0, ns[0])
+    while d.step(ns[0]) >= 0: pass
+    assert (d.fed, d.done) == (10, True)
+    a, b = (next(sim_source(api.exchanges[0].listed, 5)) for _ in range(2))
+    assert (a == b).all() and len(a)
+
+def test_ccxt_trades_in_memory():
+    async def go():
+        ns = [1_800_000_000 * 10**9]
+        api, _ = make_exchange(spot=(SPOT,), usdm=(), source="none", ns=lambda: ns[0], faults=Faults(1, now=lambda: ns[0]))
+        x = api.exchanges[0]
+        api.market(rows(x, TRADE, SPOT, 60_000., 5., BUY))
+        s = MemorySession(api)
+        ex = client(None, session=s, options={"fetchMarkets": {"types": ["spot"]}})
+        ex.milliseconds = lambda: ns[0] // 1_000_000
+        ex.nonce = ex.milliseconds
+        o = await ex.create_order(SPOT, "limit", "buy", 0.1, 59_000)
+        t = asyncio.ensure_future(ex.watch_orders(SPOT))
+        await asyncio.sleep(0.05)
+        api.market(rows(x, TRADE, SPOT, 58_990., 5., SELL))
+        seen = (await asyncio.wait_for(t, 5))[-1]
+        api.faults.force("OR-2")
+        with pytest.raises(ccxt.NetworkError): await ex.create_order(SPOT, "limit", "buy", 0.1, 50_000, {"clientOrderId": "lost"})
+        s.hang_s = 99
+        api.faults.force("OR-1")
+        ex.timeout = 50
+        with pytest.raises(ccxt.RequestTimeout): await ex.create_order(SPOT, "limit", "buy", 0.1, 50_000, {"clientOrderId": "late"})
+        there = [r["clientOrderId"] for r in await ex.fetch_open_orders(SPOT)]
+        await ex.close()
+        return o, seen, there
+    o, seen, there = run(go())
+    assert (o["status"], seen["id"], seen["status"], there) == ("open", o["id"], "closed", ["lost"])
+
+def test_it_starts_from_the_command_line():
+    async def go():
+        import aiohttp
+        p = await asyncio.create_subprocess_exec(sys.executable, "-m", "algo_kit.adapters.loopback", "--json", "--tape", "sample", "--speed", "max",
+                                                 "--usdm", "", "--spot", SPOT, stdout=-1)
+        try:
+            say = json.loads(await p.stdout.readline())
+            async with aiohttp.ClientSession() as s:
+                for _ in range(100):
+                    async with s.get(say["url"] + "/admin/state", headers={"X-Admin-Token": say["admin_token"]}) as r: st = await r.json()
+                    if st["markets"][0]["trades"]: break
+                    await asyncio.sleep(0.1)
+                async with s.post(say["url"] + "/admin/force", json=dict(fault="OR-99"),
+                                  headers={"X-Admin-Token": say["admin_token"]}) as r: no = r.status, (await r.json())["error"]["key"]
+                async with s.get(say["url"] + "/admin/state") as r: closed = r.status
+        finally: p.terminate()
+        await p.wait()
+        return st, no, closed, p.returncode
+    st, no, closed, code = run(go())
+    assert st["markets"][0]["trades"] > 0 and no == (400, "fault") and closed == 401 and code == 0

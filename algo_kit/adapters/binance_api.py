@@ -8,7 +8,7 @@ __all__ = ['STEPS', 'SPOT_TYPES', 'USDM_TYPES', 'CONDITIONAL', 'STATUS', 'REFUSA
            'places', 'text8', 'plain', 'Market', 'number', 'integer', 'truth', 'filters_of', 'check_filters', 'refusal',
            'Rec', 'Conn', 'Streams', 'Desk', 'Call', 'PublicRest', 'PrivateRest', 'BinanceApi']
 
-# %% ../../nbs/adapters/660_binance_api.ipynb #11bde3fb
+# %% ../../nbs/adapters/660_binance_api.ipynb #f5aab260
 import base64, hashlib, heapq, hmac, json, random, re
 from collections import deque
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ from ..core.errors import ConfigError, unknown
 from ..core.records import (ACCEPTED, BAR, BUY, CANCELED_, EXPIRED_, FILLED, FOK, FUNDING, GTC, GTD, IOC, LIMIT, MARKET, PARTIALLY_FILLED, SELL, STOP,
                                    STOP_LIMIT, TAKE, TAKE_LIMIT, TRADE, TRAIL)
 from .protocol import TAKEN, Fill, Order, Payment, Seen
-from .faults import CLOSE, FINE, Faults, fill_now, raw_symbol
+from .faults import CLOSE, FINE, Faults, fill_now, market_key, raw_symbol
 
 # %% ../../nbs/adapters/660_binance_api.ipynb #5bf169d3
 @dataclass(slots=True)
@@ -1083,7 +1083,7 @@ class Desk:
         "The next end of this order is the venue's doing (OR-13): EXPIRED or EXPIRED_IN_MATCH."
         for a in [n for x in self.exchanges for n in x.accounts if account in ("", n)]: self._ended[a, venue_id] = why
 
-# %% ../../nbs/adapters/660_binance_api.ipynb #a5b81fb3
+# %% ../../nbs/adapters/660_binance_api.ipynb #b8b7a2b8
 @dataclass(slots=True)
 class Call:
     "A request that was admitted."
@@ -1116,11 +1116,11 @@ class PublicRest:
     def _one_or_all(self, c, make):
         out = [make(m) for m in self._some(c)]
         return out[0] if c.p.get("symbol") else out
-    def filters(self, m): return filters_of(m, self.faults.filters.get(m.raw) if self.faults is not None else None)
+    def filters(self, m): return filters_of(m, self.faults.filters.get(market_key(m.symbol)) if self.faults is not None else None)
     def _status(self, m):
         f = self.faults
-        if f is not None and m.raw in f.delisted: return "BREAK" if m.kind == "spot" else "SETTLING"
-        return "BREAK" if m.symbol in m.x.halted or f is not None and m.raw in f.halted else "TRADING"
+        if f is not None and market_key(m.symbol) in f.delisted: return "BREAK" if m.kind == "spot" else "SETTLING"
+        return "BREAK" if m.symbol in m.x.halted or f is not None and market_key(m.symbol) in f.halted else "TRADING"
     def _ping(self, c): return {}
     def _time(self, c): return dict(serverTime=c.ms)
     def _limits(self, market):
