@@ -292,6 +292,17 @@ def test_the_day_counts_amendments_by_what_they_add():
     ask(g, f"symbol=BTCUSDT&side=BUY&quantity=0.0009&price=55000&orderId=7&timestamp={T}")  # of which order is not known: in full
     assert g.spent("binance.main") == Decimal("99")
 
+def test_once_is_of_the_request_and_the_order_together():
+    g = gate()
+    small = dict(quantity="0.0001")
+    for name in ("k1", "k2"): ask(g, binance(newClientOrderId=name, **small), request_id="r")  # a label that several orders share names none of them
+    for kw in (dict(newClientOrderId="k1", timestamp=T + 1), dict(newClientOrderId="k2", price="1")):
+        with pytest.raises(RefusedByGate, match="signed before"): ask(g, binance(**small | kw), request_id="r")
+    for i in range(1, 4): ask(g, binance(newClientOrderId="k1", timestamp=T + i, **small), request_id=f"again {i}".replace(" ", "."))
+    with pytest.raises(RefusedByGate, match="order k1 was signed 4 times"): ask(g, binance(newClientOrderId="k1", timestamp=T + 9, **small), request_id="another")
+    assert ask(g, binance(newClientOrderId="k1", **small), request_id="r").what == "place" and g.signed == {"place": 6}  # the same text: the same signature
+    assert g.spent("binance.main") == 5 * 6
+
 def test_reducing_orders_pass_where_the_rules_say_so_and_only_there():
     text = binance(type="MARKET", quantity="50", price=None, timeInForce=None, reduceOnly="true")
     with pytest.raises(RefusedByGate): ask(gate(), text)
