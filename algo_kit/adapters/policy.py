@@ -17,7 +17,7 @@ from .keys import DIALECTS, check_account, read_private
 from ..core.errors import ConfigError, KitError, RefusedByGate, unknown
 from ..core.times import wall_ns
 
-# %% ../../nbs/adapters/622_policy.ipynb #01e95abb
+# %% ../../nbs/adapters/622_policy.ipynb #8e204278
 @dataclass(frozen=True, slots=True)
 class Part:
     "An order of a request."
@@ -49,7 +49,13 @@ def _num(x, what):
     return Decimal(x)
 
 def _opt(d, *names):  # the highest of several numbers, where given
-    return max((x for n in names if d.get(n, "") not in ("", None) and (x := _num(d[n], n))), default=None)
+    best = None
+    for n in names:
+        x = d.get(n, "")
+        if x == "" or x is None: continue
+        x = _num(x, n)
+        if x and (best is None or x > best): best = x
+    return best
 
 def _yes(x): return str(x).lower() == "true"
 
