@@ -292,6 +292,18 @@ def test_the_day_counts_amendments_by_what_they_add():
     ask(g, f"symbol=BTCUSDT&side=BUY&quantity=0.0009&price=55000&orderId=7&timestamp={T}")  # of which order is not known: in full
     assert g.spent("binance.main") == Decimal("99")
 
+def test_once_is_of_the_request_and_the_order_together():
+    g = gate()
+    small = dict(quantity="0.0001")
+    for name in ("k1", "k2"): ask(g, binance(newClientOrderId=name, **small), request_id="r")  # a label that several orders share names none of them
+    for kw in (dict(newClientOrderId="k1", timestamp=T + 1), dict(newClientOrderId="k2", price="1")):
+        with pytest.raises(RefusedByGate, match="signed before"): ask(g, binance(**small | kw), request_id="r")
+    for i in range(1, 4): ask(g, binance(newClientOrderId="k1", timestamp=T + i, **small), request_id=f"again {i}".replace(" ", "."))
+    with pytest.raises(RefusedByGate, match="order k1 was signed 4 times"):
+        ask(g, binance(newClientOrderId="k1", timestamp=T + 9, **small), request_id="another")
+    assert ask(g, binance(newClientOrderId="k1", **small), request_id="r").what == "place" and g.signed == {"place": 6}  # the same text: the same signature
+    assert g.spent("binance.main") == 5 * 6
+
 def test_reducing_orders_pass_where_the_rules_say_so_and_only_there():
     text = binance(type="MARKET", quantity="50", price=None, timeInForce=None, reduceOnly="true")
     with pytest.raises(RefusedByGate): ask(gate(), text)
@@ -472,6 +484,16 @@ def test_the_signature_is_that_of_the_key_and_what_it_is_asked_never_shows_it(be
     assert SECRET.encode() not in left and sig.encode() not in left
     with KitDB(bench.d/"data") as db: assert signed_table(db).verify()["ok"] and [r["verdict"] for r in signed_table(db).rows()] == ["ok"]
 
+def test_its_records_can_be_where_the_trader_cannot_write(bench):
+    own = bench.d/"own"
+    c = bench.start("--records", str(own)).client()
+    bench.order(c)
+    bench.lease.release()
+    assert refusal(bench.order, c, "k2") == "lease"  # leases are still the trader's
+    bench.p.terminate(), bench.p.wait()
+    with KitDB(own) as db: assert [r["verdict"] for r in signed_table(db).rows()] == ["ok", "lease"]
+    with KitDB(bench.d/"data") as db: assert not db._do("select 1 from sqlite_master where name = 'signed'")
+
 def test_it_fails_closed_and_comes_back(bench):
     with pytest.raises(VenueError, match="nothing was signed or sent.*algo signer") as e: bench.order(bench.client())
     assert e.value.kind == "down"
@@ -586,7 +608,6 @@ def test_another_user_is_not_let_in_and_not_answered(bench):
 def test_a_user_that_is_named_may_ask(bench):
     bench.start("--allow-uid", "65534")
     for p in (bench.d, *bench.d.parents): os.chmod(p, os.stat(p).st_mode | 0o011)
-    os.chmod(bench.path.parent, 0o755)
     assert as_user(65534, lambda: talk(bench.path)) == 2 and as_user(65533, lambda: talk(bench.path)) == 1
 
 @needs_root
