@@ -24,7 +24,7 @@ from .protocol import (REFUSED, TAKEN, UNSURE, Balance, Balances, Broken, Clock,
                                         text_of, whole, without_secrets)
 from .venue_facts import ccxt_order, kind_of, own_id, refusal, venue_facts, wire_id
 
-# %% ../../nbs/adapters/644_ccxt_venue.ipynb #76a3da5f
+# %% ../../nbs/adapters/644_ccxt_venue.ipynb #cc5b1d5b
 class _Call:
     def __init__(self, ask="query", cost="query", id=""): self.ask, self.cost, self.id, self.sent, self.answers, self.held = ask, cost, id, False, [], False
 
@@ -99,6 +99,16 @@ def _class(name):
         extra["handle_my_trade"] = lambda self, client, m: self.kit._heard_trade(self.parse_ws_trade(m)) if m.get("x") == "TRADE" else None
         extra["handle_order"] = lambda self, client, m: self.kit._heard_order(self.parse_ws_order(m))
         for h in ("handle_balance", "handle_acount_update", "handle_my_liquidation"): extra[h] = lambda self, client, m: None
+    if name == "okx":
+        def orders(self, client, message):
+            for r in message.get("data") or ():
+                if self.safe_symbol(r.get("instId")) not in self.kit.instruments: continue  # a market of the same account that is not ours
+                if r.get("tradeId"): self.kit._heard_trade(dict(info=r, symbol=self.safe_symbol(r["instId"]), side=r["side"]))
+                self.kit._heard_order(self.parse_order(r))
+        extra["handle_orders"] = orders
+    if name == "hyperliquid":  # it would approve a fee and set a referrer, and tell history as if it were news
+        async def nothing(self, *a, **k): return False
+        extra |= dict(initialize_client=nothing, handle_builder_fee_approval=nothing, set_ref=nothing, handle_my_trades=lambda self, client, m: None)
     return type(f"Kit{name.title()}", (_Hooks, base), extra)
 
 # %% ../../nbs/adapters/644_ccxt_venue.ipynb #543e9961
@@ -601,7 +611,7 @@ async def _setting(self, what, f):
     kind = "lost" if out.what == UNSURE else "rate" if out.reason == "rate_limit" else "halted" if out.reason == "halted" else "wrong"
     raise VenueError(f"{what}: {out.text or out.code}", kind, out.retry_after_s, key=what, value=out.code, hint="look how it is set now before trading")
 
-# %% ../../nbs/adapters/644_ccxt_venue.ipynb #2e522c25
+# %% ../../nbs/adapters/644_ccxt_venue.ipynb #fd9f8301
 @_P
 def _say(self, x):
     self.seen += 1
@@ -618,7 +628,7 @@ def _heard_order(self, o):
 @_P
 def _heard_trade(self, t):
     try:
-        f = self.read_trade(t)
+        f = self._tongue.heard_trade(t) if hasattr(self._tongue, "heard_trade") else self.read_trade(t)
         if f is not None: self._say(f)
     except (KitError, ArithmeticError, KeyError, TypeError,
             ValueError) as e: self._say(Broken(without_secrets(f"a trade of the stream cannot be read: {e}"), self.clock.now_ns()))
@@ -694,7 +704,7 @@ async def reports(self):
     self._listen()
     while (x := await self._queue.get()) is not None: yield x
 
-# %% ../../nbs/adapters/644_ccxt_venue.ipynb #9cdc72f2
+# %% ../../nbs/adapters/644_ccxt_venue.ipynb #61bfcff9
 _MS = 10**6
 
 def _missing(e): return e.verdict.reason == "unknown_order" or e.verdict.rule.startswith("younger")
@@ -997,4 +1007,432 @@ class _Usdm(_Binance):
         for s in self.k.instruments: await self.ex.fapiPrivatePostCountdownCancelAll({"symbol": self.mid(s), "countdownTime": int(seconds * 1000)})
 
 _USDM_TYPES = dict(STOP=STOP_LIMIT, STOP_MARKET=STOP, TAKE_PROFIT=TAKE_LIMIT, TAKE_PROFIT_MARKET=TAKE, TRAILING_STOP_MARKET=TRAIL)
-_TONGUES = dict(binance=_Binance, binanceusdm=_Usdm)
+
+# %% ../../nbs/adapters/644_ccxt_venue.ipynb #edf386a1
+class _Bybit(_Tongue):
+    STATES = dict(Created=ACCEPTED, New=ACCEPTED, Untriggered=ACCEPTED, Triggered=ACCEPTED, PartiallyFilled=PARTIALLY_FILLED, Filled=FILLED,
+                  Cancelled=CANCELED_, PartiallyFilledCanceled=CANCELED_,
+                  Rejected=REJECTED, Deactivated=CANCELED_)
+    FILLS = ("Trade", "AdlTrade", "BustTrade", "Delivery", "Settle", "BlockTrade", "MovePosition")
+    def __init__(self, k):
+        super().__init__(k)
+        self.category = k.v.market
+    def q(self, symbol="", **kw): return {"category": self.category,
+                                          **({"symbol": self.mid(symbol)} if symbol else {"settleCoin": "USDT"} if self.category == "linear" else {}), **kw}
+    def key(self, id, venue_id): return {"orderId": venue_id} if venue_id else {"orderLinkId": self.k._wire(id)}
+    def filter(self, id):
+        o = self.k._orders.get(id)
+        return {"orderFilter": "StopOrder"} if self.category == "spot" and o is not None and o.type in (STOP, STOP_LIMIT, TAKE, TAKE_LIMIT) else {}
+    def state(self, o, info):
+        s = self.STATES.get(info.get("orderStatus"), 0) if isinstance(info, dict) else 0
+        if s == CANCELED_ and info.get("rejectReason", "EC_NoError") not in ("", "EC_NoError",
+                                                                             "EC_PerCancelRequest") and "NoImmediate" in info["rejectReason"]: return EXPIRED_
+        return s
+    async def time(self):
+        r = (await self.ex.publicGetV5MarketTime())["result"]
+        return int(r["timeNano"])
+    async def list(self, f, q):
+        out, cursor = [], ""
+        for _ in range(1_000):
+            r = (await f(q | ({"cursor": cursor} if cursor else {})))["result"]
+            out += r["list"]
+            cursor = r.get("nextPageCursor") or ""
+            if not cursor or not r["list"]: return out
+        raise VenueError("too many pages", "wrong")
+    async def cancel(self, id, symbol,
+                     venue_id): await self.ex.privatePostV5OrderCancel({**self.q(symbol), **self.key(id, "" if id else venue_id), **self.filter(id)})
+    async def cancel_all(self, symbol):
+        await self.ex.privatePostV5OrderCancelAll(self.q(symbol))
+        if self.category == "spot": await self.ex.privatePostV5OrderCancelAll(self.q(symbol, orderFilter="StopOrder"))
+    async def find(self, id, symbol, venue_id):
+        for f in (self.ex.privateGetV5OrderRealtime, self.ex.privateGetV5OrderHistory):
+            rows = (await f(self.q(symbol, **self.key(id, venue_id))))["result"]["list"]
+            if rows: return self.ex.parse_order(max(rows, key=lambda r: int(r.get("createdTime") or 0)), self.ex.market(symbol))
+        return None
+    async def open_orders(self, symbol): return self.orders(await self.list(self.ex.privateGetV5OrderRealtime, self.q(symbol, openOnly=0, limit=50)),
+                                                            symbol or None)
+    async def amend(self, o, new, ins, seen, venue_id):
+        q = {**self.q(o.symbol), **self.key(o.id, ""), **self.filter(o.id), "qty": text_of(new.lots, ins.lot)}
+        if new.type in (LIMIT, STOP_LIMIT, TAKE_LIMIT): q["price"] = text_of(new.px, ins.tick)
+        if new.stop: q["triggerPrice"] = text_of(new.stop, ins.tick)
+        out = await self.k._request("amend", lambda: self.ex.privatePostV5OrderAmend(q), "amend", o.id)
+        if out.what == TAKEN: self.k._orders[o.id] = replace(new, id=o.id)
+        return out
+    async def trades(self, symbol, since_ns, venue_id):
+        q, out = self.q(symbol, limit=100), []
+        if venue_id: out = await self.list(self.ex.privateGetV5ExecutionList, q | {"orderId": venue_id})
+        else:
+            now, span = self.k.clock.now_ns() // _MS, int(self.k.v.page_window_s * 1000)
+            t = max(since_ns // _MS, now - 30 * 86_400_000 if not since_ns else now - int(self.k.facts.fill_history_s * 1000))
+            while t <= now:
+                out += await self.list(self.ex.privateGetV5ExecutionList, q | {"startTime": t, "endTime": min(t + span, now + 60_000)})
+                t += span
+        return [self.trade(r, symbol) for r in out if r.get("execType", "Trade") in self.FILLS]
+    async def balances(self):
+        out = []
+        for a in (await self.ex.privateGetV5AccountWalletBalance({"accountType": "UNIFIED"}))["result"]["list"]:
+            for c in a["coin"]: out.append(self.coin(c))
+        return out
+    def coin(self, c):
+        total = _num(c["walletBalance"])
+        return Balance(c["coin"], total, max(Decimal(0), total - sum(_num(c.get(x)) for x in ("locked", "totalOrderIM", "totalPositionIM"))))
+    def position(self, r):
+        s = self.ex.safe_symbol(r["symbol"], None, None, "swap")
+        if (ins := self.k.instruments.get(s)) is None: return None
+        n = whole(_num(r["size"]), ins.lot, "position") * (-1 if r.get("side") == "Sell" else 1)
+        mode = {"0": "cross", "1": "isolated"}.get(str(r.get("tradeMode", "")), "")
+        return Held(s, n, float(r.get("avgPrice") or r.get("entryPrice") or 0), float(r.get("markPrice") or 0), float(r.get("leverage") or 0), mode,
+                    str(r.get("positionIdx", 0)) != "0")
+    async def positions(self):
+        rows = await self.list(self.ex.privateGetV5PositionList, self.q(limit=200))
+        return [h for h in map(self.position, rows) if h is not None]
+    PAYS = dict(SETTLEMENT="funding", TRANSFER_IN="transfer", TRANSFER_OUT="transfer", INTEREST="interest", BONUS="deposit", LIQUIDATION="liquidation_fee",
+                AIRDROP="deposit")
+    async def payments(self, since_ns):
+        rows = await self.list(self.ex.privateGetV5AccountTransactionLog,
+                               {"accountType": "UNIFIED", "limit": 50} | ({"startTime": since_ns // _MS} if since_ns else {}))
+        return [Payment(r["id"], r["currency"], _num(r["change"]) if _num(r.get("change")) else _num(r.get("funding")), self.PAYS[r["type"]],
+                        _ns(r["transactionTime"]),
+                        (self.ex.safe_symbol(r["symbol"], None, None, "swap") or "") if r.get("symbol") else "") for r in rows
+                if r["type"] in self.PAYS and _ns(r["transactionTime"]) >= since_ns]
+    async def fees(self, symbol):
+        r = (await self.ex.privateGetV5AccountFeeRate(self.q(symbol)))["result"]["list"][0]
+        return _num(r["makerFeeRate"]), _num(r["takerFeeRate"])
+    async def permissions(self):
+        r = (await self.ex.privateGetV5UserQueryApi())["result"]
+        p = r.get("permissions") or {}
+        out = {"read"}
+        if int(r.get("readOnly") or 0) == 0 and p.get("ContractTrade" if self.category == "linear" else "Spot"): out.add("trade")
+        if any(x in (p.get("Wallet") or ()) for x in ("Withdraw", "AccountTransfer", "SubMemberTransfer")): out.add("withdraw")
+        return out
+    async def set_leverage(self, symbol, x): await self.ex.privatePostV5PositionSetLeverage(self.q(symbol, buyLeverage=f"{x:g}", sellLeverage=f"{x:g}"))
+    async def set_margin_mode(self, symbol, mode):
+        await self.ex.privatePostV5AccountSetMarginMode({"setMarginMode": "ISOLATED_MARGIN" if mode == "isolated" else "REGULAR_MARGIN"})
+    async def dead_man(self, seconds):
+        if not seconds: raise VenueError("bybit: its switch is armed by the connection and is not disarmed", "wrong", key="dead_man_s", value=0,
+                                         hint="close the private stream in order")
+        await self.ex.privatePostV5OrderDisconnectedCancelAll({"timeWindow": max(3, min(300, int(seconds))),
+                                                               "product": "SPOT" if self.category == "spot" else "DERIVATIVES"})
+    def raw(self, client, message):
+        t = message.get("topic") if isinstance(message, dict) else None
+        if t == "wallet":
+            for a in message["data"]:
+                if a.get("accountType", "UNIFIED") == "UNIFIED": yield Balances(tuple(self.coin(c) for c in a["coin"]), _ns(message.get("creationTime")))
+        elif t == "position" or (t or "").startswith("position."):
+            for r in message["data"]:
+                if (h := self.position(r)) is not None: yield h
+    def heard_trade(self, t): return self.k.read_trade(t) if (t.get("info") or {}).get("execType", "Trade") in self.FILLS else None
+
+class _Okx(_Tongue):
+    STATES = dict(live=ACCEPTED, partially_filled=PARTIALLY_FILLED, filled=FILLED, canceled=CANCELED_, mmp_canceled=CANCELED_, effective=FILLED,
+                  order_failed=REJECTED, pause=ACCEPTED,
+                  partially_effective=ACCEPTED, order_placed=ACCEPTED)
+    def __init__(self, k):
+        super().__init__(k)
+        self.fees_so_far = {}
+        self.type = "SPOT" if k.v.market == "spot" else "SWAP"
+    def state(self, o, info): return self.STATES.get(info.get("state"), 0) if isinstance(info, dict) else 0
+    def is_algo(self, id, venue_id):
+        if venue_id: return venue_id.startswith("algo:")
+        o = self.k._orders.get(id)
+        return None if o is None else o.type in self.k.v.algo
+    async def time(self): return int((await self.ex.publicGetPublicTime())["data"][0]["ts"]) * _MS
+    async def place(self, order, ins, kind, side, amount, price, params):
+        if order.type in self.k.v.algo: params = params | {"algoClOrdId": params["clientOrderId"]}
+        o = await self.ex.create_order(order.symbol, kind, side, amount, price, params)
+        info = o.get("info") or {}
+        return {**o, "id": f"algo:{info['algoId']}"} if info.get("algoId") else o
+    def algo(self, r):
+        "A row of the algo book; once triggered, the order it has become."
+        if r.get("ordId"): self.k._names[r["ordId"]] = self.k._own(r.get("algoClOrdId"))
+        s = self.k.read_order({**self.ex.parse_order(r), "id": f"algo:{r['algoId']}", "clientOrderId": r.get("algoClOrdId"),
+                               "filled": r.get("actualSz") or "0", "triggerPrice": r.get("triggerPx")
+                               or r.get("slTriggerPx") or r.get("tpTriggerPx"), "price": r.get("ordPx") if r.get("ordPx") not in ("-1", "") else None,
+                               "amount": r.get("sz")})
+        return s
+    async def one(self, f, q):
+        try: rows = (await f(q))["data"]
+        except _No as e:
+            if _missing(e): return None
+            raise
+        return rows[0] if rows else None
+    async def find_algo(self, id, symbol, venue_id=""):
+        r = await self.one(self.ex.privateGetTradeOrderAlgo, {"algoId": venue_id[5:]} if venue_id else {"algoClOrdId": self.k._wire(id)})
+        if r is None: return None
+        s = self.algo(r)
+        if r.get("ordId") and (o := await self.find_plain(id, symbol, r["ordId"])) is not None: return replace(self.k.read_order(o), id=s.id, type=s.type,
+            stop=s.stop)
+        return s
+    async def find_plain(self, id, symbol, venue_id):
+        r = await self.one(self.ex.privateGetTradeOrder, {"instId": self.mid(symbol), **({"ordId": venue_id} if venue_id else {"clOrdId": self.k._wire(id)})})
+        return r and self.ex.parse_order(r, self.ex.market(symbol))
+    find = _Usdm.find
+    async def cancel(self, id, symbol, venue_id):
+        async def plain(vid=venue_id):
+            await self.ex.privatePostTradeCancelOrder({"instId": self.mid(symbol),
+                                                       **({"ordId": vid} if vid.isdigit() and not id else {"clOrdId": self.k._wire(id)})})
+        async def algo():
+            s = None if venue_id else await self.find_algo(id, symbol)
+            vid = venue_id or (s.venue_id if s else "")
+            if vid.startswith("algo:"): await self.ex.privatePostTradeCancelAlgos([{"instId": self.mid(symbol), "algoId": vid[5:]}])
+            elif vid: await self.ex.privatePostTradeCancelOrder({"instId": self.mid(symbol), "ordId": vid})
+            else: await plain()
+        is_algo = self.is_algo(id, venue_id)
+        if is_algo: return await algo()
+        try: await plain()
+        except _No as e:
+            if is_algo is False or not _missing(e): raise
+            await algo()
+    async def cancel_all(self, symbol):
+        for s in await self.open_orders(symbol):
+            s = s if isinstance(s, Seen) else self.k.read_order(s)
+            try: await self.cancel(s.id, s.symbol, s.venue_id)
+            except _No as e:
+                if not _missing(e): raise
+    async def list(self, f, q, mark, size=100):
+        out, after = [], ""
+        for _ in range(1_000):
+            rows = (await f(q | {"limit": size} | ({"after": after} if after else {})))["data"]
+            out += rows
+            if len(rows) < size: return out
+            after = rows[-1][mark]
+        raise VenueError("too many pages", "wrong")
+    async def open_orders(self, symbol):
+        q = {"instType": self.type, **({"instId": self.mid(symbol)} if symbol else {})}
+        out = self.orders(await self.list(self.ex.privateGetTradeOrdersPending, q, "ordId"))
+        for t in ("trigger", "conditional", "move_order_stop"):
+            out += [s for s in map(self.algo, await self.list(self.ex.privateGetTradeOrdersAlgoPending, q | {"ordType": t}, "algoId")) if s is not None]
+        return out
+    async def amend(self, o, new, ins, seen, venue_id):
+        if o.type in self.k.v.algo: return await self.replace(o, new, seen, venue_id)
+        q = {"instId": self.mid(o.symbol), "clOrdId": self.k._wire(o.id), "newSz": text_of(new.lots, ins.lot), "newPx": text_of(new.px, ins.tick)}
+        out = await self.k._request("amend", lambda: self.ex.privatePostTradeAmendOrder(q), "amend", o.id)
+        if out.what == TAKEN: self.k._orders[o.id] = replace(new, id=o.id)
+        return out
+    async def trades(self, symbol, since_ns, venue_id):
+        q = {"instType": self.type, "instId": self.mid(symbol)} | ({"ordId": venue_id} if venue_id else {"begin": since_ns // _MS} if since_ns else {})
+        return [self.trade(r, symbol) for r in await self.list(self.ex.privateGetTradeFillsHistory, q, "billId")]
+    async def balances(self):
+        out = []
+        for a in (await self.ex.privateGetAccountBalance())["data"]:
+            out += [Balance(d["ccy"], _num(d.get("cashBal") or d.get("eq")), _num(d.get("availBal") or d.get("availEq"))) for d in a["details"]]
+        return out
+    def position(self, r):
+        s = self.ex.safe_symbol(r["instId"])
+        if (ins := self.k.instruments.get(s)) is None: return None
+        n = whole(_num(r["pos"]), ins.lot, "position")
+        return Held(s, -n if r.get("posSide") == "short" else n, float(r.get("avgPx") or 0), float(r.get("markPx") or 0), float(r.get("lever") or 0),
+                    r.get("mgnMode", ""), r.get("posSide") != "net")
+    async def positions(self): return [h for h in map(self.position, (await self.ex.privateGetAccountPositions({"instType": "SWAP"}))["data"]) if h is not None]
+    async def payments(self, since_ns):
+        kinds = {"8": "funding", "1": "transfer", "7": "interest", "5": "liquidation_fee"}
+        rows = await self.list(self.ex.privateGetAccountBills, {"begin": since_ns // _MS} if since_ns else {}, "billId")
+        return [Payment(r["billId"], r["ccy"], _num(r["balChg"]), kinds[r["type"]], _ns(r["ts"]),
+                        (self.ex.safe_symbol(r["instId"]) or "") if r.get("instId") else "") for r in rows
+                if r["type"] in kinds and _ns(r["ts"]) >= since_ns]
+    async def fees(self, symbol):
+        r = (await self.ex.privateGetAccountTradeFee({"instType": self.type, **({"instId": self.mid(symbol)} if self.type == "SPOT" else {})}))["data"][0]
+        pick = lambda a, b: -_num(r.get(b) or r[a]) if self.type == "SWAP" else -_num(r[a])
+        return pick("maker", "makerU"), pick("taker", "takerU")
+    async def permissions(self):
+        p = (await self.ex.privateGetAccountConfig())["data"][0].get("perm", "")
+        return {dict(read_only="read", trade="trade", withdraw="withdraw").get(x.strip(), x.strip()) for x in p.split(",") if x.strip()} | {"read"}
+    async def set_leverage(self, symbol, x): await self.ex.privatePostAccountSetLeverage({"instId": self.mid(symbol), "lever": f"{x:g}", "mgnMode": "cross"})
+    async def dead_man(self, seconds): await self.ex.privatePostTradeCancelAllAfter({"timeOut": str(0 if not seconds else max(10, min(120, int(seconds))))})
+    def heard_order(self, o):
+        info = o.get("info") or {}
+        return self.algo(info) if info.get("algoId") and not info.get("fillSz") and info.get("ordType") in ("trigger", "conditional", "move_order_stop",
+            "oco") else self.k.read_order(o)
+    def heard_trade(self, t):
+        info = t.get("info") or {}
+        vid = info.get("ordId", "")
+        if info.get("fillFee") not in (None, ""): fee, asset = -_num(info["fillFee"]), info.get("fillFeeCcy") or info.get("feeCcy")
+        else:
+            fee = -_num(info.get("fee")) - self.fees_so_far.get(vid, Decimal(0))
+            self.fees_so_far[vid], asset = -_num(info.get("fee")), info.get("feeCcy")
+        return self.k.read_trade({**t, "id": info.get("tradeId"), "order": vid, "amount": info.get("fillSz"), "price": info.get("fillPx"),
+                                  "timestamp": info.get("fillTime"),
+                                  "takerOrMaker": "maker" if info.get("execType") == "M" else "taker", "fee": dict(cost=fee, currency=asset), "fees": []})
+    def raw(self, client, message):
+        ch = (message.get("arg") or {}).get("channel") if isinstance(message, dict) and isinstance(message.get("arg"), dict) else None
+        if ch == "account":
+            for a in message.get("data") or ():
+                yield Balances(tuple(Balance(d["ccy"], _num(d.get("cashBal")), _num(d.get("availBal") or d.get("availEq"))) for d in a.get("details") or ()),
+                               _ns(a.get("uTime")))
+        elif ch == "positions":
+            for r in message.get("data") or ():
+                if (h := self.position(r)) is not None: yield h
+
+# %% ../../nbs/adapters/644_ccxt_venue.ipynb #31eadc73
+class _Kraken(_Tongue):
+    STATES = dict(pending_new=ACCEPTED, new=ACCEPTED, partially_filled=PARTIALLY_FILLED, filled=FILLED, canceled=CANCELED_, expired=EXPIRED_,
+                  pending=ACCEPTED, open=ACCEPTED, closed=FILLED)
+    def key(self, id, venue_id, own="cl_ord_id"): return {"txid": venue_id} if venue_id else {own: self.k._wire(id)}
+    def row(self, txid, r):
+        return {**self.ex.parse_order({"id": txid, **r}), "id": txid, "clientOrderId": r.get("cl_ord_id") or "", "info": r, "filled": r.get("vol_exec"),
+                "amount": r.get("vol"), **self.prices(r),
+                "average": r.get("price") if _num(r.get("vol_exec")) else None}
+    def prices(self, r):
+        "A limit's price; of an order that waits, its trigger, and its limit in the second field."
+        d, t = r.get("descr") or {}, (r.get("descr") or {}).get("ordertype", "")
+        waits = t.startswith(("stop-loss", "take-profit"))
+        return dict(price=d.get("price2") if waits and t.endswith("limit") else None if waits else d.get("price"),
+                    triggerPrice=(r["stopprice"] if _num(r.get("stopprice")) else d.get("price")) if waits else None)
+    def state(self, o, info): return self.STATES.get(info.get("order_status") or info.get("status"), 0) if isinstance(info, dict) else 0
+    async def cancel(self, id, symbol, venue_id): await self.ex.privatePostCancelOrder(self.key(id, "" if id else venue_id))
+    async def cancel_all(self, symbol):
+        for o in await self.open_orders(symbol):
+            if o["symbol"] == symbol: await self.ex.privatePostCancelOrder({"txid": o["id"]})
+    async def place(self, order, ins, kind, side, amount, price, params):
+        o = await self.ex.create_order(order.symbol, kind, side, amount, price, params)
+        return {**o, "filled": None, "status": "open"}
+    async def find(self, id, symbol, venue_id):
+        if venue_id: rows = (await self.ex.privatePostQueryOrders({"txid": venue_id}))["result"]
+        else:
+            rows = (await self.ex.privatePostOpenOrders(self.key(id, "")))["result"]["open"] or (await self.ex.privatePostClosedOrders(self.key(id,
+                "")))["result"]["closed"]
+            rows = {t: r for t, r in rows.items() if r.get("cl_ord_id") in (None, self.k._wire(id))}
+        if not rows: return None
+        txid = max(rows, key=lambda t: float(rows[t].get("opentm") or 0))
+        return self.row(txid, rows[txid])
+    async def open_orders(self,
+                          symbol): return [o for o in (self.row(t, r) for t,
+                                                       r in (await self.ex.privatePostOpenOrders())["result"]["open"].items()) if not symbol
+                                                       or o["symbol"] == symbol]
+    async def amend(self, o, new, ins, seen, venue_id):
+        q = self.key(o.id, "") | {"order_qty": text_of(new.lots, ins.lot)}
+        if new.type in (LIMIT, STOP_LIMIT, TAKE_LIMIT): q["limit_price"] = text_of(new.px, ins.tick)
+        if new.stop: q["trigger_price"] = text_of(new.stop, ins.tick)
+        out = await self.k._request("amend", lambda: self.ex.privatePostAmendOrder(q), "amend", o.id)
+        if out.what == TAKEN: self.k._orders[o.id] = replace(new, id=o.id)
+        return out
+    async def trades(self, symbol, since_ns, venue_id):
+        out, ofs = [], 0
+        for _ in range(2_000):
+            r = (await self.ex.privatePostTradesHistory({"ofs": ofs} | ({"start": str(since_ns // 10**9 - 1)} if since_ns else {})))["result"]
+            rows = [self.ex.parse_trade({"id": t, **x}) for t, x in r["trades"].items()]
+            out += [t for t in rows if t["symbol"] == symbol and (not venue_id or t["order"] == venue_id)]
+            ofs += len(rows)
+            if not rows or ofs >= int(r.get("count") or 0): return out
+        raise VenueError("trades: too many pages", "wrong")
+    async def balances(self):
+        out = {}
+        for a, b in (await self.ex.privatePostBalanceEx())["result"].items():
+            if a.endswith((".S", ".M", ".F", ".B", ".P")): continue  # staked: not to be traded with
+            code, total = self.ex.safe_currency_code(a), _num(b["balance"]) if isinstance(b, dict) else _num(b)
+            out[code] = Balance(code, total, total - (_num(b.get("hold_trade")) if isinstance(b, dict) else 0))
+        return list(out.values())
+    async def payments(self, since_ns):
+        kinds = dict(deposit="deposit", withdrawal="withdrawal", transfer="transfer", rollover="interest")
+        r = (await self.ex.privatePostLedgers({"start": str(since_ns // 10**9)} if since_ns else {}))["result"]["ledger"]
+        return [Payment(t, self.ex.safe_currency_code(x["asset"]), _num(x["amount"]) - _num(x.get("fee")), kinds[x["type"]],
+                        _ns(Decimal(str(x["time"])) * 1000)) for t, x in r.items() if x["type"] in kinds]
+    async def permissions(self):
+        r = (await self.ex.privatePostGetApiKeyInfo())["result"]
+        p = {str(x) for x in r.get("permissions") or ()}
+        return ({"read"} if p else {"read", "unknown"}) | ({"trade"} if "modify-trades" in p else set()) | ({"withdraw"} if "withdraw-funds" in p else set())
+    async def dead_man(self, seconds): await self.ex.privatePostCancelAllOrdersAfter({"timeout": int(seconds)})
+    def heard_order(self, o):
+        i = o.get("info") or {}
+        return self.k.read_order({**o, "clientOrderId": i.get("cl_ord_id"), "filled": i.get("cum_qty"), "amount": i.get("order_qty") or i.get("cum_qty")})
+
+class _Hyper(_Tongue):
+    amend_needs_seen = True
+    user = property(lambda self: self.ex.options.get("address") or self.ex.walletAddress)
+    def steps(self, m):
+        sz = int((m.get("info") or {}).get("szDecimals") or 0)
+        return f"{Decimal(1).scaleb(-(6 - sz)):f}", f"{Decimal(1).scaleb(-sz):f}"
+    async def time(self): return self.k.clock.now_ns()  # the venue has no clock to be asked; a nonce too far from its time is refused
+    async def info(self, type, **kw): return await self.ex.publicPostInfo({"type": type, **kw})
+    def five(self, px, side, ins):
+        "At most five significant digits, toward less risk: a buyer's price down, a seller's up."
+        x = Decimal(px)
+        if not x or x == x.to_integral_value(): return f"{x:f}"
+        step = Decimal(1).scaleb(x.adjusted() - 4)
+        if step < Decimal(ins.tick): return f"{x:f}"
+        return f"{(x / step).to_integral_value('ROUND_FLOOR' if side == BUY else 'ROUND_CEILING') * step:f}"
+    async def place(self, order, ins, kind, side, amount, price, params):
+        if order.type == MARKET:
+            tok = _NOW.set(_Call())
+            try: price = (await self.info("allMids"))[self.ex.market(order.symbol)["baseName"]]
+            finally: _NOW.reset(tok)
+        elif kind == "market": price = text_of(order.stop, ins.tick)
+        else: price = self.five(price, order.side, ins)
+        for k in ("stopLossPrice", "takeProfitPrice"):
+            if k in params: params[k] = self.five(params[k], order.side, ins)
+        o = await self.ex.create_order(order.symbol, kind, side, amount, price, params)
+        i = o.get("info") or {}
+        if "filled" in i: return {**o, "filled": i["filled"]["totalSz"], "average": i["filled"]["avgPx"], "status": "open"}
+        return {**o, "filled": None, "status": "open"}
+    async def cancel(self, id, symbol, venue_id):
+        await self.ex.cancel_order(venue_id or "0", symbol, {} if venue_id and not id else {"clientOrderId": self.k._wire(id)})
+    async def cancel_all(self, symbol):
+        ids = [o["id"] for o in await self.open_orders(symbol)]
+        if ids: await self.ex.cancel_orders(ids, symbol)
+    async def find(self, id, symbol, venue_id):
+        r = await self.info("orderStatus", user=self.user, oid=int(venue_id) if venue_id else self.k._wire(id))
+        if r.get("status") != "order": return None
+        return self.ex.parse_order(r["order"], self.ex.market(symbol))
+    async def open_orders(self, symbol):
+        return [o for o in self.orders([{**r, "status": "open"} for r in await self.info("frontendOpenOrders",
+                                                                                         user=self.user)]) if not symbol or o["symbol"] == symbol]
+    async def amend(self, o, new, ins, seen, venue_id):
+        kind, side, amount, price, params = ccxt_order(self.k.v, replace(new, lots=new.lots - seen.filled), ins, self.k._wire(new.id))
+        price = self.five(price, new.side, ins) if price else text_of(new.stop, ins.tick)
+        return await self.k._request("amend", lambda: self.ex.edit_order(seen.venue_id, o.symbol, kind, side, amount, price, params), "amend", o.id)
+    async def trades(self, symbol, since_ns, venue_id):
+        out, t = [], since_ns // _MS
+        for _ in range(1_000):
+            rows = await self.info("userFillsByTime", user=self.user, startTime=t)
+            out += rows
+            if len(rows) < 2000: break
+            t = max(int(r["time"]) for r in rows)
+        rows = [self.ex.parse_trade(r) for r in out if r.get("tid")]
+        return [t for t in rows if t["symbol"] == symbol]
+    def cash(self, r):
+        s = r["marginSummary"] if "marginSummary" in r else r["crossMarginSummary"]
+        open_ = sum((_num(p["position"].get("unrealizedPnl")) for p in r.get("assetPositions") or ()), Decimal(0))
+        return Balance("USDC", _num(s["accountValue"]) - open_, _num(r.get("withdrawable")))
+    async def balances(self): return [self.cash(await self.info("clearinghouseState", user=self.user))]
+    async def positions(self):
+        out = []
+        for p in (await self.info("clearinghouseState", user=self.user)).get("assetPositions") or ():
+            p = p["position"]
+            s = self.ex.safe_symbol(self.ex.coin_to_market_id(p["coin"]))
+            if ins := self.k.instruments.get(s):
+                lev = p.get("leverage") or {}
+                out.append(Held(s, whole(_num(p["szi"]), ins.lot, "position"), float(p.get("entryPx") or 0), 0., float(lev.get("value") or 0),
+                                str(lev.get("type") or "")))
+        return out
+    async def payments(self, since_ns):
+        out = []
+        for r in await self.info("userFunding", user=self.user, startTime=since_ns // _MS):
+            d = r["delta"]
+            out.append(Payment(f"funding:{d['coin']}:{r['time']}", "USDC", _num(d["usdc"]), "funding", _ns(r["time"]),
+                               self.ex.safe_symbol(self.ex.coin_to_market_id(d["coin"])) or ""))
+        for r in await self.info("userNonFundingLedgerUpdates", user=self.user, startTime=since_ns // _MS):
+            d = r["delta"]
+            if (what := dict(deposit="deposit", withdraw="withdrawal", accountClassTransfer="transfer",
+                             internalTransfer="transfer").get(d["type"])) is None: continue
+            inward = d["type"] == "deposit" or d.get("toPerp") is True or str(d.get("destination", "")).lower() == str(self.user).lower()
+            out.append(Payment(f"{d['type']}:{r['hash']}", "USDC", _num(d.get("usdc") or d.get("amount")) * (1 if inward else -1), what, _ns(r["time"])))
+        return out
+    async def fees(self, symbol):
+        r = await self.info("userFees", user=self.user)
+        return _num(r["userAddRate"]), _num(r["userCrossRate"])
+    async def permissions(self):
+        "An agent's key trades and cannot withdraw, the owner's can do everything, and the venue does not say which it is."
+        return {"read", "trade", "unknown"}
+    async def dead_man(self, seconds):
+        nonce = self.ex.incrementing_nonce()
+        action = {"type": "scheduleCancel"} | ({"time": self.k.clock.now_ns() // _MS + int(max(5, seconds) * 1000)} if seconds else {})
+        await self.ex.privatePostExchange({"action": action, "nonce": nonce, "signature": self.ex.sign_l1_action(action, nonce)})
+    def raw(self, client, message):
+        if not isinstance(message, dict) or message.get("channel") not in ("userFills", "user"): return
+        d = message.get("data") or {}
+        if d.get("isSnapshot"): return
+        for r in d.get("fills") or ():
+            f = self.k.read_trade(self.ex.parse_trade(r))
+            if f is not None: yield f
+
+_TONGUES = dict(binance=_Binance, binanceusdm=_Usdm, bybit=_Bybit, okx=_Okx, kraken=_Kraken, hyperliquid=_Hyper)
