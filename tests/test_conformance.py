@@ -23,11 +23,10 @@ def test_the_same_bench_gives_the_same_answers():
     a, b = (run_suite(RIGS["spot"], only=lambda c: c.group in ("balances", "at once", "reports")) for _ in range(2))
     assert [(x.case.number, x.status, x.why) for x in a] == [(x.case.number, x.status, x.why) for x in b]
 
-# ccxt's client, REST and WebSocket, on the loopback exchange: half of the cases here, all of them among the slow ones
-CCXT_OPEN = {505, 510, 511, 521, 813, 814, 1312, 1811, 1816, 1817}  # broken, and told to the adapter's author
+# ccxt's client, REST and WebSocket, on the loopback exchange: a quarter of the cases here, all of them among the slow ones
 
 @pytest.mark.parametrize("margin", [False, True], ids=["spot", "usdm"])
-def test_ccxt_on_the_loopback_exchange_keeps_half_of_them(margin): _ccxt(margin, lambda c: c.number % 2 == margin)
+def test_ccxt_on_the_loopback_exchange_keeps_a_quarter_of_them(margin): _ccxt(margin, lambda c: c.number % 4 == margin)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("margin", [False, True], ids=["spot", "usdm"])
@@ -37,6 +36,6 @@ def test_ccxt_on_the_loopback_exchange_keeps_every_promise(margin):
 
 def _ccxt(margin, only):
     r = run_suite(lambda: CcxtRig(margin), only)
-    assert {x.case.number for x in r.of("failed")} <= CCXT_OPEN, str(r)
+    assert r.ok, str(r)
     assert all(x.why for x in r.of("skipped"))
     return r

@@ -2408,15 +2408,12 @@ class SimRig(ExchangeRig):
     async def repeat(self, times): self.wire.copies = times
     async def mute(self, on): self.wire.quiet = on
 
-# %% ../../nbs/adapters/670_conformance.ipynb #22ef8e17
+# %% ../../nbs/adapters/670_conformance.ipynb #41f7ce01
 class LoopbackRig(ExchangeRig):
     "An exchange that speaks Binance's dialect, in memory and in virtual time. Subclass with `client`."
     can = frozenset(HANDS)
     key, secret, patience_s, pause_s, lull_s = "rig-key", "rig-s3cr3t-0123456789", 120., .2, 2.
     secrets, latency_s = (secret,), .02  # Of every request, there and back
-    def __init__(self, margin: bool = False):
-        super().__init__(margin)
-        if not margin: self.can = self.can - {"history"}  # no wallet history on the spot side of the loopback exchange
     def new_client(self, session, clock) -> Venue: "A client of this account, not opened."; raise NotImplementedError
 
     async def start(self):
@@ -2507,7 +2504,6 @@ class LoopbackRig(ExchangeRig):
 
 class CcxtRig(LoopbackRig):
     "ccxt's client, REST and WebSocket, behind `CcxtVenue`, on the loopback exchange."
-    excused = {1507: "Binance's user streams tell no halts: a halt is seen in a refusal, and in filters read again"}
     def new_client(self, session, clock):
         import hashlib, hmac
         from algo_kit.adapters.ccxt_venue import CcxtVenue
