@@ -740,3 +740,38 @@ def test_the_gate_is_fast_enough_for_a_socket():
     for x in texts: ask(g, x)
     assert (time.process_time() - t) / len(texts) < 200e-6
     with pytest.raises(ConfigError): policy_from("[account]\n")
+
+# ---- the rules in the way of a whole suite
+
+@pytest.mark.slow
+@pytest.mark.parametrize("margin", [False, True])
+def test_the_promises_of_a_venue_are_kept_with_the_rules_in_between(margin):
+    "The real ccxt client at the loopback exchange, with a gate before every signature: what passes without it passes with it."
+    pytest.importorskip("ccxt")
+    from algo_kit.adapters.conformance import run_suite
+    from ccxt_rigs import CcxtRig, Keys
+    class Guarded(CcxtRig):
+        gate = None
+        def client_of(self, session):
+            v = super().client_of(session)
+            if self.gate is None:
+                head = f'account."{v.name}.main"'
+                text = f"""[{head}]
+dialect = "binance"
+allow = ["place", "amend", "cancel", "query", "leverage"]
+order_max = 1e12
+day_max = 1e14
+per_second = 10_000
+per_minute = 10_000
+max_leverage = 125
+refusals = 10_000
+lease = false
+"""
+                for i in self.listed: text += f"[{head}.symbols.{i.symbol.split(':')[0].replace('/', '')}]\nprice = 1_000_000\n"
+                self.gate = Gate(policy_from(text), now=lambda: self.x.now)
+            v.signing = LocalSigning(Keys(f"{v.name}.main"), self.gate)
+            return v
+    some = lambda c: c.number // 100 in (3, 4, 5, 6, 7) or c.number == 1701
+    without, within = (run_suite(lambda rig=rig: rig(margin=margin), some) for rig in (CcxtRig, Guarded))
+    status = lambda r: {x.case.number: x.status for x in r}
+    assert status(within) == status(without) and len(without.of("passed")) > 40
