@@ -9,6 +9,7 @@ from algo_kit.adapters.binance_api import ROUTES, Refusal, Request
 from algo_kit.adapters.faults import FAULTS, UNKNOWN_TEXT, Faults, rows
 from algo_kit.adapters.loopback import Drive, MemorySession, ccxt_urls, loopback_session, make_exchange, serve, sim_source, tape_source, write_sitecustomize
 from algo_kit.core.records import BUY, SELL, TRADE
+from algo_kit.data.instruments import instrument
 
 ccxt = pytest.importorskip("ccxt.pro")
 SPOT, PERP, T0 = "BTC/USDT", "BTC/USDT:USDT", 1_800_000_000 * 10**9
@@ -401,7 +402,8 @@ class Bench:
         self.ns, self.faults = T0, faults or Faults(1)
         self.faults.now = lambda: self.ns
         self.api, _ = make_exchange(**dict(spot=(SPOT,), usdm=(PERP,), source="none", ns=lambda: self.ns, faults=self.faults, keys=keys) | how)
-        for s in (SPOT, PERP): self.trade(s, 60_000)
+        for s in (SPOT, PERP):
+            if s in self.api.by_symbol: self.trade(s, 60_000)
     def account(self, n=0): return self.api.exchanges[n].accounts["demo"]
     def trade(self, symbol, px, qty=1., side=BUY, wait=1.):
         self.ns += int(wait * 1e9)
@@ -799,6 +801,54 @@ def test_the_same_seed_is_the_same_exchange():
             out += list(traffic(b))
         return out, dict(b.faults.active), {k: v for k, v in b.api.state().items() if k != "faults"}
     assert day(3) == day(3) and day(3) != day(4)
+
+def test_a_stop_leg_ends_its_limit_leg_and_a_position_is_liquidated():
+    b = Bench()
+    lid = b.ask("POST", "/api/v3/orderList/oco", symbol="BTCUSDT", side="SELL", quantity="0.1", aboveType="LIMIT_MAKER", abovePrice="61000",
+                belowType="STOP_LOSS", belowStopPrice="59000")
+    b.trade(SPOT, 58_900, 9., SELL)
+    got = {o["type"]: o["status"] for o in b.ask("GET", "/api/v3/allOrders", symbol="BTCUSDT")}
+    assert lid["listStatusType"] == "EXEC_STARTED" and got["STOP_LOSS"] == "FILLED" and got["LIMIT_MAKER"] in ("CANCELED", "EXPIRED")
+    b = Bench(accounts={"demo": {"USDT": 5000}})
+    c = b.api.connect("/private/ws?listenKey=" + b.ask("POST", "/fapi/v1/listenKey", signed=False)["listenKey"])
+    assert b.ask("POST", "/fapi/v1/leverage", symbol="BTCUSDT", leverage=50)["leverage"] == 50
+    assert b.order(1, type="MARKET", timeInForce="", price="", quantity="3")["status"] == "FILLED"
+    for px in (59_500, 58_800, 58_000, 57_000): b.trade(PERP, px, 50., SELL)
+    assert b.ask("GET", "/fapi/v3/positionRisk") == []
+    forced = [m["o"] for t in c.take() if (m := json.loads(t))["e"] == "ORDER_TRADE_UPDATE" and m["o"]["x"] == "CALCULATED"]
+    assert forced and forced[0]["c"].startswith("autoclose-") and sum(Decimal(o["l"]) for o in forced) == 3
+
+def test_one_account_does_not_see_another():
+    b = Bench(accounts={"demo": {"USDT": 100_000, "BTC": 2}, "other": {"USDT": 10}})
+    b.api.add_key("k2", "other", "s2")
+    b.order(newClientOrderId="mine")
+    sign = lambda t: hmac.new(b"s2", t.encode(), hashlib.sha256).hexdigest()
+    for path, want in (("openOrders", []), ("allOrders", []), ("myTrades", [])):
+        assert b.raw("GET", "/api/v3/" + path, b.text(sign, symbol="BTCUSDT"), "k2").body == want
+    assert b.raw("DELETE", "/api/v3/order", b.text(sign, symbol="BTCUSDT", origClientOrderId="mine"), "k2").body["code"] == -2011
+    assert b.raw("GET", "/api/v3/account", b.text(sign), "k2").body["balances"][0]["free"] == "10.00000000"
+
+def test_fees_in_a_third_asset_and_rebates():
+    b = Bench()
+    b.faults.act("OR-20", b.api.exchanges[0], b.account(), b.api)
+    b.order(newClientOrderId="x")
+    b.trade(SPOT, 58_990, 9., SELL)
+    t = b.ask("GET", "/api/v3/myTrades", symbol="BTCUSDT")[0]
+    assert Decimal(t["commission"]) == -Decimal(t["quoteQty"]) * Decimal("0.0001")
+    assert b.account().balances()["USDT"].total == 100_000 - Decimal(t["quoteQty"]) - Decimal(t["commission"])
+    bnb = instrument("binance", "BNB/USDT", tick="0.1", lot="0.001")
+    b = Bench(spot=(SPOT, bnb), usdm=(), fee_asset="BNB", accounts={"demo": {"USDT": 100_000, "BTC": 2, "BNB": 5}})
+    b.trade("BNB/USDT", 600)
+    b.order(type="MARKET", timeInForce="", price="", quantity="0.1")
+    t = b.ask("GET", "/api/v3/myTrades", symbol="BTCUSDT")[0]
+    assert t["commissionAsset"] == "BNB" and Decimal(t["commission"]) == pytest.approx(Decimal(t["quoteQty"]) * Decimal("0.00075") / 600, rel=Decimal("0.001"))
+    assert {r["asset"]: r["free"] for r in b.ask("GET", "/api/v3/account")["balances"]}["BNB"] == f"{5 - Decimal(t['commission']):.8f}"
+
+def test_money_from_outside_is_in_the_wallets_history():
+    b = Bench()
+    for x in (250, -50): b.faults.act("AC-6", b.api.exchanges[0], b.account(), b.api, asset="USDT", amount=x)
+    assert [r["amount"] for r in b.ask("GET", "/sapi/v1/capital/deposit/hisrec")] == ["250"]
+    assert [r["amount"] for r in b.ask("GET", "/sapi/v1/capital/withdraw/history")] == ["50"]
 
 # --- tapes, memory, the command line
 

@@ -1083,7 +1083,7 @@ class Desk:
         "The next end of this order is the venue's doing (OR-13): EXPIRED or EXPIRED_IN_MATCH."
         for a in [n for x in self.exchanges for n in x.accounts if account in ("", n)]: self._ended[a, venue_id] = why
 
-# %% ../../nbs/adapters/660_binance_api.ipynb #b8b7a2b8
+# %% ../../nbs/adapters/660_binance_api.ipynb #2f2abd68
 @dataclass(slots=True)
 class Call:
     "A request that was admitted."
@@ -1116,7 +1116,9 @@ class PublicRest:
     def _one_or_all(self, c, make):
         out = [make(m) for m in self._some(c)]
         return out[0] if c.p.get("symbol") else out
-    def filters(self, m): return filters_of(m, self.faults.filters.get(market_key(m.symbol)) if self.faults is not None else None)
+    def filters(self, m):
+        if self.faults is None: return filters_of(m)
+        return filters_of(m, self.faults.filters.get(market_key(m.symbol)) or ("spot", m.raw) not in self.by_raw and self.faults.filters.get(m.raw) or None)
     def _status(self, m):
         f = self.faults
         if f is not None and market_key(m.symbol) in f.delisted: return "BREAK" if m.kind == "spot" else "SETTLING"
@@ -1131,6 +1133,7 @@ class PublicRest:
     def _exchange_info(self, c):
         out = dict(timezone="UTC", serverTime=c.ms, rateLimits=self._limits(c.market), exchangeFilters=[], symbols=[])
         for m in self._some(c):
+            if self.faults is not None and self.faults.delisted.get(market_key(m.symbol)) == "GONE": continue
             i, f = m.ins, self.filters(m)
             fl = [dict(filterType=k) | v for k, v in f.items()]
             if c.market == "spot":
@@ -1225,7 +1228,7 @@ class PublicRest:
     def _dapi_info(self, c): return dict(timezone="UTC", serverTime=c.ms, rateLimits=[], exchangeFilters=[], symbols=[])
     def _system(self, c): return dict(status=0, msg="normal")
 
-# %% ../../nbs/adapters/660_binance_api.ipynb #af1fd26b
+# %% ../../nbs/adapters/660_binance_api.ipynb #91ddaf7b
 class PrivateRest:
     "Orders, money and keys; part of `BinanceApi`."
     def _accounts(self, c):
@@ -1627,6 +1630,27 @@ class PrivateRest:
                      freeze=text8(0),
                      withdrawing=text8(0), ipoing=text8(0), ipoable=text8(0), storage=text8(0), isLegalMoney=False, trading=True, networkList=[])
                      for n in names]
+    def _wallet(self, c, sign):
+        lo, hi = integer(c.p, "startTime", 0), integer(c.p, "endTime", 2**62)
+        rows = [p for k, ps in self._incomes.items() if k[1] == c.account for p in ps if p.what in ("deposit", "withdrawal", "transfer")
+                and p.amount * sign > 0]
+        return [(p, p.ts // 1_000_000) for p in sorted(rows, key=lambda p: -p.ts) if lo <= p.ts // 1_000_000 <= hi and c.p.get("coin", p.asset) == p.asset]
+    def _deposits(self, c):
+        return [dict(id=p.id, amount=plain(p.amount), coin=p.asset, network=p.asset, status=1, address="", addressTag="", txId=p.id, insertTime=ms,
+                     completeTime=ms, transferType=0,
+                     confirmTimes="1/1", unlockConfirm=0, walletType=0) for p, ms in self._wallet(c, 1)]
+    def _withdrawals(self, c):
+        from datetime import UTC, datetime
+        when = lambda ms: datetime.fromtimestamp(ms // 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+        return [dict(id=p.id, amount=plain(-p.amount), transactionFee="0", coin=p.asset, status=6, address="", txId=p.id, applyTime=when(ms),
+                     network=p.asset, transferType=0,
+                     info="", confirmNo=1, walletType=0, txKey="", completeTime=when(ms)) for p, ms in self._wallet(c, -1)]
+    def _order_counts(self, c):
+        def used(name, s):
+            slot, n = self.limits[c.market]._orders.get((c.account, name), (0, 0))
+            return n if slot == c.ms // 1000 // s else 0
+        orders = [r for r in self._limits(c.market) if r["rateLimitType"] == "ORDERS"]
+        return [r | dict(count=used(name, s)) for r, (s, _, name) in zip(orders, self.limits[c.market].orders, strict=True)]
     def _trade_fee(self, c):
         spot = [m for m in self.markets if m.kind == "spot" and c.p.get("symbol", m.raw) == m.raw]
         return [dict(symbol=m.raw, makerCommission=plain(Decimal(m.ins.maker)), takerCommission=plain(Decimal(m.ins.taker))) for m in spot]
@@ -1639,7 +1663,7 @@ class PrivateRest:
     def _trading_status(self, c): return dict(data=dict(isLocked=not self._accounts(c)[0].may_trade, plannedRecoverTime=0, triggerCondition={}, updateTime=0))
     def _spot_account_status(self, c): return dict(data="Normal")
 
-# %% ../../nbs/adapters/660_binance_api.ipynb #2e5f7924
+# %% ../../nbs/adapters/660_binance_api.ipynb #de383b61
 _S, _F = "/api/v3/", "/fapi/v1/"
 ROUTES = {
     **{("GET", _S + k): v for k, v in {
@@ -1690,6 +1714,8 @@ ROUTES = {
     ("GET", "/sapi/v1/capital/config/getall"): ("_coins", 10, "S"), ("GET", "/sapi/v1/margin/allPairs"): ("_nothing", 1, "K"),
     ("GET", "/sapi/v1/margin/isolated/allPairs"): ("_nothing", 10, "S"), ("GET", "/sapi/v1/asset/tradeFee"): ("_trade_fee", 1, "S"),
     ("GET", "/sapi/v1/account/apiRestrictions"): ("_restrictions", 1, "S"), ("GET", "/sapi/v1/system/status"): ("_system", 1, ""),
+    ("GET", "/sapi/v1/capital/deposit/hisrec"): ("_deposits", 1, "S"), ("GET", "/sapi/v1/capital/withdraw/history"): ("_withdrawals", 1, "S"),
+    ("GET", "/api/v3/rateLimit/order"): ("_order_counts", 40, "S"), ("GET", "/fapi/v1/rateLimit/order"): ("_order_counts", 1, "S"),
     ("GET", "/sapi/v1/account/status"): ("_spot_account_status", 1, "S"), ("GET", "/dapi/v1/exchangeInfo"): ("_dapi_info", 1, ""),
     ("GET", "/eapi/v1/exchangeInfo"): ("_dapi_info", 1, ""),
 }

@@ -18,7 +18,7 @@ from ..core.errors import ConfigError, unknown
 from ..core.records import BUY, FUNDING, LIMIT, MARKET, SELL, STOP, STOP_LIMIT, TAKE, TAKE_LIMIT, TRADE, TRAIL, event_dt
 from .protocol import Balances, Fill, Held, Order, Seen
 
-# %% ../../nbs/adapters/615_faults.ipynb #0ebe96bf
+# %% ../../nbs/adapters/615_faults.ipynb #7d43b467
 FAULTS = {
     "MD-1": ("stream", "a depth update is missing"), "MD-2": ("stream", "a message comes twice"), "MD-3": ("stream", "a message is overtaken"),
     "MD-4": ("stream", "the socket is open and nothing comes"), "MD-5": ("stream", "the venue closes the connection"),
@@ -31,7 +31,7 @@ FAULTS = {
     "OR-10": ("stream", "a fill is told several times"), "OR-11": ("stream", "fills out of order"), "OR-12": ("stream", "a fill is never told"),
     "OR-13": ("act", "the venue ends an order"), "OR-14": ("act", "the venue changes an order"), "OR-15": ("act", "somebody trades by hand"),
     "OR-16": ("act", "the private stream ends"), "OR-17": ("request", "rate limit, then a ban"), "OR-18": ("request", "protection is refused"),
-    "OR-19": ("request", "half of a batch is taken"), "OR-20": ("act", "the fee is in another asset, or negative"),
+    "OR-19": ("request", "half of a batch is taken"), "OR-20": ("act", "the fee is a rebate"),
     "AC-1": ("act", "leverage changed from outside"), "AC-2": ("act", "hedge mode or margin mode switched"), "AC-3": ("act", "a symbol leaves the listing"),
     "AC-4": ("act", "funding now"), "AC-5": ("act", "the venue closes the position"), "AC-6": ("act", "money moved from outside"),
     "AC-7": ("act", "the key is revoked"),
@@ -146,7 +146,7 @@ def _spoil(m, how):
     else: return None
     return dict(m, data=d) if "data" in m else d
 
-# %% ../../nbs/adapters/615_faults.ipynb #48f6f9cc
+# %% ../../nbs/adapters/615_faults.ipynb #5a9da2e8
 class Acts:
     "What can be done to an exchange and its accounts; `Faults` inherits it."
     def act(self,
@@ -208,11 +208,9 @@ class Acts:
         if api is not None: api.end_private_streams(getattr(account, "name", ""))
         return "private streams ended"
     def _or_20(self, exchange, account, api, how):
-        a, name = how.get("asset", "BNB"), getattr(account, "name", "")
-        if how.get("off"): return "fees as usual" if self.fee_asset.pop(name, None) else ""
-        if hasattr(account, "pay_fees_in"): account.pay_fees_in(a)
-        self.fee_asset[name] = a
-        return f"fees in {a}"
+        maker, taker = how.get("maker", -0.0001), how.get("taker", 0.0001)  # a rebate; fees in a third asset: `venue.fee_asset` of the exchange
+        for r in account.world.rows: r["ins"]["maker_e8"], r["ins"]["taker_e8"] = round(maker * 1e8), round(taker * 1e8)
+        return f"maker {maker:g}, taker {taker:g}"
     def _ac_1(self, exchange, account, api, how):
         s, x = self._symbol(exchange, how, "AC-1", ("perp", "future")), how.get("leverage", self.rng("AC-1").choice((2, 3, 5, 10)))
         if not s: return ""
@@ -226,7 +224,7 @@ class Acts:
         return "hedge mode"
     def _ac_3(self, exchange, account, api, how):
         s = market_key(self._symbol(exchange, how, "AC-3"))
-        self.delisted[s] = "SETTLING"
+        self.delisted[s] = "GONE" if how.get("gone") else "SETTLING"
         return f"{s} delisted"
     def _ac_4(self, exchange, account, api, how):
         s = self._symbol(exchange, how, "AC-4", ("perp",))
@@ -297,7 +295,7 @@ def fill_now(
     _feed(exchange, api, rows(exchange, TRADE, symbol, float(beyond), float((o.lots - o.filled) * 2 * Decimal(i.lot)), -o.side))
     return True
 
-# %% ../../nbs/adapters/615_faults.ipynb #d310f939
+# %% ../../nbs/adapters/615_faults.ipynb #478f1f42
 class Faults(Acts):
     "A seeded lying wire, venue and clock."
     def __init__(self,
@@ -310,7 +308,7 @@ class Faults(Acts):
         self._rng, self._forced, self._heal = {}, [], []
         self.clock_offset_ns = 0
         self.halted, self.delisted, self.disabled, self.revoked = {}, {}, {}, {}  # symbol or account -> why; ordered
-        self.filters, self.hedged, self.fee_asset = {}, {}, {}
+        self.filters, self.hedged = {}, {}
         self._silent, self._banned_until, self._strikes, self._refuse_until, self.on = 0, 0, 0, 0, True
         if isinstance(rates, dict):
             for f, r in rates.items(): self.set(f, r)
