@@ -5,15 +5,15 @@
 # %% auto #0
 __all__ = ['ref_of', 'CcxtDecoder', 'CcxtStream', 'instrument_of', 'market_stream', 'parse_live', 'LiveFeed', 'live_feed']
 
-# %% ../../nbs/adapters/634_ccxt_feed.ipynb #74403ae0
+# %% ../../nbs/adapters/634_ccxt_feed.ipynb #926b585e
 import asyncio, random
 from collections import Counter, deque
 
 import numpy as np
 
 from .decoders import Decoder, _Bad, _SIDES
-from .protocol import Clock, id_number, without_secrets
-from .streams import STREAMS, Attempts, MarketStream, pause_s
+from .protocol import Clock, id_number
+from .streams import STREAMS, Attempts, MarketStream, pause_s, why_of
 from ..core.errors import ConfigError, KitError, unknown
 from ..core.settings import LiveSettings
 from ..data.feeds import Feed
@@ -83,7 +83,7 @@ class CcxtDecoder(Decoder):
                 self._bars(row, recv, t, t + span, *(float(x) for x in was[1:6]), float("nan"))
             self._open[row] = list(c)
 
-# %% ../../nbs/adapters/634_ccxt_feed.ipynb #74aa4dd3
+# %% ../../nbs/adapters/634_ccxt_feed.ipynb #cbf6b249
 _METHODS = dict(trades="watchTrades", depth="watchOrderBook", quotes="watchBidsAsks", bars="watchOHLCV")
 
 class CcxtStream:
@@ -141,7 +141,7 @@ class CcxtStream:
     def _over(self, task):
         if not task.cancelled() and (e := task.exception()) is not None and self.error is None:
             self.error = e
-            self.note("market stream broke", "ERROR", venue=self.venue, why=f"{type(e).__name__}: {without_secrets(e, 160)}")
+            self.note("market stream broke", "ERROR", venue=self.venue, why=why_of(e))
 
     async def close(self) -> None:
         "Stop, and let go of the exchange when it is ours."
@@ -196,9 +196,8 @@ class CcxtStream:
         now, t = self.clock.now_ns(), self._now()
         self.counts["lost"] += 1
         self.attempts.took(t)
-        self.stale.append((now, 0, f"{type(e).__name__} {without_secrets(e, 80)}"))
-        self.note("market stream lost", "WARNING", venue=self.venue, symbol=self.instruments[row].symbol, kind=kind,
-                  why=f"{type(e).__name__}: {without_secrets(e, 120)}")
+        self.stale.append((now, 0, why_of(e)))
+        self.note("market stream lost", "WARNING", venue=self.venue, symbol=self.instruments[row].symbol, kind=kind, why=why_of(e))
         if self.decoder.lost(now, "", [row] if kind in ("depth", "quotes") else []): self.sink(self.decoder.rows.view())
         if t >= self._gate:  # the first of those that fall with one connection
             self._gate = t + pause_s(self._tries, self.cfg.retry_s, self.rng)
