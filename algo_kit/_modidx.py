@@ -1067,6 +1067,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                     'algo_kit/adapters/conformance.py'),
                                                'algo_kit.adapters.conformance.LoopbackRig': ( 'adapters/conformance.html#loopbackrig',
                                                                                               'algo_kit/adapters/conformance.py'),
+                                               'algo_kit.adapters.conformance.LoopbackRig.__init__': ( 'adapters/conformance.html#loopbackrig.__init__',
+                                                                                                       'algo_kit/adapters/conformance.py'),
                                                'algo_kit.adapters.conformance.LoopbackRig._move': ( 'adapters/conformance.html#loopbackrig._move',
                                                                                                     'algo_kit/adapters/conformance.py'),
                                                'algo_kit.adapters.conformance.LoopbackRig._pulse': ( 'adapters/conformance.html#loopbackrig._pulse',

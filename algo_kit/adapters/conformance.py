@@ -2408,12 +2408,15 @@ class SimRig(ExchangeRig):
     async def repeat(self, times): self.wire.copies = times
     async def mute(self, on): self.wire.quiet = on
 
-# %% ../../nbs/adapters/670_conformance.ipynb #41f7ce01
+# %% ../../nbs/adapters/670_conformance.ipynb #f789d6a4
 class LoopbackRig(ExchangeRig):
     "An exchange that speaks Binance's dialect, in memory and in virtual time. Subclass with `client`."
     can = frozenset(HANDS)
     key, secret, patience_s, pause_s, lull_s = "rig-key", "rig-s3cr3t-0123456789", 120., .2, 2.
     secrets, latency_s = (secret,), .02  # Of every request, there and back
+    def __init__(self, margin: bool = False):
+        super().__init__(margin)
+        if not margin: self.can = self.can - {"history"}  # no wallet history on the spot side of the loopback exchange
     def new_client(self, session, clock) -> Venue: "A client of this account, not opened."; raise NotImplementedError
 
     async def start(self):
