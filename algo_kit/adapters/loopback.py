@@ -23,7 +23,7 @@ from .binance_api import BinanceApi, Refusal, Request
 from .exchange import Exchange
 from .faults import ACTS, Faults, rows
 
-# %% ../../nbs/adapters/662_loopback.ipynb #7b4a6bed
+# %% ../../nbs/adapters/662_loopback.ipynb #4fb78fa6
 class _Later:
     "What `session.get(…)` gives: to be awaited, or entered."
     def __init__(self, make): self.make, self.got = make, None
@@ -102,6 +102,7 @@ class MemorySession:
         latency_s: float = 0.,  # Of every request, there and back
     ):
         self.api, self.hang_s, self.latency_s, self.closed = api, hang_s, latency_s, False
+        self.headers = {}
         for how in ("get", "post", "put", "delete", "patch", "head", "options"):
             setattr(self, how, lambda url, how=how, **kw: _Later(lambda: self._request(how.upper(), url, **kw)))
     def request(self, method, url, **kw): return _Later(lambda: self._request(method.upper(), url, **kw))
