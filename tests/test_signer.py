@@ -206,6 +206,7 @@ REFUSED = {  # what is asked for, and the word of the rule that stops it
     "bybit: a twin": ("unreadable", "bybit", f'{T}the-id5000{{"category":"linear","symbol":"BTCUSDT","side":"Buy","orderType":"Limit","qty":"0.001",'
                       '"price":"1","qty":"9"}'),
     "bybit: price amended, size unsaid": ("size", "bybit", bybit(dict(category="linear", symbol="BTCUSDT", orderId="1", price="5"))),
+    "bybit: nothing": ("vocabulary", "bybit", bybit({})),
     "bybit: another key": ("key", "bybit", f"{T}other-id5000{{}}"),
     "bybit: a socket for orders": ("allow", "bybit", f"GET/realtime{T}"),
     "okx: a socket for orders": ("allow", "okx", f"{T // 1000}GET/users/self/verify"),
