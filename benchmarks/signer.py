@@ -7,6 +7,7 @@ a process and without a policy. Requests are `--rate` a second, as orders come, 
 """
 import argparse, json, os, signal, statistics, subprocess, sys, tempfile, time
 from pathlib import Path
+from types import SimpleNamespace
 
 from algo_kit.adapters.keys import Key, LocalSigning, new_key_file, sign_with, write_keys
 from algo_kit.adapters.lease import Lease
@@ -80,9 +81,7 @@ def main(argv):
             key = Key(k, **keys[k])
             out[f"{what}, in process, no policy"] = shown(timed(lambda i, key=key: sign_with(key, "binance", text(i, 0)), a.n))
             gate = Gate(policy_from(POLICY.format(k.split(".")[1]).replace("per_second", "lease = false\nper_second")))
-            class One:
-                def key(self, account, key=key): return key
-            local = LocalSigning(One(), gate)
+            local = LocalSigning(SimpleNamespace(key=lambda account, key=key: key), gate)
             out[f"{what}, in process, policy"] = shown(timed(lambda i, k=k, local=local: local.sign(k, "binance", text(i, 7)), min(a.n, 9_000)))
     if a.json: print(json.dumps(out)); return
     for k, v in out.items():

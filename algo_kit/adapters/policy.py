@@ -17,7 +17,7 @@ from .keys import DIALECTS, check_account, read_private
 from ..core.errors import ConfigError, KitError, RefusedByGate, unknown
 from ..core.times import wall_ns
 
-# %% ../../nbs/adapters/622_policy.ipynb #6c102307
+# %% ../../nbs/adapters/622_policy.ipynb #01e95abb
 @dataclass(frozen=True, slots=True)
 class Part:
     "An order of a request."
@@ -40,7 +40,7 @@ class Ask:
 class _No(Exception):  # (word, sentence)
     pass
 
-_NUMBER = re.compile(r"\d{1,24}(\.\d{1,24})?")
+_NUMBER = re.compile(r"[0-9]{1,24}(\.[0-9]{1,24})?")  # not \d: that takes the digits of every script
 _NAME = re.compile(r"[A-Za-z0-9_.:#-]{1,64}")
 
 def _num(x, what):
@@ -82,7 +82,7 @@ def _words(d, allowed, what):
     for k in d:
         if k not in allowed: raise _No("vocabulary", f"{str(k)[:40]!r} is no word of {what}")
 
-# %% ../../nbs/adapters/622_policy.ipynb #25cd7fab
+# %% ../../nbs/adapters/622_policy.ipynb #2510cd51
 _W = lambda s: frozenset(s.split())
 _PLACE = _W("symbol side type timeInForce quantity quoteOrderQty price newClientOrderId strategyId strategyType stopPrice trailingDelta trailingTime "
             "icebergQty newOrderRespType selfTradePreventionMode computeCommissionRates pegPriceType pegOffsetValue pegOffsetType positionSide reduceOnly "
@@ -101,7 +101,7 @@ def _binance(text, key_id, kind_of_key):
     api, ms = d.pop("apiKey", None), d.pop("timestamp", "")
     d.pop("recvWindow", None)
     if api is not None and api != key_id: raise _No("key", "the payload names another key than the present one")
-    if not ms.isdigit() or not 13 <= len(ms) <= 16: raise _No("unreadable", "there is no time stamp")
+    if not re.fullmatch(r"[0-9]{13,16}", ms): raise _No("unreadable", "there is no time stamp")
     ms = int(ms[:13])
     if "aboveType" in d or "belowType" in d:
         _words(d, _OCO, "an order list")
@@ -131,19 +131,19 @@ def _binance(text, key_id, kind_of_key):
     _words(d, _ASK, "orders, cancels or questions")
     return Ask("stream" if api is not None and kind_of_key == "ed25519" else "query", (), "", ms)  # session.logon may not mind a word more
 
-# %% ../../nbs/adapters/622_policy.ipynb #6faa3030
+# %% ../../nbs/adapters/622_policy.ipynb #68008dde
 _BPLACE = _W("category symbol isLeverage side orderType qty marketUnit price triggerDirection orderFilter triggerPrice triggerBy orderIv timeInForce "
              "positionIdx orderLinkId takeProfit stopLoss tpTriggerBy slTriggerBy reduceOnly closeOnTrigger smpType mmp tpslMode tpLimitPrice slLimitPrice "
              "tpOrderType slOrderType slippageTolerance slippageToleranceType")
-_BAMEND = _W("category symbol orderId orderLinkId triggerPrice qty price tpslMode takeProfit stopLoss tpTriggerBy slTriggerBy triggerBy tpLimitPrice "
-             "slLimitPrice")
+_BAMEND = _W("category symbol orderId orderLinkId orderFilter triggerPrice qty price tpslMode takeProfit stopLoss tpTriggerBy slTriggerBy triggerBy "
+             "tpLimitPrice slLimitPrice")
 _BCANCEL = _W("category symbol orderId orderLinkId orderFilter settleCoin baseCoin timeWindow product stopOrderType")
 
 def _bybit(text, key_id, kind):
-    if m := re.fullmatch(r"GET/realtime(\d{13})", text): return Ask("stream", ms=int(m[1]))
+    if m := re.fullmatch(r"GET/realtime([0-9]{13})", text): return Ask("stream", ms=int(m[1]))
     ms, rest = text[:13], text[13:]
-    if not ms.isdigit() or not key_id or not rest.startswith(key_id): raise _No("key", "the payload does not name the present key")
-    m = re.match(r"\d{1,6}(?!\d)", rest[len(key_id):])
+    if not re.fullmatch("[0-9]{13}", ms) or not key_id or not rest.startswith(key_id): raise _No("key", "the payload does not name the present key")
+    m = re.match(r"[0-9]{1,6}(?![0-9])", rest[len(key_id):])
     if not m: raise _No("unreadable", "there is no window")
     ms, body = int(ms), rest[len(key_id) + m.end():]
     if not body.startswith(("{", "[")):
@@ -165,19 +165,32 @@ def _bybit(text, key_id, kind):
     if "buyLeverage" in d or "sellLeverage" in d:
         _words(d, _W("category symbol buyLeverage sellLeverage tradeMode"), "leverage")
         return Ask("leverage", (), "", ms, _opt(d, "buyLeverage", "sellLeverage") or Decimal(0))
+    if d.get("setMarginMode") in ("ISOLATED_MARGIN", "REGULAR_MARGIN") and len(d) == 1: return Ask("leverage", ms=ms)
     _words(d, _BCANCEL, "orders or cancels")
     return Ask("cancel", (), d.get("orderLinkId", ""), ms)
 
-# %% ../../nbs/adapters/622_policy.ipynb #5168c563
+# %% ../../nbs/adapters/622_policy.ipynb #747cb348
 _OPLACE = _W("instId tdMode side posSide ordType sz px clOrdId tag reduceOnly tgtCcy ccy banAmend stpMode algoClOrdId slTriggerPx slOrdPx tpTriggerPx tpOrdPx "
              "triggerPx orderPx callbackRatio callbackSpread activePx triggerPxType slTriggerPxType tpTriggerPxType closeFraction cxlOnClosePos")
 _OKINDS = _W("market limit post_only fok ioc optimal_limit_ioc"), _W("conditional oco trigger move_order_stop")
 _OCANCELS = _W("trade/cancel-order trade/cancel-batch-orders trade/cancel-algos trade/cancel-all-after trade/mass-cancel")
-_OKX = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z)(GET|POST)(/api/v5/([a-z0-9/-]+)[^{\[]*)([{\[].*)?", re.S)
+_OKX = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z)(GET|POST)(/api/v5/([a-z0-9/-]+)[^{\[]*)([{\[].*)?", re.S | re.A)
+
+def _okx_name(d): return str(d.get("clOrdId") or d.get("algoClOrdId", "")) if isinstance(d, dict) else ""
+
+def _okx_part(d, algo):
+    _words(d, _OPLACE, "an order")
+    buy, kind = _side(d.get("side"), "buy", "sell"), _one(d.get("ordType"), _OKINDS[algo], "ordType")
+    d = {k: v for k, v in d.items() if v != "-1"}  # a price of -1 is the market's
+    market = algo or kind in ("market", "optimal_limit_ioc")
+    unit = _one(d.get("tgtCcy", ""), ("", "base_ccy") if algo else ("", "base_ccy", "quote_ccy"), "tgtCcy")
+    by_quote = kind == "market" and (unit == "quote_ccy" or not unit and buy and str(d.get("instId", "")).count("-") == 1)  # spot
+    size, px = _opt(d, "sz"), _opt(d, "px", "orderPx", "triggerPx", "slTriggerPx", "slOrdPx", "tpTriggerPx", "tpOrdPx")
+    return Part(d.get("instId", ""), buy, size, (px, None) if market else px, size if by_quote else None, _yes(d.get("reduceOnly")))
 
 def _okx(text, key_id, kind):
     from datetime import datetime
-    if m := re.fullmatch(r"(\d{10})(\.\d+)?GET/users/self/verify", text): return Ask("stream", ms=int(m[1]) * 1000)
+    if m := re.fullmatch(r"([0-9]{10})(\.[0-9]+)?GET/users/self/verify", text): return Ask("stream", ms=int(m[1]) * 1000)
     m = _OKX.fullmatch(text)
     if not m: raise _No("unreadable", "it is not time, method, path and body")
     try: ms = int(datetime.fromisoformat(m[1]).timestamp() * 1000)
@@ -186,18 +199,11 @@ def _okx(text, key_id, kind):
     if m[2] == "GET" or m[3] != f"/api/v5/{m[4]}": raise _No("unreadable", "a question has no body, and an order no query")
     path, d = m[4], _json(m[5] or "{}")
     if path in _OCANCELS: return Ask("cancel", (), str(d.get("clOrdId", "")) if isinstance(d, dict) else "", ms)
+    if path == "trade/batch-orders" and isinstance(d, list) and d:  # ccxt sends one order so, too
+        names = [_okx_name(o) for o in d]
+        return Ask("place", tuple(_okx_part(o, False) for o in d), names[0] if len(d) == 1 else "", ms)
     if not isinstance(d, dict): raise _No("vocabulary", "a list of requests")
-    if path in ("trade/order", "trade/order-algo"):
-        _words(d, _OPLACE, "an order")
-        algo = path.endswith("algo")
-        buy, kind = _side(d.get("side"), "buy", "sell"), _one(d.get("ordType"), _OKINDS[algo], "ordType")
-        d = {k: v for k, v in d.items() if v != "-1"}  # a price of -1 is the market's
-        market = algo or kind in ("market", "optimal_limit_ioc")
-        unit = _one(d.get("tgtCcy", ""), ("", "base_ccy") if algo else ("", "base_ccy", "quote_ccy"), "tgtCcy")
-        by_quote = kind == "market" and (unit == "quote_ccy" or not unit and buy and str(d.get("instId", "")).count("-") == 1)  # spot
-        size, px = _opt(d, "sz"), _opt(d, "px", "orderPx", "triggerPx", "slTriggerPx", "slOrdPx", "tpTriggerPx", "tpOrdPx")
-        part = Part(d.get("instId", ""), buy, size, (px, None) if market else px, size if by_quote else None, _yes(d.get("reduceOnly")))
-        return Ask("place", (part,), d.get("clOrdId") or d.get("algoClOrdId", ""), ms)
+    if path in ("trade/order", "trade/order-algo"): return Ask("place", (_okx_part(d, path.endswith("algo")),), _okx_name(d), ms)
     if path == "trade/amend-order":
         _words(d, _W("instId ordId clOrdId reqId newSz newPx cxlOnFail"), "an amendment")
         return Ask("amend", (Part(d.get("instId", ""), False, _opt(d, "newSz"), _opt(d, "newPx")),), d.get("clOrdId", ""), ms)
@@ -215,7 +221,7 @@ _KASK = _W("Balance BalanceEx TradeBalance OpenOrders ClosedOrders QueryOrders T
 def _kraken(text, key_id, kind):
     path, _, rest = text.partition("\n")
     nonce, _, body = rest.partition("\n")
-    if not path.startswith("/0/private/") or not nonce.isdigit(): raise _No("unreadable", "it is not path, nonce and body")
+    if not path.startswith("/0/private/") or not re.fullmatch("[0-9]{1,20}", nonce): raise _No("unreadable", "it is not path, nonce and body")
     verb, d = path[11:], _json(body) if body.startswith("{") else _query(body)
     if not isinstance(d, dict) or str(d.get("nonce")) != nonce: raise _No("unreadable", "the nonce of the body is another one")
     if verb in _KASK: return Ask("query")
