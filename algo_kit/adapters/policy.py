@@ -17,7 +17,7 @@ from .keys import DIALECTS, check_account, read_private
 from ..core.errors import ConfigError, KitError, RefusedByGate, unknown
 from ..core.times import wall_ns
 
-# %% ../../nbs/adapters/622_policy.ipynb #01e95abb
+# %% ../../nbs/adapters/622_policy.ipynb #8e204278
 @dataclass(frozen=True, slots=True)
 class Part:
     "An order of a request."
@@ -49,7 +49,13 @@ def _num(x, what):
     return Decimal(x)
 
 def _opt(d, *names):  # the highest of several numbers, where given
-    return max((x for n in names if d.get(n, "") not in ("", None) and (x := _num(d[n], n))), default=None)
+    best = None
+    for n in names:
+        x = d.get(n, "")
+        if x == "" or x is None: continue
+        x = _num(x, n)
+        if x and (best is None or x > best): best = x
+    return best
 
 def _yes(x): return str(x).lower() == "true"
 
@@ -131,7 +137,7 @@ def _binance(text, key_id, kind_of_key):
     _words(d, _ASK, "orders, cancels or questions")
     return Ask("stream" if api is not None and kind_of_key == "ed25519" else "query", (), "", ms)  # session.logon may not mind a word more
 
-# %% ../../nbs/adapters/622_policy.ipynb #68008dde
+# %% ../../nbs/adapters/622_policy.ipynb #d8cde935
 _BPLACE = _W("category symbol isLeverage side orderType qty marketUnit price triggerDirection orderFilter triggerPrice triggerBy orderIv timeInForce "
              "positionIdx orderLinkId takeProfit stopLoss tpTriggerBy slTriggerBy reduceOnly closeOnTrigger smpType mmp tpslMode tpLimitPrice slLimitPrice "
              "tpOrderType slOrderType slippageTolerance slippageToleranceType")
@@ -166,6 +172,7 @@ def _bybit(text, key_id, kind):
         _words(d, _W("category symbol buyLeverage sellLeverage tradeMode"), "leverage")
         return Ask("leverage", (), "", ms, _opt(d, "buyLeverage", "sellLeverage") or Decimal(0))
     if d.get("setMarginMode") in ("ISOLATED_MARGIN", "REGULAR_MARGIN") and len(d) == 1: return Ask("leverage", ms=ms)
+    if not d: raise _No("vocabulary", "an empty request is none of an order")  # there are some that change the account
     _words(d, _BCANCEL, "orders or cancels")
     return Ask("cancel", (), d.get("orderLinkId", ""), ms)
 
@@ -365,7 +372,7 @@ def load_policy(path: str | Path) -> dict[str, Rules]:
     try: return policy_from(read_private(path, "policy", 0o022).decode())
     except UnicodeDecodeError: raise ConfigError(f"{path} is not text", "policy", str(path), "TOML in UTF-8", "write it again") from None
 
-# %% ../../nbs/adapters/622_policy.ipynb #c8f11895
+# %% ../../nbs/adapters/622_policy.ipynb #4340a99c
 AROUND_MS = 60_000
 _RISKY = ("place", "amend")
 
@@ -450,16 +457,19 @@ class Gate:
         if r.lease:
             why = self.tokens.problem(row.account, int(token)) if self.tokens is not None else "there is no table of leases here"
             if why: raise _No("lease", why)
-        row.request, row.name = str(request_id or ask.name), str(ask.name)
+        row.name, request = str(ask.name), str(request_id or ask.name)
         if ask.what == "place":
-            if not _NAME.fullmatch(row.request) or (row.name and not _NAME.fullmatch(row.name)):
-                row.request = row.name = ""
+            if not _NAME.fullmatch(request) or (row.name and not _NAME.fullmatch(row.name)):
+                row.name = ""
                 raise _No("name", "an order needs a request id or a client order id, of at most 64 letters, digits and _.:#-")
+            row.request = request if row.name in request else f"{request}/{row.name}"
             old = self._once.get((row.account, row.request))
             if old == row.digest: return True
             if old is not None: raise _No("once", f"{row.request} was signed before")
             if row.name and self._tries[row.account, row.name] > r.resends: raise _No("once", f"order {row.name} was signed {r.resends + 1} times")
-        elif not _NAME.fullmatch(row.name or "-"): raise _No("name", "its client order id is none")
+        elif not _NAME.fullmatch(row.name or "-"):
+            row.name = ""
+            raise _No("name", "its client order id is none")
         worth, free = Decimal(0), bool(ask.parts)
         for p in ask.parts:
             m = r.symbols.get(p.symbol)
