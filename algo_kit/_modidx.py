@@ -2882,6 +2882,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                            'algo_kit.adapters.manager._ask': ('adapters/manager.html#_ask', 'algo_kit/adapters/manager.py'),
                                            'algo_kit.adapters.manager._books': ( 'adapters/manager.html#_books',
                                                                                  'algo_kit/adapters/manager.py'),
+                                           'algo_kit.adapters.manager._caught_up': ( 'adapters/manager.html#_caught_up',
+                                                                                     'algo_kit/adapters/manager.py'),
                                            'algo_kit.adapters.manager._clamp': ( 'adapters/manager.html#_clamp',
                                                                                  'algo_kit/adapters/manager.py'),
                                            'algo_kit.adapters.manager._close_out': ( 'adapters/manager.html#_close_out',
