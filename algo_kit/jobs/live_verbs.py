@@ -5,16 +5,16 @@
 # %% auto #0
 __all__ = ['live', 'exchange', 'signer', 'execution']
 
-# %% ../../nbs/jobs/919_live_verbs.ipynb #b1318a76
+# %% ../../nbs/jobs/919_live_verbs.ipynb #04efdd00
 import json as _json
 import os, sys
 from typing import Annotated
 
 import typer
 
-from .console import Cash, For, Fresh, Json, Name, Out, Params, Run, Seed, Sets, StrategyArg, answer, app, bar, find, main_files, run_words, spec_of
+from .console import Cash, For, Fresh, Json, Name, Out, Params, Run, Seed, Sets, StrategyArg, answer, app, bar, find, main_files, run_words, spec_of, table
 
-# %% ../../nbs/jobs/919_live_verbs.ipynb #06fd0ea3
+# %% ../../nbs/jobs/919_live_verbs.ipynb #dc390c3a
 @app.command()
 def live(strategy: StrategyArg, venue: Annotated[str, typer.Option(help="binance, binanceusdm, bybit, okx, kraken, hyperliquid")],
          symbol: Annotated[list[str], typer.Option(help="as BTC/USDT or BTC/USDT:USDT; again for more")], cash: Cash = None, seed: Seed = None,
@@ -64,7 +64,9 @@ def signer(socket: Annotated[str, typer.Option(help="where it listens; live.sign
 
 @app.command()
 def execution(run: Run, json: Json = False):
-    "How a run's orders were filled: rates, times, slippage, latencies, refusals."
-    from algo_kit.research.execution import execution_log
-    d = execution_log(find(run).path)
-    answer(d, next_=f"algo report {d.get('run', run)}")
+    "How a run's orders were filled: rates, times, slippage, latencies, refusals, outcomes that were unknown."
+    from algo_kit.research.execution import execution_tables, execution_words, run_execution
+    d = find(run).path
+    x = run_execution(d)
+    answer(x, *execution_words(x), *(y for t, head, rows in execution_tables(x).values() for y in (f"\n{t}", table(head, rows, range(1, len(head))))),
+           files=[d/"execution.json"], next_=f"algo report {d.name}")
