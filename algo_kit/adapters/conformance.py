@@ -2326,7 +2326,7 @@ class Replacing(Through):
         self.sent[new_id] = replace(was, id=new_id, lots=lots - old.filled, px=px or was.px, stop=stop or was.stop)
         return await self.inner.submit(self.sent[new_id])
 
-# %% ../../nbs/adapters/670_conformance.ipynb #84b82cde
+# %% ../../nbs/adapters/670_conformance.ipynb #717d0668
 _SPOT = [Instrument(venue="sim", symbol="BTC/USDT", tick="0.01", lot="0.00001", min_notional="5", min_qty="0.00005", max_qty="15",
                     maker="0.0008", taker="0.001", max_orders="30"),
          Instrument(venue="sim", symbol="ETH/USDT", tick="0.01", lot="0.0001", min_notional="5", max_qty="9000", maker="-0.0001", taker="0.001")]
@@ -2337,8 +2337,7 @@ _PERP = [Instrument(venue="sim", market="perp", symbol="BTC/USDT:USDT", tick="0.
 
 class ExchangeRig(Rig):
     "A rig whose world is an `Exchange` in this process, whatever stands between it and the venue under test."
-    spot = _SPOT
-    perp = _PERP
+    spot, perp, epoch_ns = _SPOT, _PERP, 1_790_000_000_000_000_000
     def __init__(self, margin: bool = False):
         listed = self.perp if margin else self.spot
         self.symbol, self.other = (i.symbol for i in listed)
@@ -2347,7 +2346,7 @@ class ExchangeRig(Rig):
         self.listed = listed
     def world(self):
         "An exchange with one customer, and a last price in every market."
-        self.x = Exchange(self.listed, now_ns=1_790_000_000_000_000_000, levels=0)
+        self.x = Exchange(self.listed, now_ns=self.epoch_ns, levels=0)
         self.account = self.x.open_account("rig", self.funds)
         self.traded = 0
         for i in self.listed: self._trade(self.mid(i.symbol), 1, BUY, i.symbol)
