@@ -1,0 +1,1 @@
+def schedule(day, bad, heal): pass
