@@ -1,18 +1,34 @@
 "A disk under a simulated process: it can be full, read-only, slow, torn in the middle of a write, and it forgets at a power cut what was not synced."
 import errno
 import os
+import struct
 from contextlib import contextmanager
 
+import numpy as np
+
 from algo_kit.core import runs
+from algo_kit.core.records import ACK, CASH, EXTERNAL, FILL, event_dt
 from algo_kit.engine import journal
+from algo_kit.engine.journal import HEAD, INSERT, OUT, SNAP
 
 from .clockwork import MS, Killed
+
+def content(frame):
+    "What a frame of the journal is about: intent, ack, fill, position, checkpoint."
+    if len(frame) < HEAD.size: return ()
+    _, kind, n, _ = HEAD.unpack_from(frame)
+    if kind == SNAP: return ("checkpoint",)
+    if kind == OUT: return ("intent",) if struct.unpack_from("<6I", frame, HEAD.size)[1] else ()
+    if kind != INSERT: return ()
+    kinds = set(np.frombuffer(frame, event_dt, n // event_dt.itemsize, HEAD.size)["kind"].tolist())
+    return tuple(w for k, w in ((ACK, "ack"), (FILL, "fill"), (CASH, "position"), (EXTERNAL, "position")) if k in kinds)
 
 class Disk:
     "Stands where modules say `os`. Files are real (keep them on tmpfs); what is durable is counted here."
     def __init__(self, world, rng):
         self.world, self.rng, self.files, self.synced, self.size = world, rng, {}, {}, {}
-        self.broken, self.until, self.slow_ns, self.writes, self.die_at = 0, 0, 0, 0, None  # errno and till when; time of a sync; writes so far; (n, how)
+        self.broken, self.until, self.slow_ns, self.writes, self.die_at, self.die_on = 0, 0, 0, 0, None, ""
+        # errno and till when; time of a sync; writes so far; die at (n, how); die at what comes next: "before intent"
         self.watch = None  # f(path, offset, data): what is written to a journal
         self.count = None  # f(fault id): it was really active
     def __getattr__(self, name): return getattr(os, name)
@@ -39,6 +55,9 @@ class Disk:
         path = self.files.get(fd, "")
         if not path.endswith("journal.bin"): return os.write(fd, data)
         self.writes += 1
+        if self.die_on:
+            how, what = self.die_on.split()
+            if what in content(data): self.die_at, self.die_on = (0, how), ""
         if self.die_at and self.writes >= self.die_at[0]:
             how, self.die_at = self.die_at[1], None
             self.count("ST-1")

@@ -9,10 +9,12 @@ from algo_kit.adapters.protocol import TAKEN, ClientIds, id_number
 from algo_kit.core.records import (AMEND, BUY, CANCELED, EXPIRED, FILL, MARKET, PLACE, REJECT, SELL, STATE_NAMES, decision_dt, event_dt)
 from algo_kit.engine.journal import HEAD, INSERT, OUT, scan, unpack_out
 from algo_kit.engine.session import Session, Walk
+from algo_kit.strategies.contract import ENGINE_GATES
 
 from .clockwork import S
 
 MINUTE = 60 * S
+FINITE, RATE = ENGINE_GATES.index("finite") + 1, ENGINE_GATES.index("order_rate") + 1
 
 class Watch:
     "Everything that is held against a day."
@@ -24,13 +26,20 @@ class Watch:
         self.done, self.seen_trades, self.external = Counter(), 0, defaultdict(list)
         self.holder, self.kinds, self.alive_at, self.placed_at = (0, None), Counter(), 0, 0
         self.prices, self.heard = defaultdict(deque), {}  # symbol -> (ts, px) printed lately; when news of it last reached the process
-        self.bad_until = 0
+        self.ends = []
+    def anchored(self, n):
+        "Where the `n`th frame ends."
+        from algo_kit.engine.journal import scan
+        f = scan(self.day.home/"journal"/"journal.bin", verify=False).frames[n - 1]
+        return f[2] + f[3] + 32
 
     def broke(self, inv, what):
         if len(self.found) < 20: self.found.append((inv, (self.day.world.now - self.day.t0) / S, what))
 
     # the journal, as it is written
     def wrote(self, path, at, data):
+        day = self.day
+        self.ends.append(at + len(data))
         if len(data) < HEAD.size: return
         _, kind, n, _ = HEAD.unpack_from(data)
         end, body = at + len(data), data[HEAD.size:HEAD.size + n]
@@ -38,7 +47,11 @@ class Watch:
             counts = struct.unpack_from("<6I", body)
             if not counts[1]: return
             for d in np.frombuffer(body, decision_dt, counts[1], 24 + counts[0] * event_dt.itemsize):
-                if d["gate"]: continue
+                if d["gate"]:
+                    if d["gate"] == FINITE: day.count("RK-6")
+                    elif d["gate"] == RATE: day.count("RK-7")
+                    continue
+                if d["px"]: day.count("OR-5")
                 o = int(d["order"])
                 if d["wish"] == PLACE: self.intents[o], self.most[o] = (d, end), int(d["qty"])
                 elif d["wish"] == AMEND: self.most[o] = max(self.most.get(o, 0), int(d["qty"]))
@@ -67,6 +80,7 @@ class Watch:
             while self.sends and self.sends[0] < now - MINUTE: self.sends.popleft()
             if len(self.sends) > day.settings.risk.max_orders_per_minute: self.broke("I5", f"{len(self.sends)} orders within a minute")
         if risk and first: self._data(proc, order, d)
+        if risk and day.halted_at and now > day.halted_at + S // 2: self.broke("I10", f"{what[0]} leaves {(now - day.halted_at) / S:.1f} s after the stop button")
         self.first_sent.setdefault(what[0], now)
         self.flying[what[0]] = (proc, order)
         self.placed_at = now
@@ -120,6 +134,7 @@ class Watch:
     def arrived(self, proc, order):
         self.flying.pop(order.id, None)
     def acted(self, proc, kind, what, out):
+        if kind == "cancel" and getattr(out, "what", "") == TAKEN and out.order is not None and out.order.filled: self.day.count("OR-8")
         if kind != "place" or getattr(out, "what", "") != TAKEN: return
         self.accepted[what[0]] += 1
         if self.accepted[what[0]] > 1: self.broke("I4", f"{what[0]} was accepted {self.accepted[what[0]]} times: sent again without proof")

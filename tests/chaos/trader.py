@@ -5,7 +5,8 @@ import numpy as np
 
 from algo_kit.adapters.protocol import ClientIds, VenueError
 from algo_kit.core.errors import KitError
-from algo_kit.core.records import ACK, LAST_ANSWER, event_dt
+from algo_kit.core.runs import Lock
+from algo_kit.core.records import ACK, CMD_HALT, LAST_ANSWER, event_dt
 from algo_kit.engine.journal import INSERT, META, NOTE, OUT, Journal, pack_out, scan
 from algo_kit.engine.session import Recorder, Session, Walk, command, restore
 
@@ -18,6 +19,7 @@ class Trader(Process):
         super().__init__(day.world, f"trader {n}")
         self.day, self.stage, self.stopping, self.ended, self.why, self.market, self.token = day, "starting", False, "", "", [], 0
         self.inbox, self.manager, self.venue, self.session, self.lease, self.broken = None, None, None, None, None, ""
+        self.backlog, self.lock = [], Lock(day.home/"lock")
     def die(self, why):
         "For the middle of a call: `raise proc.die(…)`."
         self.why = why
@@ -45,12 +47,13 @@ class Trader(Process):
     def open(self):
         "Everything that waits for nobody: state and journal, gone through to where they end."
         d = self.day
+        self.lock.acquire(0)
         self.session = Session(d.strategy, d.params, d.exchange.listed, d.settings, sim=False)
         folder = d.home/"journal"
         old = (folder/"journal.bin").exists()
         self.journal = Journal(folder, d.run, d.kitdb, "group", 50.)
         self.recorder = Recorder(self.session, self.journal, d.settings.run.snapshot_events)
-        self.recorder.sync_first = True
+        self.recorder.sync_first = self.recorder.patient = True
         self.decisions, self.answers = None, None
         if old and self.journal.n:
             s = scan(self.journal.path, d.run, d.kitdb)
@@ -64,6 +67,7 @@ class Trader(Process):
             self.journal.sync()
             s = scan(self.journal.path, d.run, d.kitdb, verify=False)
             self.decisions, self.answers = history(s)
+            if d.damaged: d.broke("I8", "a damaged journal was accepted")
             self.note("resumed", torn=self.journal.torn)
         else: self.journal.write(META, dict(run=d.run, strategy=d.strategy.name, params=d.params))
         self.venue = LyingVenue(d, self)
@@ -85,22 +89,36 @@ class Trader(Process):
     def tell(self, ev):
         "What the manager says has happened at the venue."
         if not len(ev): return
-        try: self.recorder.insert(ev)
-        except (KitError, OSError) as e: self.fail(e)
-        self.day.told(self, ev)
+        self.backlog.append(ev)
+        self.catch_up()
+    def catch_up(self):
+        "What is owed to the journal, in order: what came out of the step, what the venue has said. True when nothing is owed."
+        try:
+            self.recorder.flush()
+            while self.backlog:
+                self.recorder.insert(self.backlog[0])
+                self.backlog.pop(0)
+            if self.broken.startswith("journal"):
+                self.broken = ""
+                self.note("journal again")
+            return True
+        except (KitError, OSError) as e:
+            if not self.broken:
+                self.broken = f"journal: {e}"
+                self.day.noted(self, "journal", dict(error=e))
+                self.loop.create_task(self.manager.cancel_everything())
+            return False
+    def command(self, code):
+        "The stop button, and its release."
+        self.loop.call_soon(self._command, code)
+    def _command(self, code):
+        self.tell(command(code, self.venue.clock.now_ns()))
+        if code == CMD_HALT: self.loop.create_task(self.manager.cancel_everything())
     def on_market(self, ev):
-        if self.session is None or self.stage not in ("trading", "stopping"): return
+        if self.session is None or self.stage not in ("trading", "stopping") or not self.catch_up(): return
+        ev["recv"] = max(self.venue.clock.now_ns(), int(self.session.clock["now"]))
         try: self.recorder.take(ev)
-        except (KitError, OSError) as e: self.fail(e)
-    def fail(self, e):
-        "The journal does not take any more: nothing new leaves, cancels do; then start again from the disk."
-        if not self.broken:
-            self.broken = f"journal: {e}"
-            self.stage = "broken"
-            self.loop.create_task(self._leave())
-    async def _leave(self):
-        try: await self.manager.cancel_everything()
-        finally: self.exit("journal")
+        except (KitError, OSError): self.catch_up()
 
     async def main(self):
         d = self.day
@@ -141,8 +159,7 @@ class Trader(Process):
     async def renew(self):
         while True:
             await asyncio.sleep(self.day.live.lease_s / 3)
-            try: self.lease.renew()
-            except KitError: self.broken = "lease"
+            if not self.lease.renew() and not self.lease.ok(): return self.exit("lease lost")
     async def listen(self):
         async for x in self.venue.reports(): self.manager.report(x)
     async def reconcile(self):
@@ -156,8 +173,7 @@ class Trader(Process):
         "The market's clock goes on when nothing trades."
         while True:
             await asyncio.sleep(5)
-            try: self.recorder.insert(command(0, self.venue.clock.now_ns()))
-            except (KitError, OSError) as e: self.fail(e)
+            self.tell(command(0, self.venue.clock.now_ns()))
     def stop(self):
         with self.world.inside(self): self.loop.create_task(self._stop())
     async def _stop(self):
@@ -166,12 +182,36 @@ class Trader(Process):
         await self.manager.settle(20)
         await self.manager.close()
         self.lease.release()
-        self.journal.close()
+        try:
+            self.recorder.snapshot()
+            self.journal.close()
+        except (KitError, OSError): pass
         self.exit("stopped")
+
+class Rival(Process):
+    "Somebody else who wants the same right for a while, and does nothing with it."
+    def __init__(self, day, ns):
+        super().__init__(day.world, "rival")
+        self.day, self.ns = day, ns
+    def boot(self):
+        with self.world.inside(self): self.loop.create_task(self.main())
+    async def main(self):
+        from algo_kit.adapters.lease import Lease
+        lease = Lease(self.day.kitdb, self.day.account.name, self.day.strategy.name, "rival", self.day.live.lease_s)
+        try: token = lease.acquire()
+        except KitError: return self.kill()
+        self.token = token
+        self.day.leased(self, token)
+        for _ in range(max(1, int(self.ns / S / 3))):
+            await asyncio.sleep(3)
+            lease.renew()
+        lease.release()
+        self.kill()
 
 def history(s):
     "Decisions and answers of a journal, from its beginning."
-    from algo_kit.core.records import decision_dt
+    from algo_kit.core.runs import Lock
+from algo_kit.core.records import decision_dt
     from algo_kit.engine.journal import unpack_out
     dec = [unpack_out(s.payload(i))["dec"] for i in s.of(OUT)]
     ins = [np.frombuffer(s.payload(i), event_dt) for i in s.of(INSERT)]

@@ -16,7 +16,7 @@ from algo_kit.adapters.exchange import Exchange
 from algo_kit.adapters.faults import Faults
 from algo_kit.adapters.protocol import ClientIds
 from algo_kit.core.kitdb import KitDB
-from algo_kit.core.records import BUY, SELL, TRADE, event_dt
+from algo_kit.core.records import BUY, CMD_RESUME, SELL, TRADE, event_dt
 from algo_kit.core.settings import load_settings
 from algo_kit.data.instruments import Instrument
 from algo_kit.strategies.contract import load_strategy
@@ -24,7 +24,7 @@ from algo_kit.strategies.contract import load_strategy
 from .clockwork import MS, S, World
 from .disk import Disk
 from .invariants import Watch
-from .trader import Trader
+from .trader import Rival, Trader
 
 T0 = 1_700_006_400 * S  # 2023-11-15 00:00 UTC
 FOLDER = Path(__file__).parent
@@ -74,7 +74,7 @@ class Day:
         self.account = self.exchange.open_account("main", {"USDT": cash})
         self.faults = Faults(seed, now=lambda: self.world.now)
         self.lines, self.line_free, self.trader, self.n, self.off_until, self.wanted, self.outside_at, self.up_at = {}, {}, None, 0, 0, False, -10**18, 0
-        self.crash, self.rival = None, None
+        self.crash, self.api, self.mute, self.halted_at, self.resume_due, self.healed, self.damaged, self.skew = None, None, {}, 0, False, 0, False, 0
         self.ids = ClientIds(self.run)
 
     # what processes call
@@ -106,10 +106,14 @@ class Day:
     def trading(self, proc):
         self.up_at = self.world.now
         self.say(f"{proc} trades")
+        if self.resume_due:
+            self.resume_due = False
+            proc.command(CMD_RESUME)
     def died(self, proc):
         self.say(f"{proc} ended: {proc.ended or proc.why}")
+        proc.lock.release()
         for line in [x for x in self.lines if x.proc is proc]: del self.lines[line]
-        self.disk.die_at = None
+        if proc is self.trader: self.disk.die_at, self.disk.die_on = None, ""
         if self.wanted and proc is self.trader: self.world.after(self.rng.randrange(S // 2, 8 * S), self.start)
 
     # truth
@@ -148,12 +152,22 @@ class Day:
         self.pump()
         t = self.trader
         if t is None or not t.alive or self.offline(t): return
+        if self.mute.get(int(ev["row"][0]), 0) > self.world.now: return self.count("RK-2")
         self.world.after(self.draw_ms(2, 30), self._feed, t, ev, symbol)
+    def extra_trade(self, row):
+        "A trade at the last price, now."
+        last = self.exchange.last(self.listed[row].symbol)
+        if last <= 0: return
+        ev = np.zeros(1, event_dt)
+        self.id = getattr(self, "id", 0) + 1
+        ev["ts"], ev["kind"], ev["row"], ev["px"], ev["qty"], ev["side"], ev["ref"] = self.world.now, TRADE, row, last, 10 * float(self.listed[row].lot), 1, self.id
+        self.trade(ev)
+    def rival_at(self, at, ns): self.world.at(at, self._rival, ns)
+    def _rival(self, ns): Rival(self, ns).boot()
     def _feed(self, t, ev, symbol):
         if not t.alive: return
         self.watch.heard[symbol] = max(self.watch.heard.get(symbol, 0), int(ev["ts"][0]))
         ev = ev.copy()
-        ev["recv"] = self.world.now
         t.loop.call_soon(t.on_market, ev)
 
     # the supervisor
@@ -161,8 +175,17 @@ class Day:
         if not self.wanted or (self.trader is not None and self.trader.alive): return
         self.n += 1
         self.trader = Trader(self, self.n)
+        self.trader.skew = self.skew
         self.say(f"start {self.trader}")
         self.trader.boot()
+    def second(self):
+        "The same run, started once more while it goes on."
+        if self.trader is None or not self.trader.alive or self.trader.session is None: return
+        self.count("ST-4")
+        t = Trader(self, "again")
+        t.boot()
+        if t.alive: self.broke("I9", "a second process opened the journal of one that is alive")
+        elif not t.ended.startswith("refused"): self.broke("I9", f"a second process ended without saying why: {t.ended}")
     def stop(self):
         self.wanted = False
         if self.trader and self.trader.alive: self.trader.stop()
@@ -202,7 +225,6 @@ class Day:
         w = self.world
         for a, bad, heal in self.timeline():
             end = heal + 150 * S
-            for e in np.split(self.market_rows(a - 20 * S, end), range(1, 10**6)) if False else (): pass
             ev = self.market_rows(a - 20 * S, end)
             for k in range(len(ev)): w.at(int(ev["ts"][k]), self.trade, ev[k:k + 1])
             w.at(a, self._begin)
@@ -225,7 +247,10 @@ class Day:
         self.faults.quiet()
         for name in list(self.faults.revoked): self.faults.revoked.pop(name)
         self.faults.delisted.clear()
-        self.disk.until, self.disk.broken, self.disk.slow_ns, self.disk.die_at, self.crash, self.off_until = 0, 0, 0, None, None, 0
+        d = self.disk
+        d.until, d.broken, d.slow_ns, d.die_at, d.die_on, self.crash, self.off_until = 0, 0, 0, None, "", None, 0
+        self.mute.clear()
+        self.skew = 0
         if self.trader: self.trader.skew = 0
         self.healed, self._placed = self.world.now, self.watch.placed_at
         self.say("healed")
