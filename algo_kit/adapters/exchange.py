@@ -130,7 +130,7 @@ def depth_rows(bids, asks, ins, row, ts, ref=0, clear=True) -> np.ndarray:
         if clear: e["flags"][0] |= F_CLEAR
     return e
 
-# %% ../../nbs/adapters/610_exchange.ipynb #567e2a47
+# %% ../../nbs/adapters/610_exchange.ipynb #4760b302
 _TYPES = {MARKET, LIMIT, STOP, TRAIL, STOP_LIMIT, TAKE, TAKE_LIMIT}
 _OVER = {CANCELED: CANCELED_, EXPIRED: EXPIRED_, REJECT: REJECTED}
 
@@ -157,7 +157,7 @@ class Account:
                                exchange.config, False, exchange.venues.copy(), s.venue.book_levels, BOOK)
         self.other = {}  # coins that no market here settles or trades in
         self._fees, self._payments, self._fills, self._reports, self._n, self._paid_no = [], [], [], [], 0, 0
-        self.listeners = []  # f(report), called at once
+        self.listeners, self.dust = [], {}  # f(report), called at once; parts of a lot, by coin
         for a, q in left.items(): self._coins(a, Decimal(q))
         self.modes, self.hedged, self.may_trade = {i.symbol: (float(i.leverage), i.margin_mode) for i in ins if i.market != "spot"}, False, True
 
@@ -206,6 +206,12 @@ class Account:
             if kind == FILL:
                 fee, asset = Decimal(0), ins.settle
                 if self._fees and self._fees[-1][0]["spare"] == e["spare"]: _, fee, asset = self._fees.pop()
+                if self.x.coin_fees and ins.market == "spot" and e["side"] == BUY and fee > 0 and asset == ins.settle:
+                    for j, (a, u) in enumerate(self.assets):
+                        if a == asset: self.world.k[0]["vwal"]["balance"][j] += int(fee / Decimal(u))
+                    rate = Decimal(ins.maker if e["flags"] & 1 else ins.taker)
+                    fee, asset = (Decimal(int(e["qty"])) * Decimal(ins.lot) * rate).quantize(Decimal("1e-8")), ins.base
+                    self.dust[asset] = self.dust.get(asset, Decimal(0)) - fee
                 f = Fill(ins.symbol, str(e["ref"]), k.seen.venue_id if k else f"L{e['ref']}", k.seen.id if k else "", e["side"], int(e["qty"]),
                          round(e["px"] / float(ins.tick)), fee, asset, bool(e["flags"] & 1), ts)
                 self._fills.append(f)
@@ -359,7 +365,7 @@ class Account:
     def balances(self) -> dict[str, Balance]:
         "What is owned and what of it is free: open orders lock what they may cost."
         total = {a: Decimal(int(self.world.k[0]["vwal"]["balance"][k])) * Decimal(u) for k, (a, u) in enumerate(self.assets)}
-        for a, q in self.other.items(): total[a] = total.get(a, Decimal(0)) + q
+        for a, q in [*self.other.items(), *self.dust.items()]: total[a] = total.get(a, Decimal(0)) + q
         for n, i in enumerate(self.x.listed):
             if i.market == "spot": total[i.base] = total.get(i.base, Decimal(0)) + Decimal(int(self.world.rows[n]["venue"]["lots"])) * Decimal(i.lot)
         locked = {}
@@ -396,7 +402,7 @@ class Account:
         self.modes[symbol] = (self.modes[symbol][0], mode)
         self.world.rows[self.x.rows[symbol]]["ins"]["isolated"] = int(mode == "isolated")
 
-# %% ../../nbs/adapters/610_exchange.ipynb #5adb0fee
+# %% ../../nbs/adapters/610_exchange.ipynb #7dbd2c78
 class Exchange:
     "Markets that a tape moves, and accounts that trade on them."
     def __init__(self,
@@ -404,11 +410,12 @@ class Exchange:
         settings=None,  # `Settings`: fees, self-trade prevention, queue; latencies are those of the wire, so none here
         now_ns: int = 1,  # Its clock; events and `advance` move it
         levels: int = 10,  # Price levels of the ladder around a tape of trades; 0: the tape has its own book
+        coin_fees: bool = False,  # Spot buyers pay in the coin they get, as on Binance without BNB
     ):
         s = settings or load_settings({"venue.book_levels": 64})
         if len(names := venue_names(instruments)) != 1:
             raise ConfigError(f"an exchange is one venue, got {names}", key="instruments", value=names, rule="one venue")
-        self.listed, self.settings, self.now, self.levels = list(instruments), s, now_ns, levels
+        self.listed, self.settings, self.now, self.levels, self.coin_fees = list(instruments), s, now_ns, levels, coin_fees
         self.rows = {i.symbol: n for n, i in enumerate(instruments)}
         self.strategy = Strategy("nobody", "Nothing.", on_event=hold, state_dt=np.dtype([("x", "i8")]))
         self.params = self.strategy.check({})

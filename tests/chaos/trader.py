@@ -210,8 +210,7 @@ class Rival(Process):
 
 def history(s):
     "Decisions and answers of a journal, from its beginning."
-    from algo_kit.core.runs import Lock
-from algo_kit.core.records import decision_dt
+    from algo_kit.core.records import decision_dt
     from algo_kit.engine.journal import unpack_out
     dec = [unpack_out(s.payload(i))["dec"] for i in s.of(OUT)]
     ins = [np.frombuffer(s.payload(i), event_dt) for i in s.of(INSERT)]
