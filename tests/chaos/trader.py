@@ -39,7 +39,7 @@ class Trader(Process):
                 self.open()
                 self.loop.create_task(self.main())
             except Killed: self.kill()
-            except KitError as e: self.exit(f"refused: {e}")
+            except (KitError, OSError) as e: self.exit(f"refused: {e}")
     def exit(self, why):
         self.ended, self.alive = why, False
         self.kill()
