@@ -13,7 +13,7 @@ from ..core.records import FOK, GTC, GTD, IOC, LIMIT, MARKET, STOP, STOP_LIMIT, 
 from .exchange import Account
 from .protocol import Broken, Clock, Facts, Order, Outcome, Seen, VenueError
 
-# %% ../../nbs/adapters/612_simvenue.ipynb #884ebbdd
+# %% ../../nbs/adapters/612_simvenue.ipynb #3b422be9
 class ExchangeClock(Clock):
     "The exchange's own time."
     def __init__(self, exchange): self.x, self.offset_ns = exchange, 0
@@ -67,6 +67,11 @@ class SimVenue:
         try: return await self._ask(f, *args)
         except VenueError as e: return Outcome("rejected", "halted", e.kind, str(e))
 
+    def _market(self, symbol):
+        if symbol not in self.x.instruments:
+            raise VenueError(f"{self.name} has no market {str(symbol)[:40]!r}", "wrong", key="symbol", value=str(symbol)[:40], rule=", ".join(self.x.instruments))
+        return self.x.instruments[symbol]
+
     async def time_ns(self) -> int: return await self._ask(lambda: self.x.now)
     async def load(self) -> dict:
         self.instruments = dict(self.x.instruments)
@@ -81,14 +86,16 @@ class SimVenue:
     async def cancel_all(self, symbol: str = "") -> Outcome: return await self._request(self.account.cancel_all, symbol)
     async def find(self, id: str, symbol: str, venue_id: str = "") -> Seen | None: return await self._ask(self.account.find, id, symbol, venue_id)
     async def open_orders(self, symbol: str = "") -> list: return await self._ask(self.account.open_orders, symbol)
-    async def fills(self, symbol: str, since_ns: int = 0, venue_id: str = "") -> list: return await self._ask(self.account.fills, symbol, since_ns, venue_id)
+    async def fills(self, symbol: str, since_ns: int = 0, venue_id: str = "") -> list:
+        self._market(symbol)
+        return await self._ask(self.account.fills, symbol, since_ns, venue_id)
     async def balances(self) -> dict: return await self._ask(lambda: {a: b for a, b in self.account.balances().items() if b.total})
     async def positions(self) -> list: return await self._ask(self.account.positions)
     async def payments(self, since_ns: int = 0) -> list: return await self._ask(self.account.payments, since_ns)
     async def set_leverage(self, symbol: str, leverage: float) -> None: await self._ask(self.account.set_leverage, symbol, leverage)
     async def set_margin_mode(self, symbol: str, mode: str) -> None: await self._ask(self.account.set_margin_mode, symbol, mode)
     async def fees(self, symbol: str) -> tuple:
-        i = self.x.instruments[symbol]
+        i = self._market(symbol)
         return Decimal(i.maker), Decimal(i.taker)
     async def permissions(self) -> frozenset: return self.permits
     async def dead_man(self, seconds: float) -> None:
