@@ -74,12 +74,12 @@ class Process:
         world.procs.append(self)
     def __repr__(self): return self.name
     def now(self): return self.world.now + self.lag  # `lag`: what a call that blocks has taken, in the middle of a callback
-    def mono_ns(self): return self.now() - self.slept
+    def mono_ns(self): return self.now() - self.world.began - self.slept  # small, so that a float second still holds a nanosecond
     def wall_ns(self): return self.now() + self.skew
     def due(self):
         "World time at which it wants to run; None: never."
         t = self.loop.next_ns() if self.alive else None
-        return None if t is None else max(t + self.slept, self.frozen_till)
+        return None if t is None else max(t + self.world.began + self.slept, self.frozen_till)
     def work(self):
         with self.world.inside(self):
             try: self.loop.work()
@@ -101,7 +101,8 @@ class Process:
 class World:
     "Everything that is not a process: time, and what happens at it."
     def __init__(self, now):
-        self.now, self.heap, self.count, self.procs, self.graves, self.current, self.steps = now, [], itertools.count(), [], [], None, 0
+        self.began = now
+        self.now, self.heap, self.count, self.procs, self.graves, self.current, self.steps, self.same = now, [], itertools.count(), [], [], None, 0, 0
     def at(self, ns, fn, *args): heapq.heappush(self.heap, (max(ns, self.now), next(self.count), fn, args))
     def after(self, ns, fn, *args): self.at(self.now + ns, fn, *args)
     @contextmanager
@@ -119,6 +120,8 @@ class World:
             if t is None or t > until:
                 self.now = max(self.now, until)
                 return
+            self.same = self.same + 1 if t <= self.now else 0
+            if self.same > SPIN: raise RuntimeError(f"time stands still at {(self.now - self.began) / S:.3f} s: {who} {self.heap[:1]}")
             self.now, self.steps = max(self.now, t), self.steps + 1
             if who is not None: who.work()
             else:
@@ -134,7 +137,7 @@ class World:
             p.loop.timers.clear()
 
     def wall_ns(self): return (self.current.wall_ns() if self.current else self.now)
-    def mono_ns(self): return (self.current.mono_ns() if self.current else self.now)
+    def mono_ns(self): return (self.current.mono_ns() if self.current else self.now - self.began)
     @contextmanager
     def clocks(self):
         "Every clock of Python tells this world's time, whoever asks."
@@ -147,7 +150,7 @@ class World:
             for f, v in REAL.items(): setattr(time, f, v)
     def _clock(self, k):
         if k == time.CLOCK_REALTIME: return self.wall_ns()
-        if k == getattr(time, "CLOCK_BOOTTIME", -1): return self.now
+        if k == getattr(time, "CLOCK_BOOTTIME", -1): return (self.current.now() if self.current else self.now) - self.began
         if k in (time.CLOCK_MONOTONIC, getattr(time, "CLOCK_MONOTONIC_RAW", -1)): return self.mono_ns()
         return REAL["clock_gettime_ns"](k)
     def _sleep(self, s):

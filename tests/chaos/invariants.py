@@ -163,6 +163,11 @@ class Watch:
         k, rows, bal = world.k[0], world.rows, acc.balances()
         assets = Counter()
         for n, (_, asset) in enumerate(s.wallets): assets[asset] += Decimal(int(k["wal"]["balance"][n])) * Decimal(str(s_unit(s, n)))
+        apart = {a: Decimal(x) for a, x in getattr(proc.manager, "apart_cash", {}).items() if isinstance(a, str)}
+        for a, x in apart.items():
+            if x and not day.outside: self.broke("I1", f"{where}: {x} {a} are said to be somebody else's; nobody else has touched the account")
+            assets[a] += x
+        for a, x in getattr(proc.manager, "side", {}).items(): assets[a] += x
         for n, i in enumerate(s.instruments):
             lots, ext = int(rows["pos"]["lots"][n]), int(rows["pos"]["external"][n])
             if i.market == "spot": assets[i.base] += Decimal(lots + ext) * Decimal(i.lot)

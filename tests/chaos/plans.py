@@ -38,7 +38,7 @@ def rate(day, f, a, b):
     day.world.at(b, day.faults.set, f, 0.)
 
 def act(day, f):
-    if f in ("OR-15", "AC-5", "AC-6"): day.outside_at = day.world.now
+    if f in ("OR-15", "AC-5", "AC-6"): day.outside_at, day.outside = day.world.now, True
     if f in ("CK-1", "CK-2") and day.rng.random() < 0.5:  # our clock, not the venue's
         day.skew = day.rng.choice((-1, 1)) * (1500 * MS if f == "CK-1" else 10 * S)
         if day.trader: day.trader.skew = day.skew

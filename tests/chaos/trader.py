@@ -1,12 +1,14 @@
 "A live trader as one simulated process: session, journal, recorder, order manager, lease; started, killed, started again from what is on the disk."
 import asyncio
+import random
+import traceback
 
 import numpy as np
 
 from algo_kit.adapters.protocol import ClientIds, VenueError
 from algo_kit.core.errors import KitError
 from algo_kit.core.runs import Lock
-from algo_kit.core.records import ACK, CMD_HALT, LAST_ANSWER, event_dt
+from algo_kit.core.records import ACK, CMD_FLATTEN, CMD_HALT, LAST_ANSWER, TRADE, event_dt
 from algo_kit.engine.journal import INSERT, META, NOTE, OUT, Journal, pack_out, scan
 from algo_kit.engine.session import Recorder, Session, Walk, command, restore
 
@@ -71,11 +73,14 @@ class Trader(Process):
             self.note("resumed", torn=self.journal.torn)
         else: self.journal.write(META, dict(run=d.run, strategy=d.strategy.name, params=d.params))
         self.venue = LyingVenue(d, self)
-        ids = ClientIds(d.run)
+    def manage(self):
         from algo_kit.adapters.manager import Manager
-        self.manager = Manager(self.venue, self.session, ids, d.live, self.tell, self.note, self.may_place, None, self.venue.clock.now_ns)
-        if self.decisions is not None: self.manager.restore(self.decisions, self.answers)
+        d = self.day
+        self.manager = Manager(self.venue, self.session, ClientIds(d.run), d.live, self.tell, self.note, self.may_place, None, self.venue.clock.now_ns, self.flatten,
+                               random.Random(f"{d.seed} {self.name}"))
         self.recorder.send = self.manager.take
+        if self.decisions is not None: self.manager.restore(self.decisions, self.answers)
+    def flatten(self, row): self.tell(command(CMD_FLATTEN, self.venue.clock.now_ns()))
 
     def may_place(self):
         if self.stage != "trading": return self.stage
@@ -89,36 +94,38 @@ class Trader(Process):
     def tell(self, ev):
         "What the manager says has happened at the venue."
         if not len(ev): return
-        self.backlog.append(ev)
-        self.catch_up()
+        self.recorder.flush()
+        self.recorder.insert(ev)
+        if self.broken.startswith("journal"): self.broken = ""
     def catch_up(self):
-        "What is owed to the journal, in order: what came out of the step, what the venue has said. True when nothing is owed."
-        try:
-            self.recorder.flush()
-            while self.backlog:
-                self.recorder.insert(self.backlog[0])
-                self.backlog.pop(0)
-            if self.broken.startswith("journal"):
-                self.broken = ""
-                self.note("journal again")
-            return True
-        except (KitError, OSError) as e:
-            if not self.broken:
-                self.broken = f"journal: {e}"
-                self.day.noted(self, "journal", dict(error=e))
-                self.loop.create_task(self.manager.cancel_everything())
-            return False
+        "Write what is owed to the journal. True when nothing is owed."
+        try: self.recorder.flush()
+        except (KitError, OSError) as e: return self.unwritten(e)
+        if self.broken.startswith("journal"):
+            self.broken = ""
+            self.note("journal again")
+        return True
+    def unwritten(self, e):
+        if not self.broken:
+            self.broken = f"journal: {e}"
+            self.day.noted(self, "journal", dict(error=e))
+            self.loop.create_task(self.manager.cancel_everything())
+        return False
     def command(self, code):
         "The stop button, and its release."
         self.loop.call_soon(self._command, code)
     def _command(self, code):
-        self.tell(command(code, self.venue.clock.now_ns()))
+        try: self.tell(command(code, self.venue.clock.now_ns()))
+        except (KitError, OSError) as e:
+            self.unwritten(e)
+            if code == CMD_HALT: self.loop.call_later(1, self._command, code)
         if code == CMD_HALT: self.loop.create_task(self.manager.cancel_everything())
     def on_market(self, ev):
         if self.session is None or self.stage not in ("trading", "stopping") or not self.catch_up(): return
         ev["recv"] = max(self.venue.clock.now_ns(), int(self.session.clock["now"]))
         try: self.recorder.take(ev)
-        except (KitError, OSError): self.catch_up()
+        except (KitError, OSError) as e: return self.unwritten(e)
+        if ev["kind"][0] == TRADE: self.manager.price(int(ev["row"][0]), float(ev["px"][0]))
 
     async def main(self):
         d = self.day
@@ -138,19 +145,16 @@ class Trader(Process):
                 except KitError: await asyncio.sleep(2)
             d.leased(self, self.token)
             self.loop.create_task(self.renew())
+            self.manage()
             await self.manager.start()
-            self.loop.create_task(self.listen())
-            while True:
-                try:
-                    await self.manager.reconcile("start")
-                    break
-                except VenueError: await asyncio.sleep(2)
+            while any(not f.clean for f in await self.manager.reconcile("start")): await asyncio.sleep(1)
             self.stage = "trading"
             d.trading(self)
-            self.loop.create_task(self.reconcile())
+            self.loop.create_task(self.clockwork())
             self.loop.create_task(self.tick())
         except Exception as e:
             d.broke("I8", f"start failed: {type(e).__name__}: {e}")
+            d.say(traceback.format_exc())
             self.exit(f"start: {e}")
     async def sync_clock(self):
         a = self.mono_ns()
@@ -160,20 +164,17 @@ class Trader(Process):
         while True:
             await asyncio.sleep(self.day.live.lease_s / 3)
             if not self.lease.renew() and not self.lease.ok(): return self.exit("lease lost")
-    async def listen(self):
-        async for x in self.venue.reports(): self.manager.report(x)
-    async def reconcile(self):
+    async def clockwork(self):
         while True:
             await asyncio.sleep(self.day.live.reconcile_s)
-            try:
-                await self.manager.reconcile("periodic")
-                await self.sync_clock()
+            try: await self.sync_clock()
             except VenueError: pass
     async def tick(self):
         "The market's clock goes on when nothing trades."
         while True:
             await asyncio.sleep(5)
-            self.tell(command(0, self.venue.clock.now_ns()))
+            try: self.tell(command(0, self.venue.clock.now_ns()))
+            except (KitError, OSError) as e: self.unwritten(e)
     def stop(self):
         with self.world.inside(self): self.loop.create_task(self._stop())
     async def _stop(self):

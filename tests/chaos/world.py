@@ -73,7 +73,7 @@ class Day:
         self.exchange = Exchange(self.listed, load_settings({"venue.book_levels": 64, "run.cash": 1}, home=None), self.t0)
         self.account = self.exchange.open_account("main", {"USDT": cash})
         self.faults = Faults(seed, now=lambda: self.world.now)
-        self.lines, self.line_free, self.trader, self.n, self.off_until, self.wanted, self.outside_at, self.up_at = {}, {}, None, 0, 0, False, -10**18, 0
+        self.lines, self.line_free, self.trader, self.n, self.off_until, self.wanted, self.outside_at, self.up_at, self.outside = {}, {}, None, 0, 0, False, -10**18, 0, False
         self.crash, self.api, self.mute, self.halted_at, self.resume_due, self.healed, self.damaged, self.skew = None, None, {}, 0, False, 0, False, 0
         self.ids = ClientIds(self.run)
 
