@@ -95,6 +95,7 @@ class Process:
     def dead(self): "What the world does when it has died."
     def freeze(self, ns, suspend=False):
         "Stopped for a while; with `suspend` its monotonic clock stands still as well, as that of a sleeping machine does."
+        ns = int(ns)
         self.frozen_till = max(self.frozen_till, self.world.now + ns)
         if suspend: self.slept += ns
 
@@ -103,7 +104,7 @@ class World:
     def __init__(self, now):
         self.began = now
         self.now, self.heap, self.count, self.procs, self.graves, self.current, self.steps, self.same = now, [], itertools.count(), [], [], None, 0, 0
-    def at(self, ns, fn, *args): heapq.heappush(self.heap, (max(ns, self.now), next(self.count), fn, args))
+    def at(self, ns, fn, *args): heapq.heappush(self.heap, (max(int(ns), self.now), next(self.count), fn, args))
     def after(self, ns, fn, *args): self.at(self.now + ns, fn, *args)
     @contextmanager
     def inside(self, proc):
@@ -121,7 +122,7 @@ class World:
                 self.now = max(self.now, until)
                 return
             self.same = self.same + 1 if t <= self.now else 0
-            if self.same > SPIN: raise RuntimeError(f"time stands still at {(self.now - self.began) / S:.3f} s: {who} {self.heap[:1]}")
+            if self.same > SPIN: raise RuntimeError(f"time stands still at {(self.now - self.began) / S:.3f} s: {who} {who and [*who.loop.ready, *who.loop.timers][:3]}")
             self.now, self.steps = max(self.now, t), self.steps + 1
             if who is not None: who.work()
             else:

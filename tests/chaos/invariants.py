@@ -104,7 +104,7 @@ class Watch:
         day, ins, r = self.day, self.day.exchange.instruments[order.symbol], self.day.settings.risk
         up, down = self.worst(order.symbol, order.id)
         up, down = (up + order.lots, down) if order.side == BUY else (up, down - order.lots)
-        px = float(d["arrival_px"])
+        px = min(float(d["arrival_px"]), day.exchange.last(order.symbol))
         worst, equity = max(abs(up), abs(down)) * float(ins.lot) * px, day.equity()
         own = abs(up) if order.side == BUY else abs(down)
         if own * float(ins.lot) * px > r.max_position_frac * equity * 1.02 + 10 and own > 0 and not day.outside_lately():
@@ -176,19 +176,16 @@ class Watch:
         for a in sorted({*assets, *bal}):
             there = bal[a].total if a in bal else Decimal(0)
             if a in assets and assets[a] != there: self.broke("I1", f"{where}: {a} is {assets[a]}, the venue has {there} (differs by {assets[a] - there})")
-        ours = {}
+        ours, there = {}, {}
         for o in k["ords"]:
-            if o["state"] > 0: ours[int(o["id"])] = (int(o["qty"] - o["filled"]), STATE_NAMES[int(o["state"])])
-        dormant = {n for n in ours if day.dormant(n, k)}
-        there = {}
+            if o["state"] > 0: ours[int(o["id"])] = (int(o["qty"] - o["filled"]), STATE_NAMES[int(o["state"])], bool(o["parent"] or o["group"] or o["reduce_only"]))
         for x in acc.open_orders():
-            if (name := self.ids.parse(x.id)) is not None: there[name[0]] = x.lots - x.filled
+            if (name := self.ids.parse(x.id)) is not None: there[name[0]] = there.get(name[0], 0) + x.lots - x.filled
         for n in sorted({*ours, *there}):
-            if n in dormant: continue
-            a, b = ours.get(n), there.get(n)
+            a, b = ours.get(n), there.get(n, 0)
             if a is None: self.broke("I1", f"{where}: order {n} is open at the venue and not in our books")
-            elif b is None: self.broke("I1", f"{where}: order {n} is open in our books ({a[1]}, {a[0]} lots) and not at the venue")
-            elif a[0] != b: self.broke("I1", f"{where}: order {n} has {a[0]} lots left, at the venue {b}")
+            elif a[2] and b <= a[0]: continue  # children, pairs and reductions are sized by what there is to protect: less may lie at the venue
+            elif a[0] != b: self.broke("I1", f"{where}: order {n} ({a[1]}) has {a[0]} lots left, at the venue {b}")
         self.booked(where)
 
     def booked(self, where):

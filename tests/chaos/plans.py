@@ -18,7 +18,7 @@ KILLS = ("before", "half", "after", "before send", "after send", "before intent"
 
 def schedule(day, start, end):
     "Put a session's faults on the world's heap."
-    r, w = day.rng, day.world
+    r, w = day.plan, day.world
     if day.only: todo = list(day.only)
     elif r.random() < 0.2: todo = list(r.choice(TOGETHER))
     else: todo = r.sample([*RATES, *ACTS, *PROCESS], r.choice((1, 2, 2, 3, 3, 4, 5)))
@@ -39,11 +39,11 @@ def rate(day, f, a, b):
 
 def act(day, f):
     if f in ("OR-15", "AC-5", "AC-6"): day.outside_at, day.outside = day.world.now, True
-    if f in ("CK-1", "CK-2") and day.rng.random() < 0.5:  # our clock, not the venue's
-        day.skew = day.rng.choice((-1, 1)) * (1500 * MS if f == "CK-1" else 10 * S)
+    if f in ("CK-1", "CK-2") and day.plan.random() < 0.5:  # our clock, not the venue's
+        day.skew = day.plan.choice((-1, 1)) * (1500 * MS if f == "CK-1" else 10 * S)
         if day.trader: day.trader.skew = day.skew
         return day.count(f)
-    done = day.faults.act(f, day.exchange, day.account, day.api, **({"seconds": day.rng.choice((-1.5, 1.5))} if f == "CK-1" else {}))
+    done = day.faults.act(f, day.exchange, day.account, day.api, **({"seconds": day.plan.choice((-1.5, 1.5))} if f == "CK-1" else {}))
     if f == "OR-16" and done:
         for line in list(day.lines): line.end()
     day.say(f"{f}: {done}")
@@ -56,19 +56,19 @@ def undo(day, f):
 
 # what happens to the process, its disk and its machine
 def st_1(day, a, b):
-    how, n = day.rng.choice(KILLS), day.rng.choice((1, 1, 2))
+    how, n = day.plan.choice(KILLS), day.plan.choice((1, 1, 2))
     def arm():
         if how.endswith("send"): day.crash = how
         elif " " in how: day.disk.die_on = how
-        else: day.disk.die_at = (day.disk.writes + day.rng.randrange(1, 30), how)
-    for _ in range(n): day.world.at(day.rng.randrange(a, b), arm)
+        else: day.disk.die_at = (day.disk.writes + day.plan.randrange(1, 30), how)
+    for _ in range(n): day.world.at(day.plan.randrange(a, b), arm)
 def _kill(day, fault):
     t = day.trader
     if t is not None and t.alive:
         day.count(fault)
         t.why = fault
         t.kill()
-def st_8(day, a, b): day.world.at(day.rng.randrange(a, b), _kill, day, "ST-8")
+def st_8(day, a, b): day.world.at(day.plan.randrange(a, b), _kill, day, "ST-8")
 def st_2(day, a, b):
     def cut():
         t = day.trader
@@ -77,21 +77,21 @@ def st_2(day, a, b):
         t.why = "power"
         t.kill()
         day.say(f"power lost: {day.disk.lose_power()} bytes")
-    day.world.at(day.rng.randrange(a, b), cut)
+    day.world.at(day.plan.randrange(a, b), cut)
 def _disk(day, a, b, **k):
     def on(): day.disk.until, day.disk.__dict__["broken" if "broken" in k else "slow_ns"] = b, next(iter(k.values()))
     day.world.at(a, on)
 def st_3(day, a, b): _disk(day, a, b, broken=errno.ENOSPC)
 def st_10(day, a, b): _disk(day, a, b, broken=errno.EROFS)
-def st_9(day, a, b): _disk(day, a, b, slow_ns=day.rng.choice((200 * MS, S)))
+def st_9(day, a, b): _disk(day, a, b, slow_ns=day.plan.choice((200 * MS, S)))
 def st_7(day, a, b):
     def stop():
         t = day.trader
         if t is not None and t.alive and t.stage == "trading":
             day.count("ST-7")
             t.stop()
-    day.world.at(day.rng.randrange(a, b), stop)
-def st_4(day, a, b): day.world.at(day.rng.randrange(a, b), day.second)
+    day.world.at(day.plan.randrange(a, b), stop)
+def st_4(day, a, b): day.world.at(day.plan.randrange(a, b), day.second)
 def _damage(day, fault, spoil):
     "Kill the trader, spoil a file, let it try to start, put the file back."
     t = day.trader
@@ -109,7 +109,7 @@ def _damage(day, fault, spoil):
         day.damaged = False
     day.world.after(9 * S, mend)
 def st_5(day, a, b):
-    r = day.rng
+    r = day.plan
     how = r.choice(("flip", "cut", "empty"))
     def spoil():
         path = day.home/"journal"/"journal.bin"
@@ -127,11 +127,11 @@ def st_6(day, a, b):
         snaps = sorted((day.home/"journal").glob("snap-*.bin"))
         if not snaps: return None
         data = snaps[-1].read_bytes()
-        snaps[-1].write_bytes(day.rng.choice((b"", data[:1000], b"AKS0" + data[4:])))
+        snaps[-1].write_bytes(day.plan.choice((b"", data[:1000], b"AKS0" + data[4:])))
         return snaps[-1], data, False
-    day.world.at(day.rng.randrange(a, b), _damage, day, "ST-6", spoil)
+    day.world.at(day.plan.randrange(a, b), _damage, day, "ST-6", spoil)
 def ck_3(day, a, b):
-    ns, suspend = day.rng.randrange(5 * S, 40 * S), day.rng.random() < 0.5
+    ns, suspend = day.plan.randrange(5 * S, 40 * S), day.plan.random() < 0.5
     def sleep():
         t = day.trader
         if t is not None and t.alive:
@@ -144,18 +144,18 @@ def nb_2(day, a, b):
         t = day.trader
         if t is None or not t.alive: return
         day.count("NB-2")
-        t.freeze(day.live.lease_s * S + day.rng.randrange(2 * S, 15 * S), day.rng.random() < 0.5)
-        day.rival_at(day.world.now + int(day.live.lease_s * S) + S, day.rng.randrange(8 * S, 25 * S))
+        t.freeze(day.live.lease_s * S + day.plan.randrange(2 * S, 15 * S), day.plan.random() < 0.5)
+        day.rival_at(day.world.now + int(day.live.lease_s * S) + S, day.plan.randrange(8 * S, 25 * S))
     day.world.at(a, go)
 def nb_3(day, a, b):
     def go():
         day.count("NB-3")
         day.rival_at(day.world.now, 5 * S)
-    day.world.at(day.rng.randrange(a, b), go)
+    day.world.at(day.plan.randrange(a, b), go)
 def net(day, a, b):
     def off():
         day.count("NET")
-        day.off_until = min(b, day.world.now + day.rng.randrange(3 * S, 30 * S))
+        day.off_until = min(b, day.world.now + day.plan.randrange(3 * S, 30 * S))
         for line in list(day.lines): line.end()
     day.world.at(a, off)
 def rk_1(day, a, b):
@@ -164,10 +164,10 @@ def rk_1(day, a, b):
         if day.trader is None or not day.trader.alive: return
         day.count("RK-1")
         for _ in range(60): day.extra_trade(0)
-    day.world.at(day.rng.randrange(a, b), burst)
+    day.world.at(day.plan.randrange(a, b), burst)
 def rk_2(day, a, b):
     "One instrument of the feed stands still."
-    row = day.rng.randrange(len(day.listed))
+    row = day.plan.randrange(len(day.listed))
     def on(): day.mute.update({row: b})
     day.world.at(a, on)
 def rk_4(day, a, b, offline=False):
@@ -175,7 +175,7 @@ def rk_4(day, a, b, offline=False):
         t = day.trader
         if t is None or not t.alive or t.stage != "trading": return
         day.count("RK-5" if offline else "RK-4")
-        if offline: day.off_until = day.world.now + day.rng.randrange(3 * S, 15 * S)
+        if offline: day.off_until = day.world.now + day.plan.randrange(3 * S, 15 * S)
         else:
             for _ in range(12): day.extra_trade(0)
         t.command(CMD_HALT)
@@ -185,6 +185,6 @@ def rk_4(day, a, b, offline=False):
         day.halted_at = 0
         if t is not None and t.alive and t.stage == "trading": t.command(CMD_RESUME)
         elif t is not None: day.resume_due = True
-    day.world.at(day.rng.randrange(a, (a + b) // 2), press)
+    day.world.at(day.plan.randrange(a, (a + b) // 2), press)
     day.world.at(b, again)
 def rk_5(day, a, b): rk_4(day, a, b, True)

@@ -179,8 +179,8 @@ class Trader(Process):
         with self.world.inside(self): self.loop.create_task(self._stop())
     async def _stop(self):
         self.stage = "stopping"
-        await self.manager.cancel_everything()
-        await self.manager.settle(20)
+        await self.manager.cancel_everything(15)
+        await self.manager.settle(10)
         await self.manager.close()
         self.lease.release()
         try:

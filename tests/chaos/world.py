@@ -53,6 +53,7 @@ class Day:
     SESSIONS = 5
     def __init__(self, seed, faults=True, only=(), home=None, kind=None, sessions=None, trace=False):
         self.seed, self.rng, self.only, self.faulty, self.trace = seed, random.Random(f"day {seed}"), tuple(only), faults, trace
+        self.plan = random.Random(f"plan {seed}")
         self.kind = kind or self.rng.choice(("spot", "perp", "perp"))
         self.margin, self.t0, self.run, self.sessions = self.kind == "perp", T0 + seed % 300 * 86_400 * S, f"chaos-{seed}", sessions or self.SESSIONS
         self.world = World(self.t0)
@@ -234,7 +235,7 @@ class Day:
             w.run(end + 60 * S)
             self._quiet()
             self.stop()
-            w.run(end + 100 * S)
+            w.run(w.now + 40 * S)
             if self.trader and self.trader.alive: self.broke("ST-7", f"{self.trader} did not stop within 40 s")
         w.run(self.t0 + 86_400 * S)
     def _begin(self):
@@ -262,8 +263,19 @@ class Day:
         t = self.trader
         if t is None or not t.alive: return self.broke("I11", f"no trader at the end of a session: {t and (t.ended or t.why)}")
         if self.watch.placed_at < self.healed: self.broke("I11", f"no order since {self.healed - self.watch.placed_at} ns before all was well again")
-        self.exchange.advance(self.world.now)
-        self.watch.quiet(t, f"session to {(self.world.now - self.t0) / S:.0f}")
+        where = f"session to {(self.world.now - self.t0) / S:.0f}"
+        stays = None
+        for _ in range(20):  # the strategy has a timer: what is under way may arrive; what stays is wrong
+            self.exchange.advance(self.world.now)
+            self.pump()
+            if not t.alive: break
+            found, self.watch.found = self.watch.found, []
+            self.watch.quiet(t, where)
+            bad, self.watch.found = {(i, x): a for i, a, x in self.watch.found}, found
+            stays = bad if stays is None else {k: a for k, a in stays.items() if k in bad}
+            if not stays: return
+            self.world.run(self.world.now + S)
+        self.watch.found += [(i, a, x) for (i, x), a in stays.items()][:8]
 
     def run_day(self):
         "The whole day; a digest of all that was written and said."
