@@ -465,10 +465,23 @@ def test_the_record_is_all_there_is(how, rolls, cut):
 
 def test_a_lot_that_is_not_the_instruments():
     d = Worked(begin=False)
-    assert W.work_begin(d.w, d.out, 0, d.acct, W.SMART, BUY, 1., LOT * 10, 60.)  # ten lots of 0.1, which the engine counts as a hundred
-    d.total = 100
+    assert W.work_begin(d.w, d.out, 0, d.acct, W.SMART, BUY, 1.23, LOT / 4, 60.)  # 492 lots of 0.0025, which the engine counts as 123
+    d.total = 123
     d.obey(3.)
     assert (d.status, W.WHY[d.w["why"]], d.orders, d.bought) == ("given_up", "lot", {}, 0)
+
+def test_a_lot_may_be_a_multiple():
+    "Ten lots at a time: the first child shows it, and what is left of it is counted in the instrument's own."
+    for how in range(6):
+        d = Worked(begin=False, total=130)
+        assert W.work_begin(d.w, d.out, 0, d.acct, how, BUY, 1.3, LOT * 10, 60., 20.)
+        d.w["rate"] = 1.
+        for k in range(70):
+            d.say(TRADE, px=100.05, qty=.05, side=SELL)
+            if k == 3:
+                for o in list(d.orders.values()): d.fill(o, min(7, o["left"]), o["px"])
+            d.obey(1.)
+        assert (d.status, d.bought, round(d.w["lot"], 9)) == ("done", 130, LOT)
 
 def test_work_does_not_begin():
     d = Worked(begin=False)
@@ -615,3 +628,50 @@ def test_a_stop_that_comes_late_does_not_rest_after_the_end():
     assert all(o["cancelling"] for o in d.orders.values())
     for o in list(d.orders.values()): d.over(o, CANCELED)
     assert W.protect_quiet(d.guard[0])
+
+# ---- in the engine
+
+def test_round_trips_are_the_same_in_every_way(tmp_path):
+    "Backtest, paper in pieces, both replays."
+    from test_parity import all_ways
+    all_ways(tmp_path, "round_trip", "sample", seeds=(2,), least=100, flags=dict(run__snapshot_events=20_000), params=dict(how=W.TWAP, qty=.02))
+
+@pytest.mark.parametrize("how", range(6), ids=W.HOWS)
+def test_amounts_limits_and_protection_in_the_engine(how):
+    "On a market with quotes: never above the amount, never beyond the limit; whatever is held has an acknowledged stop within the time, or is being closed."
+    from algo_kit.core.records import CASH
+    from algo_kit.core.settings import load_settings
+    from algo_kit.data.tapes import open_tape
+    from algo_kit.engine.session import Session
+    from algo_kit.strategies.contract import load_strategy
+    tape, st = open_tape("sim:9", n_events=30_000, quotes=True), load_strategy("round_trip")
+    p = st.check(dict(how=how, qty=.02, rounds=60, stop=.0015, target=.003, within_s=2.))
+    s = Session(st, p, tape.instruments, load_settings({"risk.max_orders_per_minute": 1000}, home=None), sim=True, offers="bbo")
+    outs = [*s.step(tape.events, None), *s.drain()]
+    out = {f: np.concatenate([o[f] for o in outs]) for f in outs[0]}
+    dec, fil, tick, worked = out["dec"], out["fil"], float(tape.instruments[0].tick), {}
+    for d in dec[(dec["wish"] == PLACE) & (dec["gate"] == 0) & (dec["snap"][:, 0] > 0)]: worked[int(d["order"])] = d
+    amounts, sold = {}, 0
+    for f in fil:
+        d = worked.get(int(f["order"]))
+        if f["side"] < 0: sold = int(f["seq"])
+        if d is None: continue
+        assert (f["px"] * tick - d["snap"][1]) * f["side"] <= tick / 2
+        if f["side"] > 0: amounts[float(d["snap"][0]), sold] = amounts.get((float(d["snap"][0]), sold), 0) + int(f["qty"])
+    assert len(amounts) > 20 and max(amounts.values()) <= 2000 and max(amounts.values()) > 1900
+    stops = {int(d["order"]) for d in dec if d["wish"] == PLACE and d["type"] == STOP and d["gate"] == 0}
+    orders = {int(d["order"]): d for d in dec if d["wish"] == PLACE and d["gate"] == 0}
+    fills, on, held, bare, worst, freed = {int(f["seq"]): f for f in fil}, set(), 0, None, 0., False
+    for e in out["ven"]:
+        if e["kind"] == CASH: continue
+        now, o = int(e["recv"]), int(e["spare"])
+        if bare is not None and not freed: worst = max(worst, (now - bare) / S)
+        if e["kind"] == FILL: held = int(fills[int(e["seq"])]["lots_after"])
+        if o in stops:
+            if e["kind"] == ACK: on.add(o)
+            elif e["kind"] in (CANCELED, EXPIRED, REJECT) or (e["kind"] == FILL and held == 0): on.discard(o)
+        freed = freed and held > 0 or e["kind"] == CANCELED and o in stops  # taken back for the sale
+        bare = None if held == 0 or on else bare or now
+    assert worst < 2 + p["check_s"] + .2, worst
+    assert not any(x["state"] > 0 for x in s.world.k[0]["ords"] if x["type"] == LIMIT) or s.world.own[0]["st"]["phase"] in (1, 4)
+    assert len(stops) > 20 and orders

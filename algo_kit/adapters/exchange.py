@@ -131,7 +131,7 @@ def depth_rows(bids, asks, ins, row, ts, ref=0, clear=True) -> np.ndarray:
         if clear: e["flags"][0] |= F_CLEAR
     return e
 
-# %% ../../nbs/adapters/610_exchange.ipynb #946f18d3
+# %% ../../nbs/adapters/610_exchange.ipynb #b04d5f8d
 _TYPES = {MARKET, LIMIT, STOP, TRAIL, STOP_LIMIT, TAKE, TAKE_LIMIT}
 _OVER = {CANCELED: CANCELED_, EXPIRED: EXPIRED_, REJECT: REJECTED}
 
@@ -413,7 +413,8 @@ class Account:
         return self._pay((asset, "1"), Decimal(amount), what, self.x.now)
     def set_leverage(self, symbol: str, leverage: float):
         cap = self.x.instruments[symbol].max_leverage if symbol in self.modes else 0
-        if not 1 <= leverage <= float(cap or 125): raise VenueError(f"leverage {leverage} of {symbol}", "wrong", key="leverage", value=leverage, rule=f"1 to {cap}")
+        if not 1 <= leverage <= float(cap or 125):
+            raise VenueError(f"leverage {leverage} of {symbol}", "wrong", key="leverage", value=leverage, rule=f"1 to {cap}")
         self.modes[symbol] = (float(leverage), self.modes[symbol][1])
         self.world.rows[self.x.rows[symbol]]["ins"]["margin_e8"] = round(1e8 / leverage)
     def set_margin_mode(self, symbol: str, mode: str):

@@ -40,7 +40,7 @@ FAULTS = {
 ACTS = tuple(f for f, (where, _) in FAULTS.items() if where == "act")
 CLOSE = None  # a message that is none: the venue closes the connection
 
-# %% ../../nbs/adapters/615_faults.ipynb #b72d8de5
+# %% ../../nbs/adapters/615_faults.ipynb #d7b849c5
 @dataclass(frozen=True, slots=True)
 class Fate:
     "What the wire and the venue do with one request."
@@ -71,7 +71,8 @@ _TEXTS = {
     "halted": "Symbol is on delivering or delivered or settling or closed or pre-trading.", "stop": "Stop price would trigger immediately.",
     "funds": "Account has insufficient balance for requested action.", "maker": "Order would immediately match and take.",
     "gtx": "Due to the order could not be executed as maker, the Post Only order will be rejected. The order will not be recorded in the order history",
-    "limit": "Too many requests; current limit of IP is 6000 request weight per 1 MINUTE. Please use WebSocket Streams for live updates to avoid polling the API.",
+    "limit": "Too many requests; current limit of IP is 6000 request weight per 1 MINUTE. Please use WebSocket Streams for live updates to avoid "
+             "polling the API.",
     "ban": "Way too much request weight used; IP banned until {}. Please use WebSocket Streams for live updates to avoid bans."}
 _GATEWAY = "<html><head><title>502 Bad Gateway</title></head><body>502 Bad Gateway</body></html>"
 _OR3 = (  # status, code, text, may have been carried out
@@ -282,7 +283,7 @@ def fill_now(
     exchange.market(rows(exchange, TRADE, symbol, float(beyond), float((o.lots - o.filled) * 2 * Decimal(i.lot)), -o.side))
     return True
 
-# %% ../../nbs/adapters/615_faults.ipynb #41b98271
+# %% ../../nbs/adapters/615_faults.ipynb #783bc272
 class Faults(Acts):
     "A seeded lying wire, venue and clock."
     def __init__(self,
@@ -356,7 +357,7 @@ class Faults(Acts):
         "What becomes of one request."
         kind, p, fut = kind_of(method, path), params or {}, "fapi" in path
         symbol, account, now = raw_symbol(p.get("symbol", "")), p.get("account", ""), self.now()
-        signed = kind in ("place", "amend", "cancel", "cancel_all", "batch", "query", "account")
+        signed = kind in ("place", "amend", "cancel", "cancel_all", "batch", "query", "account", "key")
         if now < self._banned_until: return self._limit(418)
         if signed and account in self.revoked:
             self.hit("AC-7", path)

@@ -44,7 +44,7 @@ def is_dead(who: dict) -> bool:
     if born == who["born"] and state == "Z": return len(os.listdir(f"/proc/{who['pid']}/task")) == 1  # ended, and nobody has asked how
     return born != who["born"] and os.path.isdir("/proc/self")
 
-# %% ../../nbs/adapters/621_lease.ipynb #47032f1c
+# %% ../../nbs/adapters/621_lease.ipynb #6928218b
 _TABLES = """
 create table if not exists holders(token integer primary key autoincrement, account text not null, strategy text not null, holder text not null,
   pid integer not null, host text not null, boot text not null, space text not null, born text not null,
@@ -106,12 +106,14 @@ class Lease:
         try:
             with self.db.transaction(write=False) as c:  # not synced: after a power cut there is no holder either
                 t, w = self.now(), self.wall()
+                c.execute("pragma busy_timeout=200")  # the trader's loop does not wait for whoever writes there now: it asks again
                 mine = c.execute("update leases set until_boot_ns=?, until_ns=? where account=? and strategy=? and token=?",
                                  (t + self._ns, w + self._ns, self.account, self.strategy, self.token)).rowcount
                 if not mine: old = _current(c, self.account, self.strategy)
         except KitError as e:
             self.why = f"it could not be renewed: {e.message}"
             return False
+        finally: self.db._do("pragma busy_timeout=30000")
         if not mine:
             self._until = 0
             self.why = f"taken over by {_name(old)}" if old else "released"

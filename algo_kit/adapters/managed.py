@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['S', 'OVER', 'INFERRED', 'Rules', 'Leg', 'Answer', 'Do', 'Life']
 
-# %% ../../nbs/adapters/650_managed.ipynb #fda0cbdd
+# %% ../../nbs/adapters/650_managed.ipynb #d2a97022
 import random
 from dataclasses import dataclass, field
 
-from ..core.records import (ACCEPTED, ACK, AMEND_REJECT, AMENDED, BUY, CANCELED, CANCELED_, EXPIRED, EXPIRED_, FILL, FILLED, FOK, GTC, GTD, INITIALIZED,
+from ..core.records import (ACCEPTED, ACK, AMEND_REJECT, AMENDED, CANCELED, CANCELED_, EXPIRED, EXPIRED_, FILL, FILLED, FOK, GTC, GTD, INITIALIZED,
                                    IOC, LIMIT, MARKET, PARTIALLY_FILLED, REJECT, REJECTED, STATE_NAMES, STOP, STOP_LIMIT, SUBMITTED, TAKE, TAKE_LIMIT, TRAIL,
                                    UNKNOWN, UNSURE, V)
 from .protocol import REFUSED, TAKEN, Facts, Fill, Order, Outcome, Seen, id_number
@@ -98,7 +98,7 @@ class Do:
     leg: "Leg | None"
     at: int
 
-# %% ../../nbs/adapters/650_managed.ipynb #eedaf3c5
+# %% ../../nbs/adapters/650_managed.ipynb #d31fabd1
 _FIRST = ("cancel", "expire", "place", "amend", "query", "fills")
 INFERRED = 2  # flag of a FILL that nobody has seen, and that must have been
 
@@ -202,6 +202,7 @@ class Life:
         if o.what == REFUSED and leg.acked and not leg.end: leg.ask = True  # refused, and yet it is there
         elif leg.state == SUBMITTED and not leg.end:
             if o.what == TAKEN: self._accepted(leg, now)
+            elif o.what == REFUSED and o.reason in ("unknown_order", "too_late"): self._unknown(leg, now)  # the name is taken: it may be this very order
             elif o.what == REFUSED:
                 if o.retry and leg.tries + 1 < self.rules.tries and not self.closing:
                     leg.state, leg.sent, leg.wait = INITIALIZED, 0, now + max(self.rules.pause(leg.tries), round(o.retry_after_s * S))

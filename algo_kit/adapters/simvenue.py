@@ -13,7 +13,7 @@ from ..core.records import FOK, GTC, GTD, IOC, LIMIT, MARKET, STOP, STOP_LIMIT, 
 from .exchange import Account
 from .protocol import Broken, Clock, Facts, Order, Outcome, Seen, VenueError
 
-# %% ../../nbs/adapters/612_simvenue.ipynb #3b422be9
+# %% ../../nbs/adapters/612_simvenue.ipynb #ac7a61fb
 class ExchangeClock(Clock):
     "The exchange's own time."
     def __init__(self, exchange): self.x, self.offset_ns = exchange, 0
@@ -69,7 +69,8 @@ class SimVenue:
 
     def _market(self, symbol):
         if symbol not in self.x.instruments:
-            raise VenueError(f"{self.name} has no market {str(symbol)[:40]!r}", "wrong", key="symbol", value=str(symbol)[:40], rule=", ".join(self.x.instruments))
+            what = str(symbol)[:40]
+            raise VenueError(f"{self.name} has no market {what!r}", "wrong", key="symbol", value=what, rule=", ".join(self.x.instruments))
         return self.x.instruments[symbol]
 
     async def time_ns(self) -> int: return await self._ask(lambda: self.x.now)

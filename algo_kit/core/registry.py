@@ -10,7 +10,7 @@ import importlib
 
 from .errors import ConfigError, NotFound, unknown
 
-# %% ../../nbs/core/060_registry.ipynb #704abc86
+# %% ../../nbs/core/060_registry.ipynb #a4476a00
 TABLE = {
     "strategies": {
         "order_flow": "algo_kit.strategies.order_flow:strategy",
@@ -19,6 +19,7 @@ TABLE = {
         "scalper": "algo_kit.strategies.scalper:strategy",
         "zone_bounce": "algo_kit.strategies.zone_bounce:strategy",
         "bid_ask_bounce": "algo_kit.strategies.bid_ask_bounce:strategy",
+        "round_trip": "algo_kit.strategies.round_trip:strategy",
     },
     "analyzers": {
         "flow": "algo_kit.analyzers.flow:FLOW",

@@ -81,7 +81,7 @@ def prepare(
     if bool(spec.tape or tape is not None) == bool(spec.feed or feed is not None):
         raise ConfigError("name a tape or a feed, one of the two", key="tape", value=spec.tape,
                           rule="--tape PATH|sample|lake:…|sim:SEED or --feed socket:HOST:PORT", hint="try --tape sample")
-    if spec.feed: _feed_of(spec)
+    if spec.feed and feed is None: _feed_of(spec)
     if tape is None and spec.tape: tape = run_tape(spec, settings)
     if warm is None and spec.warm: warm = run_tape(spec, settings, spec.warm)
     if warm is not None and tape is not None: warm = WarmUp(warm, tape.instruments, tape.kind, tape.first_ts, spec.repair)
