@@ -158,7 +158,7 @@ class Watch:
     def quiet(self, proc, where):
         "I1 and I2."
         day, s = self.day, proc.session
-        if s is None: return
+        if s is None or proc.manager is None: return
         world, acc = s.world, day.account
         k, rows, bal = world.k[0], world.rows, acc.balances()
         assets = Counter()

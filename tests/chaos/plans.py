@@ -1,8 +1,6 @@
 "What goes wrong in a session, drawn from the day's seed: several things at once, and the pairs that are worth forcing."
 import errno
 
-from algo_kit.core.records import CMD_HALT, CMD_RESUME
-
 from .clockwork import MS, S
 
 # faults of the wire: chance for each opportunity while they are on
@@ -30,7 +28,7 @@ def schedule(day, start, end):
         if f in RATES: rate(day, f, a, b)
         elif f in ACTS:
             for _ in range(ACTS[f]): w.at(r.randrange(a, b), act, day, f)
-            if f in ("AC-2", "AC-7", "AC-8", "MD-11", "AC-3"): w.at(b, undo, day, f)
+            if f in ("AC-1", "AC-2", "AC-7", "AC-8", "MD-11", "AC-3"): w.at(b, undo, day, f)
         else: globals()[f.replace("-", "_").lower()](day, a, b)
 
 def rate(day, f, a, b):
@@ -50,6 +48,7 @@ def act(day, f):
     day.pump()
 
 def undo(day, f):
+    if f == "AC-1": return [day.account.set_leverage(i.symbol, float(i.leverage)) for i in day.listed]
     if f == "AC-3": day.faults.delisted.clear()
     elif f == "MD-11": day.faults.halted.clear()
     else: day.faults.act(f, day.exchange, day.account, day.api, off=True)
@@ -178,12 +177,12 @@ def rk_4(day, a, b, offline=False):
         if offline: day.off_until = day.world.now + day.plan.randrange(3 * S, 15 * S)
         else:
             for _ in range(12): day.extra_trade(0)
-        t.command(CMD_HALT)
+        t.press()
         day.halted_at = day.world.now
     def again():
         t = day.trader
         day.halted_at = 0
-        if t is not None and t.alive and t.stage == "trading": t.command(CMD_RESUME)
+        if t is not None and t.alive and t.stage == "trading": t.release()
         elif t is not None: day.resume_due = True
     day.world.at(day.plan.randrange(a, (a + b) // 2), press)
     day.world.at(b, again)

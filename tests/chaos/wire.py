@@ -1,6 +1,7 @@
 "The wire between a simulated process and the venue: requests and reports travel, get lost, come late and come twice. `Faults` decides, the exchange is the truth."
 import asyncio
 import inspect
+from dataclasses import replace
 
 from algo_kit.adapters.faults import CLOSE, fill_now
 from algo_kit.adapters.protocol import REFUSED, TAKEN, UNSURE, Broken, Clock, Facts, Order, Outcome, VenueError
@@ -108,7 +109,8 @@ class LyingVenue:
     async def open_orders(self, symbol=""): return await self._ask(lambda: self.account.open_orders(symbol))
     async def fills(self, symbol, since_ns=0, venue_id=""): return await self._ask(lambda: self.account.fills(symbol, since_ns, venue_id))
     async def balances(self): return await self._ask(lambda: self.account.balances(), "account")
-    async def positions(self): return await self._ask(lambda: self.account.positions(), "account")
+    async def positions(self):
+        return await self._ask(lambda: [replace(h, hedged=self.account.name in self.day.faults.hedged) for h in self.account.positions()], "account")
     async def payments(self, since_ns=0): return await self._ask(lambda: self.account.payments(since_ns))
     async def set_leverage(self, symbol, leverage): await self._ask(lambda: self.account.set_leverage(symbol, leverage), "account")
     async def set_margin_mode(self, symbol, mode): await self._ask(lambda: self.account.set_margin_mode(symbol, mode), "account")

@@ -16,7 +16,7 @@ from algo_kit.adapters.exchange import Exchange
 from algo_kit.adapters.faults import Faults
 from algo_kit.adapters.protocol import ClientIds
 from algo_kit.core.kitdb import KitDB
-from algo_kit.core.records import BUY, CMD_RESUME, SELL, TRADE, event_dt
+from algo_kit.core.records import BUY, SELL, TRADE, event_dt
 from algo_kit.core.settings import load_settings
 from algo_kit.data.instruments import Instrument
 from algo_kit.strategies.contract import load_strategy
@@ -109,7 +109,7 @@ class Day:
         self.say(f"{proc} trades")
         if self.resume_due:
             self.resume_due = False
-            proc.command(CMD_RESUME)
+            proc.release()
     def died(self, proc):
         self.say(f"{proc} ended: {proc.ended or proc.why}")
         proc.lock.release()
@@ -257,8 +257,8 @@ class Day:
         self.say("healed")
     def _alive(self):
         t = self.trader
-        if t is None or not t.alive or t.stage != "trading" or t.may_place():
-            self.broke("I11", f"60 s after all is well again {t} is {t.stage if t and t.alive else 'dead: ' + str(t and (t.ended or t.why))} {t.may_place() if t and t.alive and t.manager else ''}")
+        if t is None or not t.alive or not t.ready:
+            self.broke("I11", f"60 s after all is well again {t} is {t.stage if t and t.alive else 'dead: ' + str(t and (t.ended or t.why))} {t.may_place() if t and t.alive else ''}")
     def _quiet(self):
         t = self.trader
         if t is None or not t.alive: return self.broke("I11", f"no trader at the end of a session: {t and (t.ended or t.why)}")
