@@ -15,7 +15,7 @@ import numpy as np
 
 from ..core.cache import CODE_DIGEST
 from ..core.errors import ConfigError, KitError, RefusedByGate
-from ..core.records import (ACTIVE, AMEND, CANCEL, CMD_CANCEL_ALL, CMD_FLATTEN, CMD_GAP, CMD_HALT, CMD_REDUCE, CMD_RESUME, PLACE,
+from ..core.records import (ACTIVE, AMEND, CANCEL, CMD_CANCEL_ALL, CMD_FLATTEN, CMD_GAP, CMD_HALT, CMD_REDUCE, CMD_RESUME, PLACE, TRADE,
                                    TRADING_STATES, decision_dt, event_dt)
 from ..core.runs import list_runs
 from ..core.times import wall_ns
@@ -101,7 +101,9 @@ class LiveDesk:
     def _do(self, kind, x):
         self.busy = True
         try:
-            if kind == "market": self.recorder.take(x)
+            if kind == "market":
+                self.recorder.take(x)
+                for e in x[x["kind"] == TRADE]: self.manager.price(int(e["row"]), float(e["px"]))  # what it keeps back, or lets follow, looks at it
             elif kind == "answer":
                 x["recv"] = np.maximum(x["recv"], self.clock.now_ns())
                 self.recorder.insert(x)
@@ -194,7 +196,13 @@ class LiveDesk:
     async def _renew(self):
         while self.lease is not None:
             if self.lease.renew(): self.hold("lease")
-            else: self.hold("lease", self.lease.why or "the lease is lost")
+            else:
+                self.hold("lease", self.lease.why or "the lease is lost")
+                with suppress(KitError):  # whoever took it may be gone again: then it is ours, and the ledger is compared first
+                    self.lease.acquire()
+                    self.hold("reconcile", "the lease was lost for a while")
+                    self.hold("lease")
+                    self._again.set()
             await asyncio.sleep(self.lease.period_s)
 
     async def _tick(self):

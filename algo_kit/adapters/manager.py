@@ -79,7 +79,7 @@ def _patch(f):
 def take(self, dec: np.ndarray):
     "Decisions that are durable: begin to carry them out. Cancels go first."
     now = self.now()
-    for d in sorted((d for d in dec if not d["gate"]), key=lambda d: d["wish"] != CANCEL):
+    for d in sorted((d for d in dec if not d["gate"]), key=lambda d: d["wish"] != CANCEL or int(d["order"]) not in self.lives):
         wish, order = int(d["wish"]), int(d["order"])
         life = self.lives.get(order)
         if wish == PLACE: self._place(d, now)

@@ -48,6 +48,7 @@ class LyingVenue:
         day, loop = self.day, self.proc.loop
         day.on_send(self.proc, kind, what, place)
         fate = day.faults.request("", kind, dict(params or {}, account=self.account.name))
+        if place is not None and (day.offline(self.proc) or fate.lose_before or not fate.execute): day.watch.lost(place.id)  # it never gets there
         if day.offline(self.proc): return await self._never(timeout)
         fut = loop.create_future()
         if not fate.lose_before: day.world.at(self.proc.now() + day.draw_ms(5, 80), self._arrive, fate, kind, what, fn, fut, place)
