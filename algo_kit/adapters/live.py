@@ -245,7 +245,7 @@ class LiveDesk:
 
     async def _skew(self):
         while True:
-            await asyncio.sleep(60)
+            await asyncio.sleep(5 if "clock" in self.holds else 60)
             with suppress(VenueError, OSError, TimeoutError): await self._measure()
 
     async def _beat(self):

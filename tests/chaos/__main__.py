@@ -86,8 +86,9 @@ def hunt(job):
     from .defects import DEFECTS
     name, seeds = job
     for s in seeds:
-        _, _, found, *_ = one((s, name, DEFECTS[name].only, False))
+        _, _, found, _, digest, *_ = one((s, name, DEFECTS[name].only, False))
         if found: return name, (s, found[0][0], found[0][2])
+        if DEFECTS[name].twice and one((s, name, DEFECTS[name].only, False))[4] != digest: return name, (s, "I7", "the same seed gives another day")
     return name, None
 
 if __name__ == "__main__": sys.exit(main())

@@ -17,6 +17,15 @@ FAULTS = {
     "NB-7": "bad value in a reload", "NB-8": "package and notebook differ", "NB-9": "promotion twice", "NB-10": "allocations exceed equity",
     "NB-11": "demotion with orders in flight", "NB-12": "many missed schedules",
     "RK-1": "all signal at once", "RK-2": "one instrument's feed stands still", "RK-3": "correlated fall", "RK-4": "stop button in a burst",
-    "RK-5": "stop button without network", "RK-6": "a signal that is no number", "RK-7": "runaway loop", "NET": "no network",
+    "RK-5": "stop button without network", "RK-6": "a signal that is no number", "RK-7": "runaway loop", "NET": "no network", "LAG": "answers to questions are old",
 }
-elsewhere = {}
+elsewhere = {
+    "MD-1": "tests of adapters.streams and data.captures: books by sequence rules", "MD-2": "adapters.streams", "MD-3": "adapters.streams", "MD-7": "adapters.streams",
+    "MD-8": "adapters.decoders", "MD-9": "tests/test_candles.py; live decides on trades", "MD-10": "tests/test_warm.py", "MD-12": "one source is configured; none is averaged",
+    "CK-4": "times are ns UTC everywhere: nothing to change", "OR-19": "no batch is sent: each order has its own outcome (OR-4, OR-18)",
+    "OR-20": "tests of adapters.manager and exchange: fees in coins and third assets", "AC-9": "tests of adapters.live: other units are refused at the start",
+    "NB-1": "tests/test_jobs.py: a killed kernel", "NB-4": "tests/test_jobs.py and the lease (NB-3 here)", "NB-5": "tests/test_jobs.py: a cell raises",
+    "NB-6": "tests/test_jobs.py: parameters", "NB-7": "settings are read at the start only; tests/test_settings.py", "NB-8": "tests/test_house.py; code digest in the manifest",
+    "NB-9": "desk (later)", "NB-10": "desk (later)", "NB-11": "desk (later)", "NB-12": "jobs (later); here sessions with hours between them",
+    "RK-3": "tests/test_guards.py: one loss breaker",
+}

@@ -24,9 +24,9 @@ class Watch:
         self.flying = {}  # client id -> (process, order) that left and has not arrived
         self.accepted, self.first_sent, self.sends = Counter(), {}, deque()
         self.done, self.seen_trades, self.external = Counter(), 0, defaultdict(list)
-        self.holder, self.kinds, self.alive_at, self.placed_at = (0, None), Counter(), 0, 0
+        self.kinds, self.alive_at, self.placed_at = Counter(), 0, 0
         self.prices, self.heard = defaultdict(deque), {}  # symbol -> (ts, px) printed lately; when news of it last reached the process
-        self.ends = []
+        self.ends, self.taken_at, self.mode_at = [], {}, 0
     def anchored(self, n):
         "Where the `n`th frame ends."
         from algo_kit.engine.journal import scan
@@ -70,8 +70,10 @@ class Watch:
         if kind != "place": return
         d = got[0]
         risk = not order.reduce_only and not d["reduce_only"]
-        if risk and proc.token and self.holder[0] > proc.token: self.broke("I9", f"{proc} places {what[0]} with token {proc.token}; {self.holder[1]} has {self.holder[0]}")
-        if risk and proc.token == 0: self.broke("I9", f"{proc} places {what[0]} without a lease")
+        if risk:
+            held = day.kitdb._do("select token, until_boot_ns from leases where account=? and strategy=?", day.account.name, day.strategy.name)
+            if not held or held[0][0] != proc.token: self.broke("I9", f"{proc} places {what[0]} with token {proc.token}; the lease has {held[0][0] if held else 'nobody'}")
+            elif held[0][1] <= proc.now() - day.t0: self.broke("I9", f"{proc} places {what[0]} on a lease that ran out {(proc.now() - day.t0 - held[0][1]) / S:.1f} s ago")
         if order.lots > self.most.get(name[0], 0): self.broke("I3", f"{what[0]} asks for {order.lots} lots, wished were {self.most.get(name[0], 0)}")
         first = what[0] not in self.first_sent
         if risk and first: self._limits(proc, order, d)
@@ -80,6 +82,9 @@ class Watch:
             while self.sends and self.sends[0] < now - MINUTE: self.sends.popleft()
             if len(self.sends) > day.settings.risk.max_orders_per_minute: self.broke("I5", f"{len(self.sends)} orders within a minute")
         if risk and first: self._data(proc, order, d)
+        if risk and now - (int(d["ts"]) - proc.skew) > 90 * S + abs(proc.skew): self.broke("I6", f"{what[0]} leaves {(now - int(d['ts'])) / S:.0f} s after it was decided")
+        if risk and self.mode_at and now > self.mode_at + 45 * S: self.broke("I10", f"{what[0]} leaves although the account's mode or leverage was changed {(now - self.mode_at) / S:.0f} s ago")
+        if now < proc.patient_until - S // 10: self.broke("I10", f"{what[0]} leaves {(proc.patient_until - now) / S:.1f} s before the venue's patience is over")
         if risk and day.halted_at and now > day.halted_at + S // 2: self.broke("I10", f"{what[0]} leaves {(now - day.halted_at) / S:.1f} s after the stop button")
         self.first_sent.setdefault(what[0], now)
         self.flying[what[0]] = (proc, order)
@@ -110,8 +115,9 @@ class Watch:
         if own * float(ins.lot) * px > r.max_position_frac * equity * 1.02 + 10 and own > 0 and not day.outside_lately():
             self.broke("I5", f"{order.id}: {order.symbol} may come to {own * float(ins.lot) * px:.0f} of {equity:.0f}, allowed {r.max_position_frac}")
         if order.lots * float(ins.lot) * px > r.max_order_frac * equity * 1.02 + 10: self.broke("I5", f"{order.id}: order of {order.lots} lots too large")
-        n = sum(1 for s in day.account.open_orders(order.symbol) if self.ids.parse(s.id)) + sum(1 for _, o in self.flying.values() if o.symbol == order.symbol)
-        if n > r.max_open_orders + 4: self.broke("I5", f"{n} orders open or under way in {order.symbol}, allowed {r.max_open_orders}")
+        n = sum(1 for s in day.account.open_orders(order.symbol) if self.ids.parse(s.id) and not day.reduces(s.id))
+        n += sum(1 for _, o in self.flying.values() if o.symbol == order.symbol and not o.reduce_only and not day.reduces(o.id))
+        if n > r.max_open_orders: self.broke("I5", f"{n} orders that add risk are open or under way in {order.symbol}, allowed {r.max_open_orders}")
         assert worst >= 0
 
     def _data(self, proc, order, d):
@@ -137,9 +143,17 @@ class Watch:
         if kind == "cancel" and getattr(out, "what", "") == TAKEN and out.order is not None and out.order.filled: self.day.count("OR-8")
         if kind != "place" or getattr(out, "what", "") != TAKEN: return
         self.accepted[what[0]] += 1
+        self.taken_at[what[0]] = self.day.world.now
         if self.accepted[what[0]] > 1: self.broke("I4", f"{what[0]} was accepted {self.accepted[what[0]]} times: sent again without proof")
         self.trades()
     def lost(self, id): self.flying.pop(id, None)
+
+    def stopped(self, at):
+        "RK-4: some time after the stop button nothing that adds risk is left at the venue."
+        day = self.day
+        if day.halted_at != at or day.trader is None or not day.trader.alive or day.world.now < day.off_until + 20 * S: return
+        left = [s.id for s in day.account.open_orders() if self.ids.parse(s.id) and not day.reduces(s.id)]
+        if left: self.broke("I10", f"{len(left)} orders are open 25 s after the stop button: {left[:3]}")
 
     def trades(self):
         "I3, after whatever the venue has done: no wish has more than it asked for."
@@ -176,6 +190,9 @@ class Watch:
         for a in sorted({*assets, *bal}):
             there = bal[a].total if a in bal else Decimal(0)
             if a in assets and assets[a] != there: self.broke("I1", f"{where}: {a} is {assets[a]}, the venue has {there} (differs by {assets[a] - there})")
+        paid = sum((p.amount for p in acc._payments if p.what == "funding"), Decimal(0))
+        got = sum(Decimal(int(k["wal"]["funding"][n])) * Decimal(s_unit(s, n)) for n in range(len(s.wallets)))
+        if paid != got: self.broke("I1", f"{where}: funding booked {got}, the venue paid {paid}")
         ours, there = {}, {}
         for o in k["ords"]:
             if o["state"] > 0: ours[int(o["id"])] = (int(o["qty"] - o["filled"]), STATE_NAMES[int(o["state"])], bool(o["parent"] or o["group"] or o["reduce_only"]))
@@ -192,12 +209,14 @@ class Watch:
         "I2, from the journal."
         day = self.day
         mine = [f for f in day.account._fills if self.ids.parse(f.id)]
-        want = Counter((f.symbol, id_number(f.trade_id), f.lots, f.px) for f in mine)
+        unit = {i.symbol: (Decimal(i.cash_unit), i.settle) for i in day.listed}
+        fee = lambda f: int((f.fee / unit[f.symbol][0]).to_integral_value()) if f.fee_asset == unit[f.symbol][1] else 0
+        want = Counter((f.symbol, id_number(f.trade_id), f.lots, f.px, fee(f)) for f in mine)
         sc = scan(day.home/"journal"/"journal.bin", verify=False)
         got = Counter()
         for i in sc.of(OUT):
             for f in unpack_out(sc.payload(i))["fil"]:
-                if f["order"]: got[(day.exchange.listed[f["row"]].symbol, int(f["trade_id"]), int(f["qty"]), int(f["px"]))] += 1
+                if f["order"]: got[(day.exchange.listed[f["row"]].symbol, int(f["trade_id"]), int(f["qty"]), int(f["px"]), int(f["fee"]))] += 1
         for key, n in (got - want).items(): self.broke("I2", f"{where}: fill {key} is booked {got[key]} times, the venue had it {want[key]} times" + f" ({n} too often)")
         for key, n in (want - got).items(): self.broke("I2", f"{where}: fill {key} of the venue is not booked ({n})")
 

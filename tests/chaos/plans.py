@@ -5,12 +5,12 @@ from .clockwork import MS, S
 
 # faults of the wire: chance for each opportunity while they are on
 RATES = {"OR-1": 0.15, "OR-2": 0.2, "OR-3": 0.25, "OR-4": 0.2, "OR-6": 0.2, "OR-7": 0.5, "OR-9": 0.5, "OR-10": 0.4, "OR-11": 0.4, "OR-12": 0.3, "OR-17": 0.08, "OR-18": 0.6,
-         "OR-19": 0.5, "MD-1": 0.05, "MD-2": 0.1, "MD-3": 0.08, "MD-4": 0.01, "MD-5": 0.02, "MD-6": 0.5, "MD-7": 0.5, "MD-8": 0.05}
+         "MD-4": 0.01, "MD-5": 0.02, "MD-6": 0.5}
 # acts of the venue or of other people: how often in a window
 ACTS = {"OR-13": 3, "OR-14": 3, "OR-15": 2, "OR-16": 2, "AC-1": 1, "AC-2": 1, "AC-3": 1, "AC-4": 2, "AC-5": 1, "AC-6": 2, "AC-7": 1, "AC-8": 1, "MD-11": 1, "CK-1": 1,
         "CK-2": 1}
-PROCESS = ("ST-1", "ST-2", "ST-3", "ST-4", "ST-5", "ST-6", "ST-7", "ST-8", "ST-9", "ST-10", "CK-3", "NB-2", "NB-3", "RK-1", "RK-2", "RK-4", "RK-5", "NET")
-TOGETHER = (("OR-2", "ST-1"), ("OR-10", "ST-1"), ("MD-1", "RK-1"), ("NB-2", "NB-3"), ("OR-16", "OR-12"), ("AC-7", "OR-3"), ("ST-3", "RK-4"))
+PROCESS = ("ST-1", "ST-2", "ST-3", "ST-4", "ST-5", "ST-6", "ST-7", "ST-8", "ST-9", "ST-10", "CK-3", "NB-2", "NB-3", "RK-1", "RK-2", "RK-4", "RK-5", "NET", "LAG")
+TOGETHER = (("OR-2", "ST-1"), ("OR-10", "ST-1"), ("NB-2", "NB-3"), ("OR-16", "OR-12"), ("AC-7", "OR-3"), ("ST-3", "RK-4"))
 KILLS = ("before", "half", "after", "before send", "after send", "before intent", "after intent", "before ack", "after ack", "before fill", "after fill",
          "before checkpoint", "after checkpoint", "before position", "after position")
 
@@ -41,6 +41,7 @@ def act(day, f):
         day.skew = day.plan.choice((-1, 1)) * (1500 * MS if f == "CK-1" else 10 * S)
         if day.trader: day.trader.skew = day.skew
         return day.count(f)
+    if f in ("AC-1", "AC-2"): day.watch.mode_at = day.world.now
     done = day.faults.act(f, day.exchange, day.account, day.api, **({"seconds": day.plan.choice((-1.5, 1.5))} if f == "CK-1" else {}))
     if f == "OR-16" and done:
         for line in list(day.lines): line.end()
@@ -48,6 +49,7 @@ def act(day, f):
     day.pump()
 
 def undo(day, f):
+    if f in ("AC-1", "AC-2"): day.watch.mode_at = 0
     if f == "AC-1": return [day.account.set_leverage(i.symbol, float(i.leverage)) for i in day.listed]
     if f == "AC-3": day.faults.delisted.clear()
     elif f == "MD-11": day.faults.halted.clear()
@@ -157,6 +159,10 @@ def net(day, a, b):
         day.off_until = min(b, day.world.now + day.plan.randrange(3 * S, 30 * S))
         for line in list(day.lines): line.end()
     day.world.at(a, off)
+def lag(day, a, b):
+    "Answers to questions are some seconds old."
+    def on(): day.lag_until = b
+    day.world.at(a, on)
 def rk_1(day, a, b):
     "Everything wants to trade at once: a burst of the market."
     def burst():
@@ -179,6 +185,7 @@ def rk_4(day, a, b, offline=False):
             for _ in range(12): day.extra_trade(0)
         t.press()
         day.halted_at = day.world.now
+        day.world.after(25 * S, day.watch.stopped, day.halted_at)
     def again():
         t = day.trader
         day.halted_at = 0

@@ -13,11 +13,13 @@ from algo_kit.engine.session import Recorder, Session, Walk, restore
 from .clockwork import S, Killed, Process
 from .wire import LyingVenue
 
+DELAY = 0  # s that a start takes, for a planted defect
+
 class Trader(Process):
     "`LiveDesk` in a process that can be killed between any two of its acts."
     def __init__(self, day, n):
         super().__init__(day.world, f"trader {n}")
-        self.day, self.stage, self.ended, self.why, self.token = day, "starting", "", "", 0
+        self.day, self.stage, self.ended, self.why, self.patient_until = day, "starting", "", "", 0
         self.desk, self.venue, self.session, self.lease, self.lock = None, None, None, None, Lock(day.home/"lock")
     def die(self, why):
         "For the middle of a call: `raise proc.die(…)`."
@@ -47,7 +49,7 @@ class Trader(Process):
         "Everything that waits for nobody: state and journal, gone through to where they end."
         d = self.day
         self.lock.acquire(0)
-        self.session = Session(d.strategy, d.params, d.exchange.listed, d.settings, sim=False)
+        self.session = Session(d.strategy, d.params, d.exchange.listed, d.theirs, sim=False)
         folder = d.home/"journal"
         old = (folder/"journal.bin").exists()
         self.journal = Journal(folder, d.run, d.kitdb, "group", 50.)
@@ -71,6 +73,8 @@ class Trader(Process):
         self.venue = LyingVenue(d, self)
 
     @property
+    def token(self): return self.lease.token if self.lease else 0
+    @property
     def manager(self): return self.desk and self.desk.manager
     @property
     def ready(self): return self.desk is not None and self.desk.ready
@@ -88,10 +92,9 @@ class Trader(Process):
         self.lease = Lease(d.kitdb, d.account.name, d.strategy.name, self.name, d.live.lease_s)
         self.desk = LiveDesk(self.recorder, self.venue, d.run, d.live, self.note, self.lease, None, self.past, random.Random(f"{d.seed} {self.name}"), every_s=1.)
         self.desk.holds["start"] = "starting"
+        if DELAY and self.past is not None: await asyncio.sleep(DELAY)
         try: await self.desk.start()
         except KitError as e: return self.exit(f"refused: {e}")
-        d.leased(self, self.lease.token)
-        self.token = self.lease.token
         while not self.desk.ready: await asyncio.sleep(0.25)
         self.stage = "trading"
         d.trading(self)
@@ -124,10 +127,8 @@ class Rival(Process):
         with self.world.inside(self): self.loop.create_task(self.main())
     async def main(self):
         lease = Lease(self.day.kitdb, self.day.account.name, self.day.strategy.name, "rival", self.day.live.lease_s)
-        try: token = lease.acquire()
+        try: lease.acquire()
         except KitError: return self.kill()
-        self.token = token
-        self.day.leased(self, token)
         for _ in range(max(1, int(self.ns / S / 3))):
             await asyncio.sleep(3)
             lease.renew()

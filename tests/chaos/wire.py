@@ -48,10 +48,13 @@ class LyingVenue:
         day, loop = self.day, self.proc.loop
         day.on_send(self.proc, kind, what, place)
         fate = day.faults.request("", kind, dict(params or {}, account=self.account.name))
+        late = 0
+        if fate.lose_before and day.rng.random() < 0.5:  # not lost after all: it comes late, within the window in which the venue still takes it
+            fate, late = replace(fate, lose_before=False, execute=True, lose_after=True), day.draw_ms(1500, 4700)
         if place is not None and (day.offline(self.proc) or fate.lose_before or not fate.execute): day.watch.lost(place.id)  # it never gets there
         if day.offline(self.proc): return await self._never(timeout)
         fut = loop.create_future()
-        if not fate.lose_before: day.world.at(self.proc.now() + day.draw_ms(5, 80), self._arrive, fate, kind, what, fn, fut, place)
+        if not fate.lose_before: day.world.at(self.proc.now() + day.draw_ms(5, 80) + late, self._arrive, fate, kind, what, fn, fut, place)
         day.on_sent(self.proc, kind, what)
         async with asyncio.timeout(timeout): return await fut
     async def _never(self, timeout):
@@ -72,7 +75,9 @@ class LyingVenue:
         if not fate.lose_after and not day.offline(self.proc):
             day.world.after(day.draw_ms(5, 80) + int(fate.delay_s * S), self._back, fut, out)
     def _back(self, fut, out):
-        if self.proc.alive and not fut.done(): fut.set_result(out)
+        if self.proc.alive and not fut.done():
+            if getattr(out, "fault", "") == "OR-17": self.proc.patient_until = max(self.proc.patient_until, self.day.world.now + int(out.retry_after_s * S))
+            fut.set_result(out)
 
     async def _request(self, kind, what, fn, params, place=None):
         try: out = await self._call(kind, what, fn, self.day.live.timeout_s, params, place)
@@ -106,8 +111,17 @@ class LyingVenue:
         return await self._request("cancel", (id, symbol), lambda: self.account.cancel(id, symbol, venue_id), dict(symbol=symbol, id=id))
     async def cancel_all(self, symbol=""):
         return await self._request("cancel_all", ("", symbol), lambda: self.account.cancel_all(symbol), dict(symbol=symbol))
-    async def find(self, id, symbol, venue_id=""): return await self._ask(lambda: self.account.find(id, symbol, venue_id), params=dict(symbol=symbol))
-    async def open_orders(self, symbol=""): return await self._ask(lambda: self.account.open_orders(symbol))
+    def _there(self, s):
+        "Answers may lag: an order of the last moments may be missing."
+        day = self.day
+        if s is None or day.world.now >= day.lag_until or day.world.now - day.watch.taken_at.get(s.id, 0) > 1.8 * S: return True
+        day.count("LAG")
+        return False
+    def _find(self, id, symbol, venue_id):
+        s = self.account.find(id, symbol, venue_id)
+        return s if self._there(s) else None
+    async def find(self, id, symbol, venue_id=""): return await self._ask(lambda: self._find(id, symbol, venue_id), params=dict(symbol=symbol))
+    async def open_orders(self, symbol=""): return await self._ask(lambda: [s for s in self.account.open_orders(symbol) if self._there(s)])
     async def fills(self, symbol, since_ns=0, venue_id=""): return await self._ask(lambda: self.account.fills(symbol, since_ns, venue_id))
     async def balances(self): return await self._ask(lambda: self.account.balances(), "account")
     async def positions(self):
