@@ -255,16 +255,20 @@ class Day:
         self.mute.clear()
         self.skew = 0
         if self.trader: self.trader.skew = 0
+        self.waits = False
         self.healed, self._placed = self.world.now, self.watch.placed_at
         self.say("healed")
     def _alive(self):
         t = self.trader
+        if t is not None and t.alive and t.patient_until > self.healed:  # the venue has asked for patience, and that is still running
+            self.waits = True
+            return
         if t is None or not t.alive or not t.ready:
             self.broke("I11", f"60 s after all is well again {t} is {t.stage if t and t.alive else 'dead: ' + str(t and (t.ended or t.why))} {t.may_place() if t and t.alive else ''}")
     def _quiet(self):
         t = self.trader
         if t is None or not t.alive: return self.broke("I11", f"no trader at the end of a session: {t and (t.ended or t.why)}")
-        if self.watch.placed_at < self.healed: self.broke("I11", f"no order since {self.healed - self.watch.placed_at} ns before all was well again")
+        if self.watch.placed_at < self.healed and not self.waits: self.broke("I11", f"no order since {self.healed - self.watch.placed_at} ns before all was well again")
         where = f"session to {(self.world.now - self.t0) / S:.0f}"
         stays = None
         for _ in range(20):  # the strategy has a timer: what is under way may arrive; what stays is wrong
