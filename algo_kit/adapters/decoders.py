@@ -58,7 +58,7 @@ _REFUSED = (_Bad, msgspec.MsgspecError, OverflowError, UnicodeError, KeyError, I
 def _ns(t):  # a venue's time: ms, µs or ns since 1970
     return t * _MS if t < 10**14 else t * 1000 if t < 10**17 else t
 
-# %% ../../nbs/adapters/630_decoders.ipynb #d93a927f
+# %% ../../nbs/adapters/630_decoders.ipynb #6be7ea16
 class _Ids:
     "Trades of one row by number."
     __slots__ = ("last", "ts", "held", "asked")
@@ -81,11 +81,12 @@ class Decoder:
         check: bool=True,   # Keep a book, and refuse what crosses it
         jump: float=3.,     # A price so many times away from the last is refused …
         agree: int=20,      # … until so many in a row agree
+        far: float=_INF,    # An ask so many times above the last price cannot be; a matter of the venue's filters, real books hold asks at ten times the price
         ahead_s: float=60., # A time stamp further ahead of ours is refused
         hold: int=5_000,    # Diffs held until a snapshot comes; trades held until a hole is filled
         remember: int=50_000,  # Trade names known, where they are no numbers
     ):
-        self.instruments, self.hold, self.jump, self.agree, self._ahead = list(instruments), hold, jump, agree, int(ahead_s * 1e9)
+        self.instruments, self.hold, self.jump, self.agree, self.far, self._ahead = list(instruments), hold, jump, agree, far, int(ahead_s * 1e9)
         names = list(names)
         if len(names) != len(self.instruments) or len(set(names)) != len(names):
             raise ConfigError(f"{len(names)} names for {len(self.instruments)} instruments", key="names", value=len(names),
@@ -249,10 +250,13 @@ class Decoder:
 
     def _drain(self, row, ids, recv):
         while (x := ids.held.pop(ids.last + 1, None)) is not None:
+            try: self._trade(row, x[0], recv, x[1], x[2], x[3], ids.last + 1)
+            except _Bad as e:  # its right form is still missing
+                self._refuse(e, x)
+                if ids.held: self.wants.append(("trades", row, ids.last + 1, ids.last + 1))
+                break
             ids.last, ids.ts = ids.last + 1, x[0]
-            try: self._trade(row, x[0], recv, x[1], x[2], x[3], ids.last)
-            except _Bad as e: self._refuse(e, x)
-        if not ids.held: ids.asked = False
+        ids.asked = bool(ids.held)
 
     def give_up(self, row: int, recv: int):
         "The trades before those that wait will not come: say so, and go on."
@@ -295,12 +299,13 @@ class Decoder:
         if n + m + 1 > out.room: out.grow(n + m + 1)
         mem, last, at = out.mem, self.last[row], n * 64
         top, low, flags = last * self.jump if last else _INF, last / self.jump, F_CLEAR | F_MORE if clear else F_MORE
+        high = last * self.far if last else _INF
         for px, qty in bids:
             if not (0. < px < top and 0. <= qty < _INF): raise _Bad(f"bid {px} {qty} after {last}")
             _PACK(mem, at, ts, t, 0, px, qty, ref, 0., row, DEPTH, BUY, flags)
             at, flags = at + 64, F_MORE
         for px, qty in asks:
-            if not (low < px < _INF and 0. <= qty < _INF): raise _Bad(f"ask {px} {qty} after {last}")
+            if not (low < px < high and 0. <= qty < _INF): raise _Bad(f"ask {px} {qty} after {last}")
             _PACK(mem, at, ts, t, 0, px, qty, ref, 0., row, DEPTH, SELL, flags)
             at, flags = at + 64, F_MORE
         if m: mem[at - 1] ^= F_MORE  # the last row of the message
@@ -352,15 +357,13 @@ class Decoder:
 
     # -- connections
     def lost(self, recv: int, ask: str="", books=None) -> int:  # As `take`
-        "The connection is gone: books are unknown, and time has a hole."
+        "The connection is gone: its books are unknown, and time has a hole."
         self.rows.n = 0
-        some = False
         for row in range(len(self.books)) if books is None else books:
-            some |= self.books[row].synced or bool(self.heard[row])
             self.lose(row, recv, 0, ask)
             self.books[row].held.clear()
             self._quote[row] = (0, 0)
-        if some: self.gap(0, recv)
+        if any(self.heard): self.gap(0, recv)
         return self.rows.n
 
     def synced(self, row: int) -> bool:
@@ -377,7 +380,7 @@ class Decoder:
         tick, lot = self._scale[row]
         return [(px / tick, qty / lot) for px, qty, _ in book_levels(self._kit[row], side, n).tolist()]
 
-# %% ../../nbs/adapters/630_decoders.ipynb #8439d655
+# %% ../../nbs/adapters/630_decoders.ipynb #53c7baa7
 class _BTrade(Struct, gc=False):
     s: str; p: float; q: float; T: int; m: bool; t: int = 0; a: int = 0; X: str = "MARKET"
 class _BDepth(Struct):
@@ -411,8 +414,8 @@ class BinanceDecoder(Decoder):
     "Spot and USD-M."
     contiguous = True
     def __init__(self, instruments, names, futures: bool | None=None, **kw):  # futures: None: as the instruments say
-        super().__init__(instruments, names, **kw)
-        self.futures = any(":" in i.symbol for i in self.instruments) if futures is None else futures
+        self.futures = any(":" in i.symbol for i in instruments) if futures is None else futures
+        super().__init__(instruments, names, **dict(far=_INF if self.futures else 8.) | kw)  # spot takes no order beyond five times the price
         self.venue = "binanceusdm" if self.futures else "binance"
         use = dict(trade=(_BTrade, self._raw_trade), aggTrade=(_BTrade, self._agg_trade), depthUpdate=(_BDepth, self._depth), kline=(_BKline, self._kline),
                    bookTicker=(_BTicker, self._ticker), markPriceUpdate=(_BMark, self._mark_price), serverShutdown=(_BEvent, self._shutdown))
@@ -538,7 +541,7 @@ class BinanceDecoder(Decoder):
                for d in self._many.decode(raw)]
         self._filled(row, sorted(out), recv)
 
-# %% ../../nbs/adapters/630_decoders.ipynb #a04e85ad
+# %% ../../nbs/adapters/630_decoders.ipynb #62e9810b
 class _YTrade(Struct, gc=False):
     T: int; s: str; S: str; v: float; p: float; i: str
 class _YTrades(Struct):
@@ -555,6 +558,12 @@ class _YK(Struct, gc=False):
     start: int; end: int; open: float; high: float; low: float; close: float; volume: float; confirm: bool
 class _YKline(Struct):
     data: list[_YK]
+class _YExec(Struct, gc=False):
+    execId: str; price: float; size: float; side: str; time: int
+class _YList(Struct):
+    list: list[_YExec]
+class _YRest(Struct):
+    result: _YList
 class _YAny(Struct):
     topic: str = ""; op: str = ""; success: bool | None = None; ret_msg: str = ""; retCode: int = 0; result: Raw = _NONE
 
@@ -669,6 +678,14 @@ class BybitDecoder(Decoder):
         if row < 0: self.counts["other"] += 1; return
         for k in m.data:
             if k.confirm: self._bars(row, recv, _ns(k.start), _ns(k.end + 1), k.open, k.high, k.low, k.close, k.volume, float("nan"))
+
+    def _fill(self, row, raw, recv):
+        for x in sorted(_of(_YRest).decode(raw).result.list, key=lambda x: x.time):
+            ref = _uuid(x.execId)
+            if self._named(row, ref): continue
+            try: self._trade(row, _ns(x.time), recv, x.price, x.size, _SIDES[x.side], ref)
+            except (_Bad, KeyError) as e: self._doubt(row, ref, recv, e)
+            else: self.counts["filled"] += 1
 
     def lost(self, recv, ask="", books=None):
         self._tick.clear()

@@ -35,7 +35,7 @@ def history(
     dec = np.concatenate(dec) if dec else np.zeros(0, decision_dt)
     return dec[(dec["gate"] == 0) & np.isin(dec["wish"], (PLACE, AMEND, CANCEL))], answers(sc)
 
-# %% ../../nbs/adapters/680_live.ipynb #3c0b0dd2
+# %% ../../nbs/adapters/680_live.ipynb #feeade42
 HOLDS = ("lease", "stop", "start", "journal", "venue", "clock", "account", "reconcile", "feed")  # in this order: the first is told
 
 class LiveDesk:
@@ -47,7 +47,7 @@ class LiveDesk:
         cfg,  # `LiveSettings`
         note,  # f(what, level="INFO", **fields): journal and log
         lease=None,  # `Lease`; None: nobody else can have the account
-        stream=None,  # f(sink) -> market stream with `run()`, `close()`, `quiet_s()`; None: rows are given to `on_market`
+        stream=None,  # f(sink) -> market stream with `start`, `wait`, `close`, `quiet_s`; None: rows are given to `on_market`
         past: tuple | None = None,  # Of `history`, after a restart
         rng: random.Random | None = None,
         log=None,  # f(row): one request
@@ -86,7 +86,7 @@ class LiveDesk:
         "Market rows as they arrive. What cannot be written down is not seen by anybody."
         self.received = self.clock.now_ns()
         self.heard = self.loop.time() if self.tasks else 0.
-        if self.busy or self.inbox: self.inbox.append(("market", rows))
+        if self.busy or self.inbox: self.inbox.append(("market", rows.copy()))  # the stream uses its buffer again
         else: self._do("market", rows)
     def tell(self, ev: np.ndarray):
         "What the venue has said, from the order manager."
@@ -158,7 +158,7 @@ class LiveDesk:
         self.session.drive(np.zeros(0, event_dt), 0, 0, 0)  # the kernels are there before anything waits for them
         await self._patiently(self.venue.open, "venue")
         await self._patiently(self._measure, "clock")
-        if self.lease is not None: self.lease.acquire()
+        if self.lease is not None: self.venue.token = self.lease.acquire()  # the signer asks for it
         self.tasks = [self.loop.create_task(f()) for f in (self._renew, self._tick, self._compare, self._skew, self._beat)]
         await self.manager.start()
         if self.stream is not None: self.tasks.append(self.loop.create_task(self._stream()))
@@ -256,7 +256,9 @@ class LiveDesk:
             await asyncio.sleep(s / 3)
 
     async def _stream(self):
-        try: await self.stream.run()
+        try:
+            await self.stream.start()
+            await self.stream.wait()
         except asyncio.CancelledError: raise
         except Exception as e:
             self.hold("feed", f"the market stream ended: {type(e).__name__}: {without_secrets(e)}")

@@ -131,12 +131,12 @@ def _binance(text, key_id, kind_of_key):
     _words(d, _ASK, "orders, cancels or questions")
     return Ask("stream" if api is not None and kind_of_key == "ed25519" else "query", (), "", ms)  # session.logon may not mind a word more
 
-# %% ../../nbs/adapters/622_policy.ipynb #7b5952bd
+# %% ../../nbs/adapters/622_policy.ipynb #68008dde
 _BPLACE = _W("category symbol isLeverage side orderType qty marketUnit price triggerDirection orderFilter triggerPrice triggerBy orderIv timeInForce "
              "positionIdx orderLinkId takeProfit stopLoss tpTriggerBy slTriggerBy reduceOnly closeOnTrigger smpType mmp tpslMode tpLimitPrice slLimitPrice "
              "tpOrderType slOrderType slippageTolerance slippageToleranceType")
-_BAMEND = _W("category symbol orderId orderLinkId triggerPrice qty price tpslMode takeProfit stopLoss tpTriggerBy slTriggerBy triggerBy tpLimitPrice "
-             "slLimitPrice")
+_BAMEND = _W("category symbol orderId orderLinkId orderFilter triggerPrice qty price tpslMode takeProfit stopLoss tpTriggerBy slTriggerBy triggerBy "
+             "tpLimitPrice slLimitPrice")
 _BCANCEL = _W("category symbol orderId orderLinkId orderFilter settleCoin baseCoin timeWindow product stopOrderType")
 
 def _bybit(text, key_id, kind):
@@ -165,15 +165,28 @@ def _bybit(text, key_id, kind):
     if "buyLeverage" in d or "sellLeverage" in d:
         _words(d, _W("category symbol buyLeverage sellLeverage tradeMode"), "leverage")
         return Ask("leverage", (), "", ms, _opt(d, "buyLeverage", "sellLeverage") or Decimal(0))
+    if d.get("setMarginMode") in ("ISOLATED_MARGIN", "REGULAR_MARGIN") and len(d) == 1: return Ask("leverage", ms=ms)
     _words(d, _BCANCEL, "orders or cancels")
     return Ask("cancel", (), d.get("orderLinkId", ""), ms)
 
-# %% ../../nbs/adapters/622_policy.ipynb #1f0912a2
+# %% ../../nbs/adapters/622_policy.ipynb #747cb348
 _OPLACE = _W("instId tdMode side posSide ordType sz px clOrdId tag reduceOnly tgtCcy ccy banAmend stpMode algoClOrdId slTriggerPx slOrdPx tpTriggerPx tpOrdPx "
              "triggerPx orderPx callbackRatio callbackSpread activePx triggerPxType slTriggerPxType tpTriggerPxType closeFraction cxlOnClosePos")
 _OKINDS = _W("market limit post_only fok ioc optimal_limit_ioc"), _W("conditional oco trigger move_order_stop")
 _OCANCELS = _W("trade/cancel-order trade/cancel-batch-orders trade/cancel-algos trade/cancel-all-after trade/mass-cancel")
 _OKX = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z)(GET|POST)(/api/v5/([a-z0-9/-]+)[^{\[]*)([{\[].*)?", re.S | re.A)
+
+def _okx_name(d): return str(d.get("clOrdId") or d.get("algoClOrdId", "")) if isinstance(d, dict) else ""
+
+def _okx_part(d, algo):
+    _words(d, _OPLACE, "an order")
+    buy, kind = _side(d.get("side"), "buy", "sell"), _one(d.get("ordType"), _OKINDS[algo], "ordType")
+    d = {k: v for k, v in d.items() if v != "-1"}  # a price of -1 is the market's
+    market = algo or kind in ("market", "optimal_limit_ioc")
+    unit = _one(d.get("tgtCcy", ""), ("", "base_ccy") if algo else ("", "base_ccy", "quote_ccy"), "tgtCcy")
+    by_quote = kind == "market" and (unit == "quote_ccy" or not unit and buy and str(d.get("instId", "")).count("-") == 1)  # spot
+    size, px = _opt(d, "sz"), _opt(d, "px", "orderPx", "triggerPx", "slTriggerPx", "slOrdPx", "tpTriggerPx", "tpOrdPx")
+    return Part(d.get("instId", ""), buy, size, (px, None) if market else px, size if by_quote else None, _yes(d.get("reduceOnly")))
 
 def _okx(text, key_id, kind):
     from datetime import datetime
@@ -186,18 +199,11 @@ def _okx(text, key_id, kind):
     if m[2] == "GET" or m[3] != f"/api/v5/{m[4]}": raise _No("unreadable", "a question has no body, and an order no query")
     path, d = m[4], _json(m[5] or "{}")
     if path in _OCANCELS: return Ask("cancel", (), str(d.get("clOrdId", "")) if isinstance(d, dict) else "", ms)
+    if path == "trade/batch-orders" and isinstance(d, list) and d:  # ccxt sends one order so, too
+        names = [_okx_name(o) for o in d]
+        return Ask("place", tuple(_okx_part(o, False) for o in d), names[0] if len(d) == 1 else "", ms)
     if not isinstance(d, dict): raise _No("vocabulary", "a list of requests")
-    if path in ("trade/order", "trade/order-algo"):
-        _words(d, _OPLACE, "an order")
-        algo = path.endswith("algo")
-        buy, kind = _side(d.get("side"), "buy", "sell"), _one(d.get("ordType"), _OKINDS[algo], "ordType")
-        d = {k: v for k, v in d.items() if v != "-1"}  # a price of -1 is the market's
-        market = algo or kind in ("market", "optimal_limit_ioc")
-        unit = _one(d.get("tgtCcy", ""), ("", "base_ccy") if algo else ("", "base_ccy", "quote_ccy"), "tgtCcy")
-        by_quote = kind == "market" and (unit == "quote_ccy" or not unit and buy and str(d.get("instId", "")).count("-") == 1)  # spot
-        size, px = _opt(d, "sz"), _opt(d, "px", "orderPx", "triggerPx", "slTriggerPx", "slOrdPx", "tpTriggerPx", "tpOrdPx")
-        part = Part(d.get("instId", ""), buy, size, (px, None) if market else px, size if by_quote else None, _yes(d.get("reduceOnly")))
-        return Ask("place", (part,), d.get("clOrdId") or d.get("algoClOrdId", ""), ms)
+    if path in ("trade/order", "trade/order-algo"): return Ask("place", (_okx_part(d, path.endswith("algo")),), _okx_name(d), ms)
     if path == "trade/amend-order":
         _words(d, _W("instId ordId clOrdId reqId newSz newPx cxlOnFail"), "an amendment")
         return Ask("amend", (Part(d.get("instId", ""), False, _opt(d, "newSz"), _opt(d, "newPx")),), d.get("clOrdId", ""), ms)

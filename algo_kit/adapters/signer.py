@@ -120,7 +120,7 @@ def _no_looking():
     if libc.prctl(4, 0, 0, 0, 0): raise ConfigError("the kernel does not let this process hide its memory", "PR_SET_DUMPABLE", None, "0", "run it on Linux")
     return libc.mlockall(3) == 0
 
-# %% ../../nbs/adapters/624_signer.ipynb #e96145b0
+# %% ../../nbs/adapters/624_signer.ipynb #9180f8ed
 class Signer:
     "The process behind the socket. `serve` makes one and runs it."
     def __init__(
@@ -224,12 +224,13 @@ class Signer:
             elif kind == PHRASE: out = self.signing.passphrase(body.decode())
             elif kind == STATE: out = json.dumps(self.state())
             else: raise ValueError
-            return _frame(FINE, _LEN.pack(self.generation) + out.encode())
-        except RefusedByGate as e: return _frame(NO, json.dumps(e.as_dict()).encode())
-        except KitError as e: return _frame(WRONG, json.dumps(e.as_dict()).encode())
-        except (ValueError, struct.error): return _frame(WRONG, json.dumps(ConfigError("the signer does not understand that", "signer").as_dict()).encode())
+            verdict = FINE
+        except RefusedByGate as e: verdict, out = NO, e
+        except KitError as e: verdict, out = WRONG, e
+        except (ValueError, struct.error): verdict, out = WRONG, ConfigError("the signer does not understand that", "signer")
         except Exception as e:  # whatever it is, it must not carry a key to somebody else, nor end the signer
-            return _frame(WRONG, json.dumps(KitError(f"the signer failed: {type(e).__name__}", "signer").as_dict()).encode())
+            verdict, out = WRONG, KitError(f"the signer failed: {type(e).__name__}", "signer")
+        return _frame(verdict, _LEN.pack(self.generation) + (out if verdict == FINE else json.dumps(out.as_dict())).encode())
     def state(self) -> dict:
         "What a person or a monitor may know."
         g = self.gate
@@ -322,7 +323,7 @@ def main(argv=None) -> int:
         return e.code
     return 0
 
-# %% ../../nbs/adapters/624_signer.ipynb #a50d6ba3
+# %% ../../nbs/adapters/624_signer.ipynb #9e3f79cb
 class SignerClient:
     "Keys elsewhere. The same methods as `LocalSigning`."
     def __init__(
@@ -373,11 +374,10 @@ class SignerClient:
             if not more: raise ConnectionResetError
             buf += more
         what, body = buf[4], buf[5:]
-        if what == FINE:
-            g, = _LEN.unpack_from(body)
-            if g != self._generation: self._generation, self._ids = g, {}
-            return body[4:].decode()
-        d = json.loads(body)
+        g, = _LEN.unpack_from(body)
+        if g != self._generation: self._generation, self._ids = g, {}
+        if what == FINE: return body[4:].decode()
+        d = json.loads(body[4:])
         cls = RefusedByGate if what == NO else {"NotFound": NotFound}.get(d["type"], ConfigError)
         raise cls(d["message"], d["key"], d["value"], d["rule"], d["hint"])
     def close(self):
