@@ -243,7 +243,7 @@ def _next(self, life):
     do = life.next(now)
     if do is None: return
     at = max(do.at, self.quiet_until if do.what != "expire" else 0)
-    if do.what == "place" and not life.reduce_only and at - now > self.rules.fresh:  # the venue wants to be left alone for so long that this is another decision
+    if do.what == "place" and not life.reduce_only and at - now > self.rules.fresh:  # the venue wants so much patience that it is another decision
         life.refused_here(do.leg, "rate_limit", now)
         return self._after(life)
     if do.what in ("place", "cancel", "amend") and at <= now:

@@ -1,5 +1,5 @@
-"""Days of faults: `python -m tests.chaos --days 100 --seed 1 --jobs 2`. Prints how often each fault was really active, what was violated, and what planted defects
-were caught. A seed that fails is run again alone with `--seed S --days 1 -v`."""
+"""Days of faults: `python -m tests.chaos --days 100 --seed 1 --jobs 2`. Prints how often each fault was really active, what was violated, and what
+planted defects were caught. A seed that fails is run again alone with `--seed S --days 1 -v`."""
 import argparse
 import multiprocessing as mp
 import sys
@@ -56,11 +56,14 @@ def main(argv=None):
         if found: bad.append(seed)
         for inv, at, what in found[:6]: print(f"seed {seed} ({kind}) {at:9.1f} s  {inv}: {what}", flush=True)
         if a.days <= 5: print(f"seed {seed} {kind} {s:.2f} s {digest[:12]} {len(found)} violations", flush=True)
-        elif sys.stderr.isatty(): print(f"\r{k} of {a.days} days, {len(bad)} with violations, {k / (time.perf_counter() - t):.2f} days a second ", end="", file=sys.stderr)
+        elif sys.stderr.isatty():
+            print(f"\r{k} of {a.days} days, {len(bad)} bad, {k / (time.perf_counter() - t):.2f} days a second ", end="", file=sys.stderr)
     took = time.perf_counter() - t
     never = table_of_faults(active, a.days)
-    print(f"\n{a.days} days ({', '.join(f'{n} {k}' for k, n in sorted(kinds.items()))}) in {took:.0f} s with {a.jobs} processes: {a.days / took:.2f} days a second; "
-          f"{len(bad)} with violations{': ' + ' '.join(map(str, sorted(bad)[:40])) if bad else ''}")
+    seeds = ": " + " ".join(map(str, sorted(bad)[:40])) if bad else ""
+    print(f"\n{a.days} days ({', '.join(f'{n} {k}' for k, n in sorted(kinds.items()))}) in {took:.0f} s with {a.jobs} processes: "
+          f"{a.days / took:.2f} days a second; "
+          f"{len(bad)} with violations{seeds}")
     if never and a.days >= 200 and not only: print(f"never active: {' '.join(never)}")
     return int(bool(bad) or bool(never and a.days >= 200 and not only))
 
@@ -70,7 +73,9 @@ def defects(a):
     caught, t = {}, time.perf_counter()
     jobs = [(n, d) for d in DEFECTS for n in [0]]
     with mp.get_context("fork").Pool(max(a.jobs, 1)) as pool:
-        for name, hit in pool.imap_unordered(hunt, [(d, sorted(clean)) for _, d in jobs]): caught[name] = hit
+        for name, hit in pool.imap_unordered(hunt, [(d, sorted(clean)) for _, d in jobs]):
+            caught[name] = hit
+            if sys.stderr.isatty(): print(f"\r{len(caught)} of {len(jobs)} ", end="", file=sys.stderr)
     by = defaultdict(list)
     print(f"{'defect':34} {'seed':>5} {'invariant':9} what")
     for d in DEFECTS:

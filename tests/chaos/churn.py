@@ -2,8 +2,8 @@
 import numpy as np
 
 from algo_kit.core.cache import njit
-from algo_kit.core.records import (ACK, BUY, CANCELED, EXPIRED, FILL, GTC, IOC, FOK, LIMIT, LINK_CHILD, LINK_OCO, MARKET, QUOTE, R, REJECT, SELL, STOP, STOP_LIMIT,
-                                   TAKE, TAKE_LIMIT, TIMER, TRADE, TRAIL)
+from algo_kit.core.records import (ACK, BUY, CANCELED, EXPIRED, FILL, FOK, IOC, LIMIT, LINK_CHILD, LINK_OCO, MARKET, QUOTE, R, REJECT, SELL, STOP,
+                                   STOP_LIMIT, TAKE, TAKE_LIMIT, TIMER, TRADE, TRAIL)
 from algo_kit.strategies.contract import Param, Strategy, amend, cancel, leave, place
 
 N = 16

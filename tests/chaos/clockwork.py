@@ -122,7 +122,8 @@ class World:
                 self.now = max(self.now, until)
                 return
             self.same = self.same + 1 if t <= self.now else 0
-            if self.same > SPIN: raise RuntimeError(f"time stands still at {(self.now - self.began) / S:.3f} s: {who} {who and [*who.loop.ready, *who.loop.timers][:3]}")
+            if self.same > SPIN:
+                raise RuntimeError(f"time stands still at {(self.now - self.began) / S:.3f} s: {who} {who and [*who.loop.ready, *who.loop.timers][:3]}")
             self.now, self.steps = max(self.now, t), self.steps + 1
             if who is not None: who.work()
             else:

@@ -348,6 +348,6 @@ def _(): return []
 @defect("wall clock in a timer", "OR-2", "OR-3", twice=True)
 def _(): return [around(Rules, "pause", lambda old, self, k: old(self, k) + REAL["time_ns"]() % 50_000_000)]
 @defect("chance without a seed", "OR-2", "OR-3", twice=True)
-def _(): return [around(Rules, "of", nothing)] if False else [around(Rules, "pause", lambda old, self, k: round(old(self, k) * (0.5 + random.SystemRandom().random())))]
+def _(): return [around(Rules, "pause", lambda old, self, k: round(old(self, k) * (0.5 + random.SystemRandom().random())))]
 
 assert Broken and Leg and ACCEPTED and SUBMITTED and CMD_HALT

@@ -72,8 +72,10 @@ class Watch:
         risk = not order.reduce_only and not d["reduce_only"]
         if risk:
             held = day.kitdb._do("select token, until_boot_ns from leases where account=? and strategy=?", day.account.name, day.strategy.name)
-            if not held or held[0][0] != proc.token: self.broke("I9", f"{proc} places {what[0]} with token {proc.token}; the lease has {held[0][0] if held else 'nobody'}")
-            elif held[0][1] <= proc.now() - day.t0: self.broke("I9", f"{proc} places {what[0]} on a lease that ran out {(proc.now() - day.t0 - held[0][1]) / S:.1f} s ago")
+            if not held or held[0][0] != proc.token:
+                self.broke("I9", f"{proc} places {what[0]} with token {proc.token}; the lease has {held[0][0] if held else 'nobody'}")
+            elif held[0][1] <= proc.now() - day.t0:
+                self.broke("I9", f"{proc} places {what[0]} on a lease that ran out {(proc.now() - day.t0 - held[0][1]) / S:.1f} s ago")
         if order.lots > self.most.get(name[0], 0): self.broke("I3", f"{what[0]} asks for {order.lots} lots, wished were {self.most.get(name[0], 0)}")
         first = what[0] not in self.first_sent
         if risk and first: self._limits(proc, order, d)
@@ -82,10 +84,14 @@ class Watch:
             while self.sends and self.sends[0] < now - MINUTE: self.sends.popleft()
             if len(self.sends) > day.settings.risk.max_orders_per_minute: self.broke("I5", f"{len(self.sends)} orders within a minute")
         if risk and first: self._data(proc, order, d)
-        if risk and now - (int(d["ts"]) - proc.skew) > 90 * S + abs(proc.skew): self.broke("I6", f"{what[0]} leaves {(now - int(d['ts'])) / S:.0f} s after it was decided")
-        if risk and self.mode_at and now > self.mode_at + 45 * S: self.broke("I10", f"{what[0]} leaves although the account's mode or leverage was changed {(now - self.mode_at) / S:.0f} s ago")
-        if now < proc.patient_until - S // 10: self.broke("I10", f"{what[0]} leaves {(proc.patient_until - now) / S:.1f} s before the venue's patience is over")
-        if risk and day.halted_at and now > day.halted_at + S // 2: self.broke("I10", f"{what[0]} leaves {(now - day.halted_at) / S:.1f} s after the stop button")
+        if risk and now - (int(d["ts"]) - proc.skew) > 90 * S + abs(proc.skew):
+            self.broke("I6", f"{what[0]} leaves {(now - int(d['ts'])) / S:.0f} s after it was decided")
+        if risk and self.mode_at and now > self.mode_at + 45 * S:
+            self.broke("I10", f"{what[0]} leaves, and mode or leverage of the account were changed {(now - self.mode_at) / S:.0f} s ago")
+        if now < proc.patient_until - S // 10:
+            self.broke("I10", f"{what[0]} leaves {(proc.patient_until - now) / S:.1f} s before the venue's patience is over")
+        if risk and day.halted_at and now > day.halted_at + S // 2:
+            self.broke("I10", f"{what[0]} leaves {(now - day.halted_at) / S:.1f} s after the stop button")
         self.first_sent.setdefault(what[0], now)
         self.flying[what[0]] = (proc, order)
         self.placed_at = now
@@ -195,7 +201,8 @@ class Watch:
         if paid != got: self.broke("I1", f"{where}: funding booked {got}, the venue paid {paid}")
         ours, there = {}, {}
         for o in k["ords"]:
-            if o["state"] > 0: ours[int(o["id"])] = (int(o["qty"] - o["filled"]), STATE_NAMES[int(o["state"])], bool(o["parent"] or o["group"] or o["reduce_only"]))
+            if o["state"] > 0:
+                ours[int(o["id"])] = (int(o["qty"] - o["filled"]), STATE_NAMES[int(o["state"])], bool(o["parent"] or o["group"] or o["reduce_only"]))
         for x in acc.open_orders():
             if (name := self.ids.parse(x.id)) is not None: there[name[0]] = there.get(name[0], 0) + x.lots - x.filled
         for n in sorted({*ours, *there}):
@@ -217,7 +224,7 @@ class Watch:
         for i in sc.of(OUT):
             for f in unpack_out(sc.payload(i))["fil"]:
                 if f["order"]: got[(day.exchange.listed[f["row"]].symbol, int(f["trade_id"]), int(f["qty"]), int(f["px"]), int(f["fee"]))] += 1
-        for key, n in (got - want).items(): self.broke("I2", f"{where}: fill {key} is booked {got[key]} times, the venue had it {want[key]} times" + f" ({n} too often)")
+        for key, n in (got - want).items(): self.broke("I2", f"{where}: fill {key} is booked {n} times too often")
         for key, n in (want - got).items(): self.broke("I2", f"{where}: fill {key} of the venue is not booked ({n})")
 
     def replayed(self):
@@ -232,7 +239,8 @@ class Watch:
         made, noted = walk.outputs(walk.made), walk.outputs(walk.noted)
         for f in made:
             n = len(noted[f])
-            if made[f][:n].tobytes() != noted[f].tobytes() or len(made[f]) != n: self.broke("I7", f"replay gives other {f}: {len(made[f])} rows, journalled {n}")
+            if made[f][:n].tobytes() != noted[f].tobytes() or len(made[f]) != n:
+                self.broke("I7", f"replay gives other {f}: {len(made[f])} rows, journalled {n}")
         return cold.hash
 
 def s_unit(s, n):

@@ -4,12 +4,13 @@ import errno
 from .clockwork import MS, S
 
 # faults of the wire: chance for each opportunity while they are on
-RATES = {"OR-1": 0.15, "OR-2": 0.2, "OR-3": 0.25, "OR-4": 0.2, "OR-6": 0.2, "OR-7": 0.5, "OR-9": 0.5, "OR-10": 0.4, "OR-11": 0.4, "OR-12": 0.3, "OR-17": 0.08, "OR-18": 0.6,
-         "MD-4": 0.01, "MD-5": 0.02, "MD-6": 0.5}
+RATES = {"OR-1": 0.15, "OR-2": 0.2, "OR-3": 0.25, "OR-4": 0.2, "OR-6": 0.2, "OR-7": 0.5, "OR-9": 0.5, "OR-10": 0.4, "OR-11": 0.4, "OR-12": 0.3, "OR-17": 0.08,
+         "OR-18": 0.6, "MD-4": 0.01, "MD-5": 0.02, "MD-6": 0.5}
 # acts of the venue or of other people: how often in a window
-ACTS = {"OR-13": 3, "OR-14": 3, "OR-15": 2, "OR-16": 2, "AC-1": 1, "AC-2": 1, "AC-3": 1, "AC-4": 2, "AC-5": 1, "AC-6": 2, "AC-7": 1, "AC-8": 1, "MD-11": 1, "CK-1": 1,
-        "CK-2": 1}
-PROCESS = ("ST-1", "ST-2", "ST-3", "ST-4", "ST-5", "ST-6", "ST-7", "ST-8", "ST-9", "ST-10", "CK-3", "NB-2", "NB-3", "RK-1", "RK-2", "RK-4", "RK-5", "NET", "LAG")
+ACTS = {"OR-13": 3, "OR-14": 3, "OR-15": 2, "OR-16": 2, "AC-1": 1, "AC-2": 1, "AC-3": 1, "AC-4": 2, "AC-5": 1, "AC-6": 2, "AC-7": 1, "AC-8": 1, "MD-11": 1,
+        "CK-1": 1, "CK-2": 1}
+PROCESS = ("ST-1", "ST-2", "ST-3", "ST-4", "ST-5", "ST-6", "ST-7",
+           "ST-8", "ST-9", "ST-10", "CK-3", "NB-2", "NB-3", "RK-1", "RK-2", "RK-4", "RK-5", "NET", "LAG")
 TOGETHER = (("OR-2", "ST-1"), ("OR-10", "ST-1"), ("NB-2", "NB-3"), ("OR-16", "OR-12"), ("AC-7", "OR-3"), ("ST-3", "RK-4"))
 KILLS = ("before", "half", "after", "before send", "after send", "before intent", "after intent", "before ack", "after ack", "before fill", "after fill",
          "before checkpoint", "after checkpoint", "before position", "after position")

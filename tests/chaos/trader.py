@@ -90,7 +90,8 @@ class Trader(Process):
     async def main(self):
         d = self.day
         self.lease = Lease(d.kitdb, d.account.name, d.strategy.name, self.name, d.live.lease_s)
-        self.desk = LiveDesk(self.recorder, self.venue, d.run, d.live, self.note, self.lease, None, self.past, random.Random(f"{d.seed} {self.name}"), every_s=1.)
+        self.desk = LiveDesk(self.recorder, self.venue, d.run, d.live, self.note, self.lease, None, self.past,
+                             random.Random(f"{d.seed} {self.name}"), every_s=1.)
         self.desk.holds["start"] = "starting"
         if DELAY and self.past is not None: await asyncio.sleep(DELAY)
         try: await self.desk.start()

@@ -1,4 +1,4 @@
-"The wire between a simulated process and the venue: requests and reports travel, get lost, come late and come twice. `Faults` decides, the exchange is the truth."
+"The wire between a simulated process and the venue: requests and reports travel, get lost, come late or twice. `Faults` decides, the exchange is the truth."
 import asyncio
 import inspect
 from dataclasses import replace
@@ -7,7 +7,7 @@ from algo_kit.adapters.faults import CLOSE, fill_now
 from algo_kit.adapters.protocol import REFUSED, TAKEN, UNSURE, Broken, Clock, Facts, Order, Outcome, VenueError
 from algo_kit.core.records import FOK, GTC, GTD, IOC, LIMIT, MARKET, STOP, STOP_LIMIT, TAKE, TAKE_LIMIT, TRAIL
 
-from .clockwork import MS, S
+from .clockwork import S
 
 class ProcessClock(Clock):
     "The clock of a process, which may be wrong."
@@ -25,7 +25,8 @@ class Line:
         if self.queue is None: return  # nobody listens: lost
         for late, x in self.day.faults.stream(report, "user"):
             delay = self.day.draw_ms(5, 60) + int(late * S)
-            at = max(self.day.world.now + delay, self.day.line_free.get(self, 0)) if not late else self.day.world.now + delay  # one connection keeps its order
+            at = self.day.world.now + delay
+            if not late: at = max(at, self.day.line_free.get(self, 0))  # one connection keeps its order
             if not late: self.day.line_free[self] = at
             self.day.world.at(at, self._arrive, self.queue, x)
     def _arrive(self, queue, x):
@@ -39,7 +40,8 @@ class LyingVenue:
     def __init__(self, day, proc):
         self.day, self.proc, self.name, self.clock, self.x, self.account = day, proc, day.venue_name, ProcessClock(proc), day.exchange, day.account
         margin = day.margin
-        self.facts = Facts(day.venue_name, frozenset({MARKET, LIMIT, STOP, TRAIL, STOP_LIMIT, TAKE, TAKE_LIMIT}), frozenset({GTC, IOC, FOK, GTD}), True, margin, margin,
+        self.facts = Facts(day.venue_name, frozenset({MARKET, LIMIT, STOP, TRAIL, STOP_LIMIT, TAKE, TAKE_LIMIT}), frozenset({GTC, IOC, FOK, GTD}), True,
+                           margin, margin,
                            "native", True, read_lag_s=2.)
         self.instruments, self.line = {}, Line(day, proc)
 

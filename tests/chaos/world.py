@@ -38,7 +38,8 @@ def instruments(kind):
     if kind == "spot":
         f = dict(venue="binance", tick="0.01", lot="0.00001", cash_unit="0.0000000001", min_notional="5", maker="0.001", taker="0.001")
         return [Instrument(symbol="BTC/USDT", **f), Instrument(symbol="ETH/USDT", **dict(f, lot="0.0001"))]
-    f = dict(venue="binanceusdm", market="perp", tick="0.1", lot="0.001", cash_unit="0.00000001", min_notional="5", maker="0.0002", taker="0.0004", short_ok=True,
+    f = dict(venue="binanceusdm", market="perp", tick="0.1", lot="0.001", cash_unit="0.00000001", min_notional="5", maker="0.0002",
+             taker="0.0004", short_ok=True,
              leverage="5", max_leverage="50", tiers="50000:0.004 250000:0.005 inf:0.01", liquidation_fee="0.0125", funding_hours="8")
     return [Instrument(symbol="BTC/USDT:USDT", **f), Instrument(symbol="ETH/USDT:USDT", **dict(f, tick="0.01"))]
 
@@ -63,8 +64,10 @@ class Day:
         self._home = home
         cash = 100_000
         over = {"run.cash": cash, "risk.max_order_frac": 0.1, "risk.max_position_frac": 0.25, "risk.max_open_orders": 12, "risk.max_orders_per_minute": 60,
-                "risk.stale_after_s": 30, "risk.max_daily_loss": 0.5, "risk.max_exposure": 5, "risk.max_risk_frac": 1, "risk.max_stop_frac": 0, "risk.duplicate_s": 0,
-                "risk.reversal": False, "risk.margin_reduce": 0, "risk.max_move": 0, "risk.halt_after_s": 0, "risk.max_silence_s": 0, "run.snapshot_events": 1000, "run.stage": "live",
+                "risk.stale_after_s": 30, "risk.max_daily_loss": 0.5, "risk.max_exposure": 5, "risk.max_risk_frac": 1, "risk.max_stop_frac": 0,
+                "risk.duplicate_s": 0,
+                "risk.reversal": False, "risk.margin_reduce": 0, "risk.max_move": 0, "risk.halt_after_s": 0, "risk.max_silence_s": 0,
+                "run.snapshot_events": 1000, "run.stage": "live",
                 "live.lease_s": 15, "live.reconcile_s": 20, "live.timeout_s": 2, "live.durability": "power", "venue.book_levels": 64}
         self.settings = load_settings(over, home=None)
         from .defects import OVER
@@ -77,7 +80,8 @@ class Day:
         self.account = self.exchange.open_account("main", {"USDT": cash})
         self.faults = Faults(seed, now=lambda: self.world.now)
         self.lag_until = 0
-        self.lines, self.line_free, self.trader, self.n, self.off_until, self.wanted, self.outside_at, self.up_at, self.outside = {}, {}, None, 0, 0, False, -10**18, 0, False
+        self.lines, self.line_free, self.trader, self.n, self.off_until, self.wanted = {}, {}, None, 0, 0, False
+        self.outside_at, self.up_at, self.outside, self.waits = -10**18, 0, False, False
         self.crash, self.api, self.mute, self.halted_at, self.resume_due, self.healed, self.damaged, self.skew = None, None, {}, 0, False, 0, False, 0
         self.ids = ClientIds(self.run)
 
@@ -163,7 +167,8 @@ class Day:
         if last <= 0: return
         ev = np.zeros(1, event_dt)
         self.id = getattr(self, "id", 0) + 1
-        ev["ts"], ev["kind"], ev["row"], ev["px"], ev["qty"], ev["side"], ev["ref"] = self.world.now, TRADE, row, last, 10 * float(self.listed[row].lot), 1, self.id
+        ev["ts"], ev["kind"], ev["row"], ev["px"], ev["side"], ev["ref"] = self.world.now, TRADE, row, last, 1, self.id
+        ev["qty"] = 10 * float(self.listed[row].lot)
         self.trade(ev)
     def rival_at(self, at, ns): self.world.at(at, self._rival, ns)
     def _rival(self, ns): Rival(self, ns).boot()
@@ -264,11 +269,13 @@ class Day:
             self.waits = True
             return
         if t is None or not t.alive or not t.ready:
-            self.broke("I11", f"60 s after all is well again {t} is {t.stage if t and t.alive else 'dead: ' + str(t and (t.ended or t.why))} {t.may_place() if t and t.alive else ''}")
+            how = f"{t.stage} {t.may_place()}" if t and t.alive else f"dead: {t and (t.ended or t.why)}"
+            self.broke("I11", f"60 s after all is well again {t} is {how}")
     def _quiet(self):
         t = self.trader
         if t is None or not t.alive: return self.broke("I11", f"no trader at the end of a session: {t and (t.ended or t.why)}")
-        if self.watch.placed_at < self.healed and not self.waits: self.broke("I11", f"no order since {self.healed - self.watch.placed_at} ns before all was well again")
+        if self.watch.placed_at < self.healed and not self.waits:
+            self.broke("I11", f"no order since {(self.healed - self.watch.placed_at) / S:.0f} s before all was well again")
         where = f"session to {(self.world.now - self.t0) / S:.0f}"
         stays = None
         for _ in range(20):  # the strategy has a timer: what is under way may arrive; what stays is wrong
