@@ -2794,6 +2794,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                       'algo_kit/adapters/managed.py'),
                                            'algo_kit.adapters.managed.Life._refused': ( 'adapters/managed.html#life._refused',
                                                                                         'algo_kit/adapters/managed.py'),
+                                           'algo_kit.adapters.managed.Life._resized': ( 'adapters/managed.html#life._resized',
+                                                                                        'algo_kit/adapters/managed.py'),
                                            'algo_kit.adapters.managed.Life._say': ( 'adapters/managed.html#life._say',
                                                                                     'algo_kit/adapters/managed.py'),
                                            'algo_kit.adapters.managed.Life._see': ( 'adapters/managed.html#life._see',

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['HOLDS', 'SNAPSHOT', 'history', 'LiveDesk', 'look', 'paper_runs', 'checks', 'Market', 'LiveTrader', 'prepare_live']
 
-# %% ../../nbs/adapters/680_live.ipynb #7008038b
+# %% ../../nbs/adapters/680_live.ipynb #c47acbc6
 import asyncio, functools, json, os, random, shutil, threading
 from collections import deque
 from contextlib import suppress
@@ -15,8 +15,8 @@ import numpy as np
 
 from ..core.cache import CODE_DIGEST
 from ..core.errors import ConfigError, KitError, RefusedByGate
-from ..core.records import (ACTIVE, AMEND, CANCEL, CMD_CANCEL_ALL, CMD_FLATTEN, CMD_GAP, CMD_HALT, CMD_REDUCE, CMD_RESUME, PLACE,
-                                   TRADE, TRADING_STATES, decision_dt, event_dt)
+from ..core.records import (ACTIVE, AMEND, CANCEL, CMD_CANCEL_ALL, CMD_FLATTEN, CMD_GAP, CMD_HALT, CMD_REDUCE, CMD_RESUME, PLACE, TRADE,
+                                   TRADING_STATES, decision_dt, event_dt)
 from ..core.runs import list_runs
 from ..core.times import wall_ns
 from ..engine.journal import OUT, scan, unpack_out
@@ -35,7 +35,7 @@ def history(
     dec = np.concatenate(dec) if dec else np.zeros(0, decision_dt)
     return dec[(dec["gate"] == 0) & np.isin(dec["wish"], (PLACE, AMEND, CANCEL))], answers(sc)
 
-# %% ../../nbs/adapters/680_live.ipynb #4a68af9e
+# %% ../../nbs/adapters/680_live.ipynb #5aa35d05
 HOLDS = ("lease", "stop", "start", "journal", "venue", "clock", "account", "reconcile", "feed")  # in this order: the first is told
 
 class LiveDesk:
@@ -103,7 +103,7 @@ class LiveDesk:
         try:
             if kind == "market":
                 self.recorder.take(x)
-                for e in x[x["kind"] == TRADE]: self.manager.price(int(e["row"]), float(e["px"]))  # exits that it watches for the venue
+                for e in x[x["kind"] == TRADE]: self.manager.price(int(e["row"]), float(e["px"]))  # what it keeps back, or lets follow, looks at it
             elif kind == "answer":
                 x["recv"] = np.maximum(x["recv"], self.clock.now_ns())
                 self.recorder.insert(x)
@@ -195,7 +195,13 @@ class LiveDesk:
     async def _renew(self):
         while self.lease is not None:
             if self.lease.renew(): self.hold("lease")
-            else: self.hold("lease", self.lease.why or "the lease is lost")
+            else:
+                self.hold("lease", self.lease.why or "the lease is lost")
+                with suppress(KitError):  # whoever took it may be gone again: then it is ours, and the ledger is compared first
+                    self.lease.acquire()
+                    self.hold("reconcile", "the lease was lost for a while")
+                    self.hold("lease")
+                    self._again.set()
             await asyncio.sleep(self.lease.period_s)
 
     async def _tick(self):
@@ -239,7 +245,7 @@ class LiveDesk:
 
     async def _skew(self):
         while True:
-            await asyncio.sleep(60)
+            await asyncio.sleep(5 if "clock" in self.holds else 60)
             with suppress(VenueError, OSError, TimeoutError): await self._measure()
 
     async def _beat(self):

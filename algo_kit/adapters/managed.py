@@ -344,9 +344,15 @@ class Life:
         if leg.gone and s.state not in OVER:  # it was there all the same: away with it
             leg.end, leg.state, leg.gone, leg.cancel = 0, ACCEPTED, False, True
         self._accepted(leg, s.ts or now)
-        if s.state in OVER: self._end(leg, s.state, s.reason, now)
+        if s.state in OVER:
+            if not leg.end and leg.lots and s.lots and s.lots != leg.lots and s.lots >= leg.told: self._resized(leg, s, now)
+            self._end(leg, s.state, s.reason, now)
         elif not leg.end and s.ts >= leg.seen and (s.ts or not new) and self.change is None and not leg.cancel: self._follow(leg, s, now)
         leg.seen = max(leg.seen, s.ts)
+    def _resized(self, leg, s, now):
+        "It has ended with another size than the one we know: an amendment that is not answered yet has been made, or the venue has changed it."
+        if self.change is not None and s.lots == leg.lots + self.change[0] - self.lots: return self._changed(leg, *self.change, now)
+        if self.change is None: self._follow(leg, s, now)
     def _follow(self, leg, s, now):
         "The venue has changed it by itself."
         lots, px, stop = s.lots or leg.lots, s.px or leg.px, s.stop or leg.stop

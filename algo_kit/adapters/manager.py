@@ -81,7 +81,7 @@ def _patch(f):
 def take(self, dec: np.ndarray):
     "Decisions that are durable: begin to carry them out. Cancels go first."
     now = self.now()
-    for d in sorted((d for d in dec if not d["gate"]), key=lambda d: d["wish"] != CANCEL):
+    for d in sorted((d for d in dec if not d["gate"]), key=lambda d: d["wish"] != CANCEL or int(d["order"]) not in self.lives):
         wish, order = int(d["wish"]), int(d["order"])
         life = self.lives.get(order)
         if wish == PLACE: self._place(d, now)
@@ -244,6 +244,9 @@ def _next(self, life):
     do = life.next(now)
     if do is None: return
     at = max(do.at, self.quiet_until if do.what != "expire" else 0)
+    if do.what == "place" and not life.reduce_only and at - now > self.rules.fresh:  # the venue wants so much patience that it is another decision
+        life.refused_here(do.leg, "rate_limit", now)
+        return self._after(life)
     if do.what in ("place", "cancel", "amend") and at <= now:
         why = self._why_not(life, do)
         if why:
