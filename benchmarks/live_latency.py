@@ -24,7 +24,8 @@ def feed(rate):
             n += 1
             t = time.time_ns() // 1_000_000
             px += (n * 7919 % 3 - 1) * 0.01
-            m = f'{{"e":"aggTrade","E":{t},"s":"BTCUSDT","a":{n},"p":"{px:.2f}","q":"0.01000","f":{n},"l":{n},"T":{t},"m":{"true" if n % 2 else "false"},"M":true}}'
+            m = (f'{{"e":"aggTrade","E":{t},"s":"BTCUSDT","a":{n},"p":"{px:.2f}","q":"0.01000","f":{n},"l":{n},"T":{t},'
+                 f'"m":{"true" if n % 2 else "false"},"M":true}}')
             await ws.send_str(f'{{"stream":"btcusdt@aggTrade","data":{m}}}' if "streams" in request.query_string else m)
             at += 1 / rate
             if (left := at - time.perf_counter()) > 0: await asyncio.sleep(left)
@@ -61,9 +62,10 @@ def trader(feed_port, exchange_port, durability, socket, seconds, folder):
     s = load_settings(over)
     urls = connect.stream_urls
     connect.stream_urls = lambda name, port: dict.fromkeys(urls(name, port), f"ws://127.0.0.1:{feed_port}") | dict(rest=f"http://127.0.0.1:{feed_port}")
-    spec = RunSpec(f"{HERE/'pulse.py'}:pulse", stage="live", venue="binance", symbol="BTC/USDT", feed="ws:binance:BTC/USDT", fresh=True, for_ns=int(seconds * 1e9))
+    spec = RunSpec(f"{HERE/'pulse.py'}:pulse", stage="live", venue="binance", symbol="BTC/USDT", feed="ws:binance:BTC/USDT", fresh=True,
+                   for_ns=int(seconds * 1e9))
     t = live_trader(spec, s, True, f"http://127.0.0.1:{exchange_port}", kinds=("trades",))
-    v, handed, frames, clock = t.venue, [], {}, t.venue.clock
+    v, handed, clock = t.venue, [], t.venue.clock
     real = v._message
     def message(method, p, rid=""):
         t0 = clock.now_ns()
@@ -72,6 +74,7 @@ def trader(feed_port, exchange_port, durability, socket, seconds, folder):
         return m
     v._message = message
     r = t.run()
+    if not r["orders"]: sys.exit(f"no order was placed: {r['events']} events, held by {t.desk.holds}")
     rows = [json.loads(x) for x in (t.dir/"requests.jsonl").read_text().splitlines()]
     import numpy as np
     from algo_kit.core.records import TRADE, event_dt
@@ -79,7 +82,7 @@ def trader(feed_port, exchange_port, durability, socket, seconds, folder):
     sc = scan(t.dir/"journal"/"journal.bin", verify=False)
     ev = np.concatenate([np.frombuffer(sc.payload(i), event_dt) for i in sc.of(EVENTS)])
     dec = np.concatenate([unpack_out(sc.payload(i))["dec"] for i in sc.of(OUT)])
-    cause, last = {}, 0
+    cause = {}
     trades = ev[ev["kind"] == TRADE]["recv"]
     for k, d in enumerate(dec[dec["gate"] == 0]): cause[int(d["order"])] = int(trades[(k + 1) * 100 - 1]) if (k + 1) * 100 <= len(trades) else 0
     by_id = {x["id"]: x for x in rows if x["what"] == "place"}
@@ -115,8 +118,8 @@ def main(argv):
                                               'per_minute = 10000\n[account."binance.main".symbols.BTCUSDT]\nprice = 120000\n')
             os.chmod(Path(d, "policy.toml"), 0o600)
             sock = str(Path(d, "s", "signer.sock"))
-            run.append(subprocess.Popen([py, "-m", "algo_kit.adapters.signer", "--socket", sock, "--keys", "env", "--policy", str(Path(d, "policy.toml")), "--data",
-                                         str(Path(d, "data"))], env=keys, stdout=subprocess.DEVNULL))
+            run.append(subprocess.Popen([py, "-m", "algo_kit.adapters.signer", "--socket", sock, "--keys", "env", "--policy", str(Path(d, "policy.toml")),
+                                         "--data", str(Path(d, "data"))], env=keys, stdout=subprocess.DEVNULL))
             for name, durability, signer in (("journal written", "process", "-"), ("and the signer", "process", sock), ("journal synced", "power", "-")):
                 r = subprocess.run([py, me, "--role", "trader", "--seconds", str(a.seconds), str(port), str(ex), durability, signer, d], env=keys, text=True,
                                    stdout=subprocess.PIPE, cwd=d)

@@ -35,7 +35,7 @@ def history(
     dec = np.concatenate(dec) if dec else np.zeros(0, decision_dt)
     return dec[(dec["gate"] == 0) & np.isin(dec["wish"], (PLACE, AMEND, CANCEL))], answers(sc)
 
-# %% ../../nbs/adapters/680_live.ipynb #5aa35d05
+# %% ../../nbs/adapters/680_live.ipynb #86bfc779
 HOLDS = ("lease", "stop", "start", "journal", "venue", "clock", "account", "reconcile", "feed")  # in this order: the first is told
 
 class LiveDesk:
@@ -103,7 +103,8 @@ class LiveDesk:
         try:
             if kind == "market":
                 self.recorder.take(x)
-                for e in x[x["kind"] == TRADE]: self.manager.price(int(e["row"]), float(e["px"]))  # what it keeps back, or lets follow, looks at it
+                if self.manager.watched:  # what it keeps back, or lets follow, looks at the price
+                    for e in x[x["kind"] == TRADE]: self.manager.price(int(e["row"]), float(e["px"]))
             elif kind == "answer":
                 x["recv"] = np.maximum(x["recv"], self.clock.now_ns())
                 self.recorder.insert(x)
@@ -193,8 +194,14 @@ class LiveDesk:
         self.hold("clock", f"this clock differs from the venue's by {best[1] / 1e6:,.0f} ms, at most {self.cfg.max_skew_ms:g} are corrected for" if far else "")
 
     async def _renew(self):
+        lapses = 0
         while self.lease is not None:
-            if self.lease.renew(): self.hold("lease")
+            if self.lease.renew():
+                if self.lease.lapses > lapses:  # it had run out: somebody may have traded meanwhile
+                    self.hold("reconcile", "the lease had run out for a while")
+                    self._again.set()
+                lapses = self.lease.lapses
+                self.hold("lease")
             else:
                 self.hold("lease", self.lease.why or "the lease is lost")
                 with suppress(KitError):  # whoever took it may be gone again: then it is ours, and the ledger is compared first
