@@ -5,15 +5,15 @@
 # %% auto #0
 __all__ = ['ref_of', 'CcxtDecoder', 'CcxtStream', 'instrument_of', 'market_stream', 'parse_live', 'LiveFeed', 'live_feed']
 
-# %% ../../nbs/adapters/634_ccxt_feed.ipynb #74403ae0
+# %% ../../nbs/adapters/634_ccxt_feed.ipynb #926b585e
 import asyncio, random
 from collections import Counter, deque
 
 import numpy as np
 
 from .decoders import Decoder, _Bad, _SIDES
-from .protocol import Clock, id_number, without_secrets
-from .streams import STREAMS, Attempts, MarketStream, pause_s
+from .protocol import Clock, id_number
+from .streams import STREAMS, Attempts, MarketStream, pause_s, why_of
 from ..core.errors import ConfigError, KitError, unknown
 from ..core.settings import LiveSettings
 from ..data.feeds import Feed
@@ -83,7 +83,7 @@ class CcxtDecoder(Decoder):
                 self._bars(row, recv, t, t + span, *(float(x) for x in was[1:6]), float("nan"))
             self._open[row] = list(c)
 
-# %% ../../nbs/adapters/634_ccxt_feed.ipynb #74aa4dd3
+# %% ../../nbs/adapters/634_ccxt_feed.ipynb #3d59057e
 _METHODS = dict(trades="watchTrades", depth="watchOrderBook", quotes="watchBidsAsks", bars="watchOHLCV")
 
 class CcxtStream:
@@ -119,7 +119,7 @@ class CcxtStream:
                 raise ConfigError(f"{a} and {b} of one instrument say the same thing twice", key="kinds", value=", ".join(self.kinds), rule=f"{a} or {b}",
                                   hint="leave one out")
         self.decoder, self.counts, self.stale, self._tasks, self.error = CcxtDecoder(self.instruments, **how), Counter(), deque(maxlen=1000), [], None
-        self._gate, self._tries, self._heard, self._born = 0., 0, 0., 0.
+        self._gate, self._tries, self._heard, self._seen = 0., 0, 0., 0
         word = "depth" if "depth" in self.kinds else "bbo" if "quotes" in self.kinds else "candles" if self._bars else "trades"
         self.market = dict(offers=[word] * len(self.instruments), quotes_only=[not {"trades", "bars"} & set(self.kinds)] * len(self.instruments))
 
@@ -132,7 +132,7 @@ class CcxtStream:
         for k in self.kinds:
             if not self.exchange.has.get(_METHODS[k]):
                 raise unknown(f"kind of market data of {self.venue}", k, [x for x, m in _METHODS.items() if self.exchange.has.get(m)])
-        self._heard = self._born = self._now()
+        self._heard = self._now()
         self._tasks = [asyncio.ensure_future(self._forever(k, row)) for k in self.kinds for row in range(len(self.instruments))]
         self._tasks.append(asyncio.ensure_future(self._watch()))
         for t in self._tasks: t.add_done_callback(self._over)
@@ -141,7 +141,7 @@ class CcxtStream:
     def _over(self, task):
         if not task.cancelled() and (e := task.exception()) is not None and self.error is None:
             self.error = e
-            self.note("market stream broke", "ERROR", venue=self.venue, why=f"{type(e).__name__}: {without_secrets(e, 160)}")
+            self.note("market stream broke", "ERROR", venue=self.venue, why=why_of(e))
 
     async def close(self) -> None:
         "Stop, and let go of the exchange when it is ours."
@@ -164,7 +164,7 @@ class CcxtStream:
     def stats(self) -> dict:
         "Everything that was counted."
         both = self.counts + Counter({k: v for k, v in self.decoder.counts.items() if v})
-        return {k: int(v) for k, v in sorted(both.items())} | dict(attempts=self.attempts.total)
+        return {k: int(v) for k, v in sorted(both.items())} | dict(messages=self._seen, attempts=self.attempts.total, stale_spans=len(self.stale))
     async def ready(self, timeout_s: float=30.) -> bool:
         "Wait until something came of every instrument and every book is known."
         end = self._now() + timeout_s
@@ -188,6 +188,7 @@ class CcxtStream:
                 self._trouble(kind, row, e)
                 continue
             self._heard, self._tries = self._now(), 0
+            self._seen += 1
             d.wants.clear()
             if use(got): self.sink(d.rows.view())
             await asyncio.sleep(0)  # a busy symbol lets the others have their turn
@@ -196,9 +197,8 @@ class CcxtStream:
         now, t = self.clock.now_ns(), self._now()
         self.counts["lost"] += 1
         self.attempts.took(t)
-        self.stale.append((now, 0, f"{type(e).__name__} {without_secrets(e, 80)}"))
-        self.note("market stream lost", "WARNING", venue=self.venue, symbol=self.instruments[row].symbol, kind=kind,
-                  why=f"{type(e).__name__}: {without_secrets(e, 120)}")
+        self.stale.append((now, 0, why_of(e)))
+        self.note("market stream lost", "WARNING", venue=self.venue, symbol=self.instruments[row].symbol, kind=kind, why=why_of(e))
         if self.decoder.lost(now, "", [row] if kind in ("depth", "quotes") else []): self.sink(self.decoder.rows.view())
         if t >= self._gate:  # the first of those that fall with one connection
             self._gate = t + pause_s(self._tries, self.cfg.retry_s, self.rng)
