@@ -123,7 +123,7 @@ def test_an_amendment_never_asks_for_more_than_was_wished():
             o = await rig.place(BUY, px=rig.px - 5)
             seen = await rig.venue.find(o.id, rig.symbol)
             rig.venue.find = lambda *a: asyncio.sleep(0, seen)  # what was true a moment ago
-            await rig.trade(rig.px - 6, 60, -1)  # filled by 60 in the meantime
+            await rig.trade(rig.px - 5, 60, -1)  # filled by 60 in the meantime
             out = await rig.venue.amend(o.id, rig.symbol, o.lots, o.px - 1, new_id=rig.ids.make(900))
             del rig.venue.find
             total = sum(f.lots for f in await rig.venue.fills(rig.symbol)) + sum(s.lots - s.filled for s in await rig.venue.open_orders(rig.symbol))
