@@ -8,7 +8,7 @@ from market import amend, buy, perp, sell, spot, stop_asking
 from simloop import simulate
 
 from algo_kit.adapters.protocol import Order
-from algo_kit.core.records import AMENDED, BUY, CANCELED, EXPIRED, FILL, LIMIT, LINK_CHILD, REJECT, SELL, UNSURE, V
+from algo_kit.core.records import AMENDED, BUY, CANCELED, EXPIRED, FILL, LIMIT, LINK_CHILD, LINK_OCO, REJECT, SELL, UNSURE, V
 
 def run(main, seed=1, **kw):
     "Run `main(desk)` in virtual time."
@@ -423,3 +423,178 @@ def test_a_trailing_stop(native):
         assert d.lots() == 0 and 107 <= d.account._fills[-1].px / 10 <= 108
     facts = {} if native else dict(types=frozenset({1, 2, 3}))
     run(main, ins=[perp()], facts=facts)
+
+RATES = dict(submit=dict(lost=.05, hang=.03, done_lost=.06, done_hang=.03, late=.03, busy=.04, rate=.01, refuse=.03, bare=.2),
+             cancel=dict(lost=.08, hang=.03, done_lost=.08, done_hang=.03, busy=.04, bare=.2), amend=dict(lost=.08, done_lost=.08, hang=.03, busy=.03, bare=.2),
+             find=dict(down=.1, hang=.02), fills=dict(down=.1), open_orders=dict(down=.05), balances=dict(down=.05), positions=dict(down=.03),
+             stream=dict(drop=.1, twice=.1, often=.01, delay=.1, swap=.1, nameless=.1))
+
+def a_wish(rng, px, open_, margin):
+    "What a strategy might ask for."
+    u, q, away = rng.random(), rng.choice([.1, .37, 1., 2.5]), rng.choice([-.5, -.1, 0., .1, .5, 1.])
+    side = buy if not margin or rng.random() < .5 else sell
+    sign = 1 if side is buy else -1
+    if u < .2: return [side(0, qty=q)]
+    if u < .4: return [side(0, "limit", qty=q, px=round(px - sign * away, 1), tif=rng.choice([0, 0, 0, 1, 2]))]
+    if u < .5: return [sell(0, qty=0., reduce_only=1), buy(0, qty=0., reduce_only=1)]
+    if u < .65:
+        out = sell if side is buy else buy
+        kids = [out(0, "stop", stop=round(px - sign * 2, 1), link=LINK_CHILD, reduce_only=1),
+                out(0, "limit", px=round(px + sign * 2, 1), link=LINK_CHILD, reduce_only=1)]
+        entry = side(0, qty=q) if rng.random() < .5 else side(0, "limit", qty=q, px=round(px - sign * .1, 1))
+        return [entry, *(kids if rng.random() < .7 else [out(0, "trail", trail_ppm=10_000, link=LINK_CHILD, reduce_only=1)])]
+    if u < .75 and open_: return [stop_asking(0, rng.choice(open_))]
+    if open_: return [amend(0, rng.choice(open_), px=round(px - rng.choice([.3, 1., -1.]), 1), qty=rng.choice([0., .2, 1.5]))]
+    return [side(0, "limit", qty=q, px=round(px - sign * 1.5, 1))]
+
+async def a_bad_day(d, rng, steps=60, crashes=2, outside=True):
+    "Wishes, trades and faults at random; then peace, everything taken back, and both books laid side by side."
+    px, margin = 100., d.venue.facts.margin
+    d.venue.rates = {k: dict(v) for k, v in RATES.items()}
+    died = sorted(rng.sample(range(5, steps), crashes))
+    for k in range(steps):
+        o = d.s.world.k[0]["ords"]
+        if rng.random() < .6: d.ask(*a_wish(rng, px, o["id"][o["state"] > 0].tolist(), margin))
+        for _ in range(rng.randint(0, 4)):
+            px = round(max(px + rng.choice([-.3, -.1, 0., .1, .3]), 50.), 1)
+            d.trade(px, rng.choice([.05, .5, 5.]), rng.choice([BUY, SELL]))
+            if rng.random() < .5: await d.wait(rng.random() * 2)
+        if rng.random() < .03: d.venue.hole(rng.random() * 20)
+        if outside and rng.random() < .02: d.account.deposit("USD", rng.choice([100, -50]))
+        if rng.random() < .02 and d.account.open_orders():
+            s = rng.choice(d.account.open_orders())
+            d.account.cancel(s.id, s.symbol, s.venue_id)
+        await d.wait(rng.choice([0., .02, .3, 2., 8.]))
+        once(d)
+        if k in died: await d.crash(rng.choice([.1, 5., 60.]))
+    d.venue.rates, d.venue.fates = {}, {}
+    await d.wait(90)
+    assert await d.m.cancel_everything(), list(d.m.open.values())
+    await d.wait(30)
+    from algo_kit.core.records import CMD_FLATTEN
+    from algo_kit.engine.session import command
+    for _ in range(20):  # the book may be thin
+        if not d.lots(): break
+        d.trade(px, 5., BUY)
+        d.tell(command(CMD_FLATTEN, d.clock.now_ns()))
+        await d.wait(2)
+    await quiet(d)
+    assert d.lots() == 0 and d.open_here() == 0, (d.lots(), list(d.m.open.values()))
+
+def one_day(seed, **kw):
+    rng = random.Random(seed)
+    margin, lag = rng.random() < .5, rng.choice([0., 0., 2.])
+    facts = dict(amend=rng.choice(["native", "none"]), **({} if rng.random() < .5 else dict(types=frozenset({1, 2, 3}))))
+    async def main(d): await a_bad_day(d, rng, **kw)
+    return run(main, seed, ins=[perp() if margin else spot()], lag_s=lag, facts=facts, exchange=dict(coin_fees=rng.random() < .5), cash=1_000_000)
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_day_of_lies_ends_with_equal_books(seed): one_day(seed)
+
+@pytest.mark.slow
+@pytest.mark.parametrize("block", range(10))
+def test_hundreds_of_days_of_lies(block):
+    for seed in range(1_000 + 40 * block, 1_040 + 40 * block): one_day(seed)
+
+def test_the_same_seed_is_the_same_day():
+    a, b = one_day(3), one_day(3)
+    assert a.events.tobytes() == b.events.tobytes() and a.venue.active == b.venue.active and a.s.hash == b.s.hash
+
+def test_ac1_2_leverage_or_margin_mode_from_outside_holds_new_risk_until_it_is_back():
+    async def main(d):
+        d.ask(buy(0, qty=1.))
+        await d.wait(2)
+        d.account.set_leverage(d.ins[0].symbol, 5.)
+        found = await d.m.reconcile("test")
+        assert [f.kind for f in found] == ["mode"] and "leverage" in str(found[0])
+        d.ask(buy(0, qty=1.))
+        assert d.heard(REJECT)["ref"].tolist() == [V["halted"]]
+        d.ask(sell(0, qty=.4, reduce_only=1))
+        await d.wait(2)
+        assert d.lots() == 60, "an exit was held back"
+        d.account.set_leverage(d.ins[0].symbol, 1.)
+        await d.wait(70)
+        d.ask(buy(0, qty=1.))
+        await quiet(d)
+        assert d.lots() == 160
+    run(main, ins=[perp()])
+
+def test_payments_are_told_once_over_restarts_and_money_that_nobody_explains_is_not_profit():
+    async def main(d):
+        d.ask(buy(0, qty=1.))
+        await d.wait(2)
+        d.account.deposit("USD", -3, "funding")
+        await d.wait(1)
+        for _ in range(2):
+            await d.crash()
+            await quiet(d)
+        a = d.s.world.k[0]["acct"]
+        assert int(a["funding"]) == -3_000_000
+        d.account.world.k[0]["vwal"]["balance"][0] += 7_000_000  # no payment says why
+        await d.wait(70)
+        await quiet(d)
+        assert d.said("booked as moved from outside") and int(a["realised"]) == 0
+        d.account._pay(d.account.assets[0], 7_000_000, "transfer", d.x.now)  # now one does
+        await quiet(d)
+        await d.crash()
+        await quiet(d)
+    run(main, ins=[perp()])
+
+def test_a_venue_without_stops_and_good_till_is_watched_from_here():
+    async def main(d):
+        d.ask(*BRACKET())
+        d.ask(buy(0, "limit", qty=.5, px=90., tif=3, good_till=d.clock.now_ns() + 20 * S))
+        await d.wait(5)
+        assert d.lots() == 100 and len(d.account.open_orders()) == 2  # the target and the other limit
+        await d.wait(20)
+        assert len(d.account.open_orders()) == 1 and d.heard(EXPIRED)["ref"].tolist() == [V["gtd"]]
+        for p in (98., 96., 95., 94.9):
+            d.trade(p, 5.)
+            await d.wait(1)
+        await quiet(d)
+        assert d.lots() == 0 and not d.account.open_orders() and d.open_here() == 0
+    run(main, ins=[perp()], facts=dict(types=frozenset({1, 2}), tifs=frozenset({0, 1, 2})))
+
+@pytest.mark.parametrize("fate", ["", "done_hang", "lost"])
+def test_one_entry_ends_the_other(fate):
+    async def main(d):
+        d.venue.will("submit", fate)
+        d.ask(buy(0, "limit", qty=1., px=98.), buy(0, "limit", qty=1., px=97., link=LINK_OCO))
+        await d.wait(40)
+        d.trade(97.9, 5.)
+        await quiet(d)
+        assert d.lots() == 100 and d.open_here() == 0 and not d.account.open_orders()
+    run(main, ins=[perp()])
+
+def test_a_trade_that_the_history_does_not_have_is_taken_as_made_once():
+    async def main(d):
+        d.venue.rates |= {"fills": {"blind": 1.}, "stream": {"drop": 1.}, "submit": {"bare": 1.}}
+        d.ask(buy(0, qty=1.))
+        await d.wait(3)
+        assert d.lots() == 0
+        await d.wait(140)  # the comparison finds that it is over, and the history stays empty
+        assert d.lots() == 100 and d.heard(FILL)["flags"].tolist() == [2]
+        d.venue.rates.clear()  # and now it does
+        for f in d.account._fills: d.m.report(f)
+        await d.crash()
+        for f in d.account._fills: d.m.report(f)
+        await d.wait(5)
+        assert d.lots() == 100 and len(d.heard(FILL)) == 1
+        await quiet(d)
+    run(main, ins=[perp()])
+
+def test_a_status_of_one_market_holds_only_that_one():
+    async def main(d):
+        d.x.halt(d.ins[1].symbol)
+        await d.wait(1)
+        d.trade(50., row=1)
+        d.ask(buy(0, qty=1.))
+        d.ask(buy(0, qty=1., row=1))
+        await d.wait(3)
+        assert d.lots() == 100 and d.lots(1) == 0 and len(d.heard(REJECT)) == 1
+        d.x.resume(d.ins[1].symbol)
+        await d.wait(1)
+        d.ask(buy(0, qty=1., row=1))
+        await quiet(d)
+        assert d.lots(1) == 100
+    run(main, ins=[perp(), spot(symbol="DEF/USD:USD", market="perp", short_ok=True)])

@@ -144,7 +144,7 @@ def test_refused_connections_never_come_too_often():
         assert 15 < len(c) <= 120 and max(sum(1 for t in c if x <= t < x + 100) for x in c) <= 20
         gaps = np.diff(c)
         assert len(set(np.round(gaps, 6))) > len(gaps) / 2, "with jitter"
-        assert gaps[3] > gaps[0] and gaps.max() <= 45.1
+        assert gaps[3] > gaps[0] and gaps.max() <= 45.1  # twenty seconds and a half, or the limit's own
         await w.settle(60.)
         await ended(w)
     run(main)

@@ -8,7 +8,7 @@ __all__ = ['STEPS', 'SPOT_TYPES', 'USDM_TYPES', 'CONDITIONAL', 'STATUS', 'REFUSA
            'places', 'text8', 'plain', 'Market', 'number', 'integer', 'truth', 'filters_of', 'check_filters', 'refusal',
            'Rec', 'Conn', 'Streams', 'Desk', 'Call', 'PublicRest', 'PrivateRest', 'BinanceApi']
 
-# %% ../../nbs/adapters/660_binance_api.ipynb #11bde3fb
+# %% ../../nbs/adapters/660_binance_api.ipynb #f5aab260
 import base64, hashlib, heapq, hmac, json, random, re
 from collections import deque
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ from ..core.errors import ConfigError, unknown
 from ..core.records import (ACCEPTED, BAR, BUY, CANCELED_, EXPIRED_, FILLED, FOK, FUNDING, GTC, GTD, IOC, LIMIT, MARKET, PARTIALLY_FILLED, SELL, STOP,
                                    STOP_LIMIT, TAKE, TAKE_LIMIT, TRADE, TRAIL)
 from .protocol import TAKEN, Fill, Order, Payment, Seen
-from .faults import CLOSE, FINE, Faults, fill_now, raw_symbol
+from .faults import CLOSE, FINE, Faults, fill_now, market_key, raw_symbol
 
 # %% ../../nbs/adapters/660_binance_api.ipynb #5bf169d3
 @dataclass(slots=True)
@@ -162,7 +162,7 @@ class Limits:
             if orders: out[f"X-MBX-ORDER-COUNT-{name}"] = str(n)
         return out
 
-# %% ../../nbs/adapters/660_binance_api.ipynb #2842f21c
+# %% ../../nbs/adapters/660_binance_api.ipynb #ad780502
 STEPS = {"1s": 1, "1m": 60, "3m": 180, "5m": 300, "15m": 900, "30m": 1800, "1h": 3600, "2h": 7200, "4h": 14_400, "6h": 21_600, "8h": 28_800, "12h": 43_200,
          "1d": 86_400, "3d": 259_200, "1w": 604_800}
 _DEEP = 1000
@@ -266,7 +266,7 @@ class Market:
         if d["U"] is None or now_ms < d["at"]: return None
         m = dict(e="depthUpdate", E=now_ms, s=self.raw, U=d["U"], u=self.u, b=[[p, q] for p, q in d["ba"][0].items()],
                  a=[[p, q] for p, q in d["ba"][1].items()])
-        if self.kind == "usdm": m |= dict(T=now_ms, pu=d["pu"])
+        if self.kind == "usdm": m |= dict(T=now_ms, pu=d["pu"], ps=self.raw, st=1)
         self.pend[ms] = dict(U=None, ba=({}, {}), pu=self.u, at=now_ms + ms)
         return m
     def day(self, now_ms):
@@ -467,7 +467,7 @@ class Rec:
                     priceProtect=False, reduceOnly=s.reduce, createTime=s.created, updateTime=s.updated, triggerTime=s.triggered, goodTillDate=s.gtd,
                     **(dict(callbackRate=s.callback, activatePrice=s.activate or None) if s.kind == "TRAILING_STOP_MARKET" else {}))
 
-# %% ../../nbs/adapters/660_binance_api.ipynb #4cc9cb29
+# %% ../../nbs/adapters/660_binance_api.ipynb #ff6c4b02
 class Conn:
     "One WebSocket connection, without the socket."
     def __init__(self, api, market, kind, now_ns, ip="127.0.0.1", combined=False):
@@ -671,7 +671,7 @@ class Streams:
             if ms - self._told.get((name, m.raw), 0) < every: continue
             self._told[name, m.raw] = ms
             d = dict(e="markPriceUpdate", E=ms, s=m.raw, p=f"{m.x.mark(m.symbol):.8f}", i=f"{m.x.mark(m.symbol):.8f}", P=f"{m.x.mark(m.symbol):.8f}",
-                     r=self._rate(m), T=self._next_funding(m, ms))
+                     r=self._rate(m), T=self._next_funding(m, ms), st=1)
             self.publish("usdm", name, [d] if name.startswith("!") else d)
     def _say_trade(self, m, t):
         r, (n, px, qty, ms, maker) = m.raw.lower(), t
@@ -680,7 +680,7 @@ class Streams:
             self.publish(m.kind, f"{r}@trade", d | (dict(m=maker, M=True) if m.kind == "spot" else dict(X="MARKET", m=maker)))
         if self.listeners(m.kind, f"{r}@aggTrade"):
             d = dict(e="aggTrade", E=ms, s=m.raw, a=n, p=px, q=qty, f=n, l=n, T=ms, m=maker)
-            self.publish(m.kind, f"{r}@aggTrade", d | (dict(M=True) if m.kind == "spot" else dict(nq=qty)))
+            self.publish(m.kind, f"{r}@aggTrade", d | (dict(M=True) if m.kind == "spot" else dict(nq=qty, st=1)))
     def _say_tops(self, m, ms):
         r = m.raw.lower()
         for name in (f"{r}@bookTicker", "!bookTicker"):
@@ -690,7 +690,7 @@ class Streams:
             if not b or not a or self._told.get((name, m.raw)) == (b[0], a[0]): continue
             self._told[name, m.raw] = b[0], a[0]
             d = dict(u=m.u, s=m.raw, b=b[0][0], B=b[0][1], a=a[0][0], A=a[0][1])
-            self.publish(m.kind, name, d if m.kind == "spot" else dict(e="bookTicker", T=ms, E=ms) | d)
+            self.publish(m.kind, name, d if m.kind == "spot" else dict(e="bookTicker", T=ms, E=ms) | d | dict(ps=m.raw, st=1))
         for name in (f"{r}@ticker", f"{r}@miniTicker", "!ticker@arr", "!miniTicker@arr"):
             if not self.listeners(m.kind, name) or ms - self._told.get((name, m.raw), 0) < 1000: continue
             self._told[name, m.raw] = ms
@@ -702,6 +702,7 @@ class Streams:
                 d |= dict(p=t["priceChange"], P=t["priceChangePercent"], w=t["weightedAvgPrice"], Q=t["lastQty"], O=t["openTime"], C=t["closeTime"],
                           F=t["firstId"],
                           L=t["lastId"], n=t["count"])
+                if m.kind == "usdm": d["st"] = 1
                 if m.kind == "spot": d |= dict(x=t["prevClosePrice"], b=t["bidPrice"], B=t["bidQty"], a=t["askPrice"], A=t["askQty"])
             self.publish(m.kind, name, [d] if name.startswith("!") else d)
     def shutdown_notice(self):
@@ -727,7 +728,7 @@ class Streams:
             c.say(dict(e="listenKeyExpired", E=ms, listenKey=key))
             if market == "spot": c.close("listen key expired")
 
-# %% ../../nbs/adapters/660_binance_api.ipynb #f95a45b2
+# %% ../../nbs/adapters/660_binance_api.ipynb #b25097a4
 class Desk:
     "Orders of all accounts; part of `BinanceApi`."
     def _new_id(self, what):
@@ -986,7 +987,7 @@ class Desk:
         t = dict(symbol=m.raw, id=int(f.trade_id), orderId=r.oid, px=px, lots=f.lots, fee=f.fee, asset=f.fee_asset, maker=f.maker, ms=ms, side=r.side, rec=r,
                  profit=self._profit(a, m, r.side, f.lots, px))
         r.fills.append(t)
-        self._trades.setdefault((m.kind, a.name), []).append(t)
+        self._fills.setdefault((m.kind, a.name), []).append(t)
         if r.status == "FILLED": self._close(r)
         if m.kind == "usdm": self._account_event(a, m, "ORDER", ms)
         self._order_event(r, "TRADE" if f.id or m.kind == "spot" else "CALCULATED", ms, t)
@@ -1035,7 +1036,8 @@ class Desk:
             if r.algo and not r.open: self._algo_event(r, ms)
     def _execution(self, r, x, ms, t):
         m, gone = r.m, x in ("CANCELED", "EXPIRED") and r.cancelled_by
-        return dict(e="executionReport", E=self.now_ms(), s=m.raw, c=r.cancelled_by if gone else r.cid, S=r.word, o=r.kind, f=r.tif, q=m.size(r.lots),
+        why = dict(eR="INSUFFICIENT_LIQUIDITY") if x == "EXPIRED" and r.why in ("ioc", "fok", "no_liquidity") else {}
+        return why | dict(e="executionReport", E=self.now_ms(), s=m.raw, c=r.cancelled_by if gone else r.cid, S=r.word, o=r.kind, f=r.tif, q=m.size(r.lots),
                     p=m.px(r.px), P=m.px(r.stop), F=text8(0), g=r.list_id, C=r.cid if gone else "", x=x, X=r.status, r="NONE", i=r.oid,
                     l=m.size(t["lots"] if t else 0),
                     z=m.size(r.done), L=text8(t["px"]) if t else text8(0), n=text8(t["fee"]) if t else "0", N=t["asset"] if t else None, T=ms, t=t["id"]
@@ -1049,6 +1051,7 @@ class Desk:
                  m=bool(t and t["maker"]), R=r.reduce, wt=r.working_type, ot=u["origType"], ps="BOTH", cp=r.close_position, rp=plain(t["profit"]) if t else "0",
                  pP=False, si=0, ss=0, V=r.stp, pm="NONE", gtd=r.gtd)
         if t: o |= dict(n=plain(t["fee"]), N=t["asset"])
+        if r.kind == "TRAILING_STOP_MARKET": o |= dict(AP=r.activate or "0", cr=r.callback)
         return dict(e="ORDER_TRADE_UPDATE", E=self.now_ms(), T=ms, o=o)
     def _algo_event(self, r, ms):
         m = r.m
@@ -1083,7 +1086,7 @@ class Desk:
         "The next end of this order is the venue's doing (OR-13): EXPIRED or EXPIRED_IN_MATCH."
         for a in [n for x in self.exchanges for n in x.accounts if account in ("", n)]: self._ended[a, venue_id] = why
 
-# %% ../../nbs/adapters/660_binance_api.ipynb #a5b81fb3
+# %% ../../nbs/adapters/660_binance_api.ipynb #b00026e6
 @dataclass(slots=True)
 class Call:
     "A request that was admitted."
@@ -1116,11 +1119,13 @@ class PublicRest:
     def _one_or_all(self, c, make):
         out = [make(m) for m in self._some(c)]
         return out[0] if c.p.get("symbol") else out
-    def filters(self, m): return filters_of(m, self.faults.filters.get(m.raw) if self.faults is not None else None)
+    def filters(self, m):
+        if self.faults is None: return filters_of(m)
+        return filters_of(m, self.faults.filters.get(market_key(m.symbol)) or ("spot", m.raw) not in self.by_raw and self.faults.filters.get(m.raw) or None)
     def _status(self, m):
         f = self.faults
-        if f is not None and m.raw in f.delisted: return "BREAK" if m.kind == "spot" else "SETTLING"
-        return "BREAK" if m.symbol in m.x.halted or f is not None and m.raw in f.halted else "TRADING"
+        if f is not None and market_key(m.symbol) in f.delisted: return "BREAK" if m.kind == "spot" else "SETTLING"
+        return "BREAK" if m.symbol in m.x.halted or f is not None and market_key(m.symbol) in f.halted else "TRADING"
     def _ping(self, c): return {}
     def _time(self, c): return dict(serverTime=c.ms)
     def _limits(self, market):
@@ -1131,6 +1136,7 @@ class PublicRest:
     def _exchange_info(self, c):
         out = dict(timezone="UTC", serverTime=c.ms, rateLimits=self._limits(c.market), exchangeFilters=[], symbols=[])
         for m in self._some(c):
+            if self.faults is not None and self.faults.delisted.get(market_key(m.symbol)) == "GONE": continue
             i, f = m.ins, self.filters(m)
             fl = [dict(filterType=k) | v for k, v in f.items()]
             if c.market == "spot":
@@ -1138,7 +1144,8 @@ class PublicRest:
                 out["symbols"].append(dict(
                     symbol=m.raw, status=self._status(m), baseAsset=i.base, baseAssetPrecision=8, quoteAsset=i.quote, quotePrecision=8, quoteAssetPrecision=8,
                     baseCommissionPrecision=8, quoteCommissionPrecision=8, orderTypes=list(SPOT_TYPES), icebergAllowed=False, ocoAllowed=True, otoAllowed=False,
-                    quoteOrderQtyMarketAllowed=True, allowTrailingStop=True, cancelReplaceAllowed=True, amendAllowed=True, isSpotTradingAllowed=True,
+                    quoteOrderQtyMarketAllowed=True, allowTrailingStop=True, cancelReplaceAllowed=True, amendAllowed=True, opoAllowed=False,
+                    pegInstructionsAllowed=False, isSpotTradingAllowed=True,
                     isMarginTradingAllowed=False, filters=fl, permissions=[], permissionSets=[["SPOT"]], defaultSelfTradePreventionMode="EXPIRE_MAKER",
                     allowedSelfTradePreventionModes=stp))
             else:
@@ -1225,7 +1232,7 @@ class PublicRest:
     def _dapi_info(self, c): return dict(timezone="UTC", serverTime=c.ms, rateLimits=[], exchangeFilters=[], symbols=[])
     def _system(self, c): return dict(status=0, msg="normal")
 
-# %% ../../nbs/adapters/660_binance_api.ipynb #d7930210
+# %% ../../nbs/adapters/660_binance_api.ipynb #ee1757af
 class PrivateRest:
     "Orders, money and keys; part of `BinanceApi`."
     def _accounts(self, c):
@@ -1425,7 +1432,7 @@ class PrivateRest:
         if lo is not None and hi is not None and hi - lo > (86_400_000 if c.market == "spot" else 7 * 86_400_000):
             if c.market == "spot": raise Refusal(-1127, "More than 24 hours between startTime and endTime.")
             raise Refusal(-4166, "Search window is restricted to recent 7 days only.")
-        t = [x for x in self._trades.get((c.market, c.account), ()) if x["symbol"] == m.raw and (first is None or x["id"] >= first)
+        t = [x for x in self._fills.get((c.market, c.account), ()) if x["symbol"] == m.raw and (first is None or x["id"] >= first)
              and (lo is None or x["ms"] >= lo)
              and (hi is None or x["ms"] <= hi) and (oid is None or x["orderId"] == oid)]
         t = t[:n] if first is not None or lo is not None else t[-n:]
@@ -1523,7 +1530,7 @@ class PrivateRest:
                      isolatedWallet=text8(0), initialMargin=text8(im), maintMargin=text8(mm), updateTime=c.ms)
             ps.append(d | dict(leverage=str(int(h.leverage or 1)), entryPrice=f"{h.entry:.{max(m.pd, 2)}f}", isolated=h.margin_mode == "isolated",
                                maxNotional="1000000000",
-                               positionInitialMargin=text8(im), openOrderInitialMargin=text8(0)))
+                               positionInitialMargin=text8(im), openOrderInitialMargin=text8(0), bidNotional="0", askNotional="0"))
         return {k: total(v) for k, v in keys.items()} | dict(feeTier=0, canTrade=a.may_trade, canDeposit=True, canWithdraw="withdraw" in c.key.may,
                                                              updateTime=0,
                                                             multiAssetsMargin=False, tradeGroupId=-1, assets=rows, positions=ps)
@@ -1563,7 +1570,7 @@ class PrivateRest:
         words = {"funding": "FUNDING_FEE", "deposit": "TRANSFER", "withdrawal": "TRANSFER", "transfer": "TRANSFER", "liquidation_fee": "INSURANCE_CLEAR"}
         rows = [(p.ts // 1_000_000, self.by_symbol[p.symbol].raw if p.symbol in self.by_symbol else "", words.get(p.what, "OTHER"), p.amount, p.asset, p.id, "")
                 for p in self._incomes.get(("usdm", c.account), ())]
-        for t in self._trades.get(("usdm", c.account), ()):
+        for t in self._fills.get(("usdm", c.account), ()):
             if t["fee"]: rows.append((t["ms"], t["symbol"], "COMMISSION", -t["fee"], t["asset"], f"c{t['id']}", str(t["id"])))
             if t["profit"]: rows.append((t["ms"], t["symbol"], "REALIZED_PNL", t["profit"], t["rec"].m.ins.settle, f"r{t['id']}", str(t["id"])))
         rows = sorted((r for r in rows if lo <= r[0] <= hi and (not what or r[2] == what) and c.p.get("symbol", r[1]) == r[1]), key=lambda r: r[0])
@@ -1627,6 +1634,27 @@ class PrivateRest:
                      freeze=text8(0),
                      withdrawing=text8(0), ipoing=text8(0), ipoable=text8(0), storage=text8(0), isLegalMoney=False, trading=True, networkList=[])
                      for n in names]
+    def _wallet(self, c, sign):
+        lo, hi = integer(c.p, "startTime", 0), integer(c.p, "endTime", 2**62)
+        rows = [p for k, ps in self._incomes.items() if k[1] == c.account for p in ps if p.what in ("deposit", "withdrawal", "transfer")
+                and p.amount * sign > 0]
+        return [(p, p.ts // 1_000_000) for p in sorted(rows, key=lambda p: -p.ts) if lo <= p.ts // 1_000_000 <= hi and c.p.get("coin", p.asset) == p.asset]
+    def _deposits(self, c):
+        return [dict(id=p.id, amount=plain(p.amount), coin=p.asset, network=p.asset, status=1, address="", addressTag="", txId=p.id, insertTime=ms,
+                     completeTime=ms, transferType=0,
+                     confirmTimes="1/1", unlockConfirm=0, walletType=0) for p, ms in self._wallet(c, 1)]
+    def _withdrawals(self, c):
+        from datetime import UTC, datetime
+        when = lambda ms: datetime.fromtimestamp(ms // 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+        return [dict(id=p.id, amount=plain(-p.amount), transactionFee="0", coin=p.asset, status=6, address="", txId=p.id, applyTime=when(ms),
+                     network=p.asset, transferType=0,
+                     info="", confirmNo=1, walletType=0, txKey="", completeTime=when(ms)) for p, ms in self._wallet(c, -1)]
+    def _order_counts(self, c):
+        def used(name, s):
+            slot, n = self.limits[c.market]._orders.get((c.account, name), (0, 0))
+            return n if slot == c.ms // 1000 // s else 0
+        orders = [r for r in self._limits(c.market) if r["rateLimitType"] == "ORDERS"]
+        return [r | dict(count=used(name, s)) for r, (s, _, name) in zip(orders, self.limits[c.market].orders, strict=True)]
     def _trade_fee(self, c):
         spot = [m for m in self.markets if m.kind == "spot" and c.p.get("symbol", m.raw) == m.raw]
         return [dict(symbol=m.raw, makerCommission=plain(Decimal(m.ins.maker)), takerCommission=plain(Decimal(m.ins.taker))) for m in spot]
@@ -1639,7 +1667,7 @@ class PrivateRest:
     def _trading_status(self, c): return dict(data=dict(isLocked=not self._accounts(c)[0].may_trade, plannedRecoverTime=0, triggerCondition={}, updateTime=0))
     def _spot_account_status(self, c): return dict(data="Normal")
 
-# %% ../../nbs/adapters/660_binance_api.ipynb #2e5f7924
+# %% ../../nbs/adapters/660_binance_api.ipynb #de383b61
 _S, _F = "/api/v3/", "/fapi/v1/"
 ROUTES = {
     **{("GET", _S + k): v for k, v in {
@@ -1690,6 +1718,8 @@ ROUTES = {
     ("GET", "/sapi/v1/capital/config/getall"): ("_coins", 10, "S"), ("GET", "/sapi/v1/margin/allPairs"): ("_nothing", 1, "K"),
     ("GET", "/sapi/v1/margin/isolated/allPairs"): ("_nothing", 10, "S"), ("GET", "/sapi/v1/asset/tradeFee"): ("_trade_fee", 1, "S"),
     ("GET", "/sapi/v1/account/apiRestrictions"): ("_restrictions", 1, "S"), ("GET", "/sapi/v1/system/status"): ("_system", 1, ""),
+    ("GET", "/sapi/v1/capital/deposit/hisrec"): ("_deposits", 1, "S"), ("GET", "/sapi/v1/capital/withdraw/history"): ("_withdrawals", 1, "S"),
+    ("GET", "/api/v3/rateLimit/order"): ("_order_counts", 40, "S"), ("GET", "/fapi/v1/rateLimit/order"): ("_order_counts", 1, "S"),
     ("GET", "/sapi/v1/account/status"): ("_spot_account_status", 1, "S"), ("GET", "/dapi/v1/exchangeInfo"): ("_dapi_info", 1, ""),
     ("GET", "/eapi/v1/exchangeInfo"): ("_dapi_info", 1, ""),
 }
@@ -1716,7 +1746,7 @@ WS_API = {
         "userDataStream.ping": ("PUT", "v1/listenKey"), "userDataStream.stop": ("DELETE", "v1/listenKey")}.items()},
 }
 
-# %% ../../nbs/adapters/660_binance_api.ipynb #32f4f6e9
+# %% ../../nbs/adapters/660_binance_api.ipynb #c40d421b
 class BinanceApi(Streams, Desk, PublicRest, PrivateRest):
     "Binance's interface over one or more simulated exchanges. No sockets, no clock of its own, no chance but a seeded one."
     def __init__(self,
@@ -1737,7 +1767,7 @@ class BinanceApi(Streams, Desk, PublicRest, PrivateRest):
         self.limits = {"spot": Limits(6000, ((10, 100, "10S"), (86_400, 200_000, "1D"))), "usdm": Limits(2400, ((10, 300, "10S"), (60, 1200, "1M")))}
         self.keys, self.listen_keys, self.lists, self.conns = {}, {}, {}, []
         self._connections, self._subs, self._named, self._told, self._ids = {}, {}, {}, {}, {}
-        self._recs, self._open, self._by_vid, self._algos, self._trades, self._incomes = {}, {}, {}, {}, {}, {}
+        self._recs, self._open, self._by_vid, self._algos, self._fills, self._incomes = {}, {}, {}, {}, {}, {}
         self._expecting, self._ended, self._held, self._coins_told, self._dead, self._ohl, self._busy = {}, {}, {}, {}, {}, {}, False
         self.requests = 0
         for k, (account, secret) in (keys or {}).items(): self.add_key(k, account, secret)
@@ -1858,7 +1888,7 @@ class BinanceApi(Streams, Desk, PublicRest, PrivateRest):
     def _fill_before(self, c):
         r = self.lookup(c.market, c.account, c.p, any_state=False)
         if r is not None:
-            fill_now(r.m.x, self._acct(r.m, c.account), r.cid, r.m.symbol)
+            fill_now(r.m.x, self._acct(r.m, c.account), r.cid, r.m.symbol, self)
             self.hear_all()
 
     # requests over WebSocket

@@ -1,0 +1,251 @@
+"What must be true, checked against the venue's own books: while it happens, and when it is quiet."
+import struct
+from collections import Counter, defaultdict, deque
+from decimal import Decimal
+
+import numpy as np
+
+from algo_kit.adapters.protocol import TAKEN, ClientIds, id_number
+from algo_kit.core.records import (AMEND, BUY, CANCELED, EXPIRED, FILL, MARKET, PLACE, REJECT, SELL, STATE_NAMES, decision_dt, event_dt)
+from algo_kit.engine.journal import HEAD, INSERT, OUT, scan, unpack_out
+from algo_kit.engine.session import Session, Walk
+from algo_kit.strategies.contract import ENGINE_GATES
+
+from .clockwork import S
+
+MINUTE = 60 * S
+FINITE, RATE = ENGINE_GATES.index("finite") + 1, ENGINE_GATES.index("order_rate") + 1
+
+class Watch:
+    "Everything that is held against a day."
+    def __init__(self, day):
+        self.day, self.found, self.ids = day, [], ClientIds(day.run)
+        self.intents, self.most, self.unsynced = {}, {}, 0  # order -> (decision, end of its frame); the most lots it may ever trade
+        self.flying = {}  # client id -> (process, order) that left and has not arrived
+        self.accepted, self.first_sent, self.sends = Counter(), {}, deque()
+        self.done, self.seen_trades, self.external = Counter(), 0, defaultdict(list)
+        self.kinds, self.alive_at, self.placed_at = Counter(), 0, 0
+        self.prices, self.heard = defaultdict(deque), {}  # symbol -> (ts, px) printed lately; when news of it last reached the process
+        self.ends, self.taken_at, self.mode_at = [], {}, 0
+    def anchored(self, n):
+        "Where the `n`th frame ends."
+        from algo_kit.engine.journal import scan
+        f = scan(self.day.home/"journal"/"journal.bin", verify=False).frames[n - 1]
+        return f[2] + f[3] + 32
+
+    def broke(self, inv, what):
+        if len(self.found) < 20: self.found.append((inv, (self.day.world.now - self.day.t0) / S, what))
+
+    # the journal, as it is written
+    def wrote(self, path, at, data):
+        day = self.day
+        self.ends.append(at + len(data))
+        if len(data) < HEAD.size: return
+        _, kind, n, _ = HEAD.unpack_from(data)
+        end, body = at + len(data), data[HEAD.size:HEAD.size + n]
+        if kind == OUT:
+            counts = struct.unpack_from("<6I", body)
+            if not counts[1]: return
+            for d in np.frombuffer(body, decision_dt, counts[1], 24 + counts[0] * event_dt.itemsize):
+                if d["gate"]:
+                    if d["gate"] == FINITE: day.count("RK-6")
+                    elif d["gate"] == RATE: day.count("RK-7")
+                    continue
+                if d["px"]: day.count("OR-5")
+                o = int(d["order"])
+                if d["wish"] == PLACE: self.intents[o], self.most[o] = (d, end), int(d["qty"])
+                elif d["wish"] == AMEND: self.most[o] = max(self.most.get(o, 0), int(d["qty"]))
+        elif kind == INSERT: self.kinds["insert"] += 1
+
+    # requests leave
+    def sent(self, proc, kind, what, order):
+        day, now = self.day, self.day.world.now
+        if kind not in ("place", "amend"): return
+        name = self.ids.parse(what[0] or "")
+        if name is None: return self.broke("I3", f"{proc} sends {kind} {what[0]!r}, which is no name of this run")
+        got = self.intents.get(name[0])
+        path = str(day.home/"journal"/"journal.bin")
+        if got is None: return self.broke("I8", f"{kind} of wish {name[0]} leaves and was never written down")
+        if got[1] > day.disk.synced.get(path, 0): self.broke("I8", f"{kind} of wish {name[0]} leaves before it is synced")
+        if kind != "place": return
+        d = got[0]
+        risk = not order.reduce_only and not d["reduce_only"]
+        if risk:
+            held = day.kitdb._do("select token, until_boot_ns from leases where account=? and strategy=?", day.account.name, day.strategy.name)
+            if not held or held[0][0] != proc.token:
+                self.broke("I9", f"{proc} places {what[0]} with token {proc.token}; the lease has {held[0][0] if held else 'nobody'}")
+            elif held[0][1] <= proc.now() - day.t0:
+                self.broke("I9", f"{proc} places {what[0]} on a lease that ran out {(proc.now() - day.t0 - held[0][1]) / S:.1f} s ago")
+        if order.lots > self.most.get(name[0], 0): self.broke("I3", f"{what[0]} asks for {order.lots} lots, wished were {self.most.get(name[0], 0)}")
+        first = what[0] not in self.first_sent
+        if risk and first: self._limits(proc, order, d)
+        if risk and first:
+            self.sends.append(now)
+            while self.sends and self.sends[0] < now - MINUTE: self.sends.popleft()
+            if len(self.sends) > day.settings.risk.max_orders_per_minute: self.broke("I5", f"{len(self.sends)} orders within a minute")
+        if risk and first: self._data(proc, order, d)
+        if risk and now - (int(d["ts"]) - proc.skew) > 90 * S + abs(proc.skew):
+            self.broke("I6", f"{what[0]} leaves {(now - int(d['ts'])) / S:.0f} s after it was decided")
+        if risk and self.mode_at and now > self.mode_at + 45 * S:
+            self.broke("I10", f"{what[0]} leaves, and mode or leverage of the account were changed {(now - self.mode_at) / S:.0f} s ago")
+        if now < proc.patient_until - S // 10:
+            self.broke("I10", f"{what[0]} leaves {(proc.patient_until - now) / S:.1f} s before the venue's patience is over")
+        if risk and day.halted_at and now > day.halted_at + S // 2:
+            self.broke("I10", f"{what[0]} leaves {(now - day.halted_at) / S:.1f} s after the stop button")
+        self.first_sent.setdefault(what[0], now)
+        self.flying[what[0]] = (proc, order)
+        self.placed_at = now
+
+    def worst(self, symbol, but=""):
+        "(most lots long, most lots short) that may come out of what the venue has and what is on its way to it."
+        day = self.day
+        up = down = day.position(symbol)
+        for s in day.account.open_orders(symbol):
+            if self.ids.parse(s.id) is None or day.reduces(s.id): continue
+            if s.side == BUY: up += s.lots - s.filled
+            else: down -= s.lots - s.filled
+        for id, (_, o) in self.flying.items():
+            if o.symbol != symbol or o.reduce_only or id == but: continue
+            if o.side == BUY: up += o.lots
+            else: down -= o.lots
+        return up, down
+
+    def _limits(self, proc, order, d):
+        "I5, from the venue's own books: what is there, what is open, what is under way, and this."
+        day, ins, r = self.day, self.day.exchange.instruments[order.symbol], self.day.settings.risk
+        up, down = self.worst(order.symbol, order.id)
+        up, down = (up + order.lots, down) if order.side == BUY else (up, down - order.lots)
+        px = min(float(d["arrival_px"]), day.exchange.last(order.symbol))
+        worst, equity = max(abs(up), abs(down)) * float(ins.lot) * px, day.equity()
+        own = abs(up) if order.side == BUY else abs(down)
+        if own * float(ins.lot) * px > r.max_position_frac * equity * 1.02 + 10 and own > 0 and not day.outside_lately():
+            self.broke("I5", f"{order.id}: {order.symbol} may come to {own * float(ins.lot) * px:.0f} of {equity:.0f}, allowed {r.max_position_frac}")
+        if order.lots * float(ins.lot) * px > r.max_order_frac * equity * 1.02 + 10: self.broke("I5", f"{order.id}: order of {order.lots} lots too large")
+        n = sum(1 for s in day.account.open_orders(order.symbol) if self.ids.parse(s.id) and not day.reduces(s.id))
+        n += sum(1 for _, o in self.flying.values() if o.symbol == order.symbol and not o.reduce_only and not day.reduces(o.id))
+        if n > r.max_open_orders: self.broke("I5", f"{n} orders that add risk are open or under way in {order.symbol}, allowed {r.max_open_orders}")
+        assert worst >= 0
+
+    def _data(self, proc, order, d):
+        "I6: a price that was printed, and not long ago."
+        day, now = self.day, self.day.world.now
+        heard = self.heard.get(order.symbol, 0)
+        age = int(d["ts"]) - (heard + proc.skew)
+        stale = day.settings.risk.stale_after_s * S
+        if age > stale + 15 * S + abs(proc.skew): self.broke("I6", f"{order.id} on a market of {age / S:.0f} s ago")
+        if not any(abs(px - float(d["arrival_px"])) < 1e-9 * px for ts, px in self.prices[order.symbol]):
+            self.broke("I6", f"{order.id} decided at {float(d['arrival_px'])}, which {order.symbol} has not printed lately")
+        assert now
+
+    def printed(self, symbol, ts, px):
+        q = self.prices[symbol]
+        q.append((ts, px))
+        while q and q[0][0] < ts - 10 * MINUTE: q.popleft()
+
+    # requests arrive
+    def arrived(self, proc, order):
+        self.flying.pop(order.id, None)
+    def acted(self, proc, kind, what, out):
+        if kind == "cancel" and getattr(out, "what", "") == TAKEN and out.order is not None and out.order.filled: self.day.count("OR-8")
+        if kind != "place" or getattr(out, "what", "") != TAKEN: return
+        self.accepted[what[0]] += 1
+        self.taken_at[what[0]] = self.day.world.now
+        if self.accepted[what[0]] > 1: self.broke("I4", f"{what[0]} was accepted {self.accepted[what[0]]} times: sent again without proof")
+        self.trades()
+    def lost(self, id): self.flying.pop(id, None)
+
+    def stopped(self, at):
+        "RK-4: some time after the stop button nothing that adds risk is left at the venue."
+        day = self.day
+        if day.halted_at != at or day.trader is None or not day.trader.alive or day.world.now < day.off_until + 20 * S: return
+        left = [s.id for s in day.account.open_orders() if self.ids.parse(s.id) and not day.reduces(s.id)]
+        if left: self.broke("I10", f"{len(left)} orders are open 25 s after the stop button: {left[:3]}")
+
+    def trades(self):
+        "I3, after whatever the venue has done: no wish has more than it asked for."
+        fills = self.day.account._fills
+        for f in fills[self.seen_trades:]:
+            name = self.ids.parse(f.id)
+            if name is None:
+                self.external[f.symbol].append(f)
+                continue
+            self.done[name[0]] += f.lots
+            if self.done[name[0]] > self.most.get(name[0], 0):
+                self.broke("I3", f"wish {name[0]} asked for {self.most.get(name[0], 0)} lots and has {self.done[name[0]]}")
+        self.seen_trades = len(fills)
+
+    # quiet
+    def quiet(self, proc, where):
+        "I1 and I2."
+        day, s = self.day, proc.session
+        if s is None or proc.manager is None: return
+        world, acc = s.world, day.account
+        k, rows, bal = world.k[0], world.rows, acc.balances()
+        assets = Counter()
+        for n, (_, asset) in enumerate(s.wallets): assets[asset] += Decimal(int(k["wal"]["balance"][n])) * Decimal(str(s_unit(s, n)))
+        apart = {a: Decimal(x) for a, x in getattr(proc.manager, "apart_cash", {}).items() if isinstance(a, str)}
+        for a, x in apart.items():
+            if x and not day.outside: self.broke("I1", f"{where}: {x} {a} are said to be somebody else's; nobody else has touched the account")
+            assets[a] += x
+        for a, x in getattr(proc.manager, "side", {}).items(): assets[a] += x
+        for n, i in enumerate(s.instruments):
+            lots, ext = int(rows["pos"]["lots"][n]), int(rows["pos"]["external"][n])
+            if i.market == "spot": assets[i.base] += Decimal(lots + ext) * Decimal(i.lot)
+            elif (there := next((h.lots for h in acc.positions() if h.symbol == i.symbol), 0)) != lots + ext:
+                self.broke("I1", f"{where}: position {i.symbol} is {lots} and {ext} of others, the venue has {there}")
+        for a in sorted({*assets, *bal}):
+            there = bal[a].total if a in bal else Decimal(0)
+            if a in assets and assets[a] != there: self.broke("I1", f"{where}: {a} is {assets[a]}, the venue has {there} (differs by {assets[a] - there})")
+        paid = sum((p.amount for p in acc._payments if p.what == "funding"), Decimal(0))
+        got = sum(Decimal(int(k["wal"]["funding"][n])) * Decimal(s_unit(s, n)) for n in range(len(s.wallets)))
+        if paid != got: self.broke("I1", f"{where}: funding booked {got}, the venue paid {paid}")
+        ours, there = {}, {}
+        for o in k["ords"]:
+            if o["state"] > 0:
+                ours[int(o["id"])] = (int(o["qty"] - o["filled"]), STATE_NAMES[int(o["state"])], bool(o["parent"] or o["group"] or o["reduce_only"]))
+        for x in acc.open_orders():
+            if (name := self.ids.parse(x.id)) is not None: there[name[0]] = there.get(name[0], 0) + x.lots - x.filled
+        for n in sorted({*ours, *there}):
+            a, b = ours.get(n), there.get(n, 0)
+            if a is None: self.broke("I1", f"{where}: order {n} is open at the venue and not in our books")
+            elif a[2] and b <= a[0]: continue  # children, pairs and reductions are sized by what there is to protect: less may lie at the venue
+            elif a[0] != b: self.broke("I1", f"{where}: order {n} ({a[1]}) has {a[0]} lots left, at the venue {b}")
+        self.booked(where)
+
+    def booked(self, where):
+        "I2, from the journal."
+        day = self.day
+        mine = [f for f in day.account._fills if self.ids.parse(f.id)]
+        unit = {i.symbol: (Decimal(i.cash_unit), i.settle) for i in day.listed}
+        fee = lambda f: int((f.fee / unit[f.symbol][0]).to_integral_value()) if f.fee_asset == unit[f.symbol][1] else 0
+        want = Counter((f.symbol, id_number(f.trade_id), f.lots, f.px, fee(f)) for f in mine)
+        sc = scan(day.home/"journal"/"journal.bin", verify=False)
+        got = Counter()
+        for i in sc.of(OUT):
+            for f in unpack_out(sc.payload(i))["fil"]:
+                if f["order"]: got[(day.exchange.listed[f["row"]].symbol, int(f["trade_id"]), int(f["qty"]), int(f["px"]), int(f["fee"]))] += 1
+        for key, n in (got - want).items(): self.broke("I2", f"{where}: fill {key} is booked {n} times too often")
+        for key, n in (want - got).items(): self.broke("I2", f"{where}: fill {key} of the venue is not booked ({n})")
+
+    def replayed(self):
+        "I7: the journal through a cold session gives the same decisions and the same state."
+        day = self.day
+        path = day.home/"journal"/"journal.bin"
+        if not path.exists(): return ""
+        sc = scan(path, day.run, day.kitdb)
+        cold = Session(day.strategy, day.params, day.listed, day.settings, sim=False)
+        walk = Walk(cold, sc, None).load()
+        walk.run()
+        made, noted = walk.outputs(walk.made), walk.outputs(walk.noted)
+        for f in made:
+            n = len(noted[f])
+            if made[f][:n].tobytes() != noted[f].tobytes() or len(made[f]) != n:
+                self.broke("I7", f"replay gives other {f}: {len(made[f])} rows, journalled {n}")
+        return cold.hash
+
+def s_unit(s, n):
+    "Unit of wallet `n` as text."
+    venue, asset = s.wallets[n]
+    return next((i.cash_unit for i in s.instruments if i.venue == venue and i.settle == asset), "0.00000001")
+
+assert SELL and MARKET and CANCELED and EXPIRED and REJECT and FILL

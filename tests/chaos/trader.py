@@ -1,0 +1,137 @@
+"A live trader as one simulated process: session, journal, recorder, order manager, lease; started, killed, started again from what is on the disk."
+import asyncio
+import random
+
+from algo_kit.adapters.lease import Lease
+from algo_kit.adapters.live import LiveDesk, history
+from algo_kit.core.errors import KitError
+from algo_kit.core.records import CMD_RESUME
+from algo_kit.core.runs import Lock
+from algo_kit.engine.journal import META, NOTE, OUT, Journal, pack_out, scan
+from algo_kit.engine.session import Recorder, Session, Walk, restore
+
+from .clockwork import S, Killed, Process
+from .wire import LyingVenue
+
+DELAY = 0  # s that a start takes, for a planted defect
+
+class Trader(Process):
+    "`LiveDesk` in a process that can be killed between any two of its acts."
+    def __init__(self, day, n):
+        super().__init__(day.world, f"trader {n}")
+        self.day, self.stage, self.ended, self.why, self.patient_until = day, "starting", "", "", 0
+        self.desk, self.venue, self.session, self.lease, self.lock = None, None, None, None, Lock(day.home/"lock")
+    def die(self, why):
+        "For the middle of a call: `raise proc.die(…)`."
+        self.why = why
+        self.alive = False
+        return Killed(why)
+    def kill(self):
+        first = self in self.world.procs
+        self.alive = False
+        if first:
+            self.world.procs.remove(self)
+            self.world.graves.append(self)
+            self.day.died(self)
+
+    def boot(self):
+        with self.world.inside(self):
+            try:
+                self.open()
+                self.loop.create_task(self.main())
+            except Killed: self.kill()
+            except (KitError, OSError) as e: self.exit(f"refused: {e}")
+    def exit(self, why):
+        self.ended, self.alive = why, False
+        self.kill()
+
+    def open(self):
+        "Everything that waits for nobody: state and journal, gone through to where they end."
+        d = self.day
+        self.lock.acquire(0)
+        self.session = Session(d.strategy, d.params, d.exchange.listed, d.theirs, sim=False)
+        folder = d.home/"journal"
+        old = (folder/"journal.bin").exists()
+        self.journal = Journal(folder, d.run, d.kitdb, "group", 50.)
+        self.recorder = Recorder(self.session, self.journal, d.settings.run.snapshot_events)
+        self.past = None
+        if old and self.journal.n:
+            s = scan(self.journal.path, d.run, d.kitdb)
+            walk = Walk(self.session, s, None, restore(self.session, s, folder)).load()
+            walk.run()
+            made, noted, rest = walk.outputs(walk.made), walk.outputs(walk.noted), {}
+            for k in made:
+                if made[k][:len(noted[k])].tobytes() != noted[k].tobytes(): self.day.broke("I7", f"{k} journalled is not what the step gives")
+                rest[k] = made[k][len(noted[k]):]
+            if any(len(v) for v in rest.values()): self.journal.write(OUT, pack_out(rest), self.session.seq)
+            self.journal.sync()
+            s = scan(self.journal.path, d.run, d.kitdb, verify=False)
+            self.past = history(s)
+            if d.damaged: d.broke("I8", "a damaged journal was accepted")
+            self.note("resumed", torn=self.journal.torn)
+        else: self.journal.write(META, dict(run=d.run, strategy=d.strategy.name, params=d.params))
+        self.venue = LyingVenue(d, self)
+
+    @property
+    def token(self): return self.lease.token if self.lease else 0
+    @property
+    def manager(self): return self.desk and self.desk.manager
+    @property
+    def ready(self): return self.desk is not None and self.desk.ready
+    def may_place(self): return self.desk.may_place() if self.desk else "starting"
+    def note(self, what, level="INFO", **fields):
+        self.day.noted(self, what, fields)
+        self.journal.write(NOTE, dict(what=what, ts=self.wall_ns(), **fields), self.session.seq)
+    def on_market(self, ev):
+        if self.desk is None: return
+        ev["recv"] = max(self.venue.clock.now_ns(), int(self.session.clock["now"]))
+        self.desk.on_market(ev)
+
+    async def main(self):
+        d = self.day
+        self.lease = Lease(d.kitdb, d.account.name, d.strategy.name, self.name, d.live.lease_s)
+        self.desk = LiveDesk(self.recorder, self.venue, d.run, d.live, self.note, self.lease, None, self.past,
+                             random.Random(f"{d.seed} {self.name}"), every_s=1.)
+        self.desk.holds["start"] = "starting"
+        if DELAY and self.past is not None: await asyncio.sleep(DELAY)
+        try: await self.desk.start()
+        except KitError as e: return self.exit(f"refused: {e}")
+        while not self.desk.ready: await asyncio.sleep(0.25)
+        self.stage = "trading"
+        d.trading(self)
+    def command(self, code): self.loop.call_soon(self.desk.command, code)
+    def press(self):
+        "The stop button."
+        self.loop.call_soon(lambda: self.loop.create_task(self.desk.kill_switch()))
+    def release(self):
+        "A person lets it go on."
+        self.loop.call_soon(lambda: (self.desk.hold("stop"), self.desk.command(CMD_RESUME)))
+    def stop(self):
+        self.loop.call_soon(lambda: self.loop.create_task(self._stop()))
+    async def _stop(self):
+        self.stage = "stopping"
+        if self.desk is None or not self.desk.tasks: return self.exit("stopped")
+        await self.desk.wind_down("cancel", 15)
+        await self.desk.close()
+        try:
+            self.recorder.snapshot()
+            self.journal.close()
+        except (KitError, OSError): pass
+        self.exit("stopped")
+
+class Rival(Process):
+    "Somebody else who wants the same right for a while, and does nothing with it."
+    def __init__(self, day, ns):
+        super().__init__(day.world, "rival")
+        self.day, self.ns = day, ns
+    def boot(self):
+        with self.world.inside(self): self.loop.create_task(self.main())
+    async def main(self):
+        lease = Lease(self.day.kitdb, self.day.account.name, self.day.strategy.name, "rival", self.day.live.lease_s)
+        try: lease.acquire()
+        except KitError: return self.kill()
+        for _ in range(max(1, int(self.ns / S / 3))):
+            await asyncio.sleep(3)
+            lease.renew()
+        lease.release()
+        self.kill()
