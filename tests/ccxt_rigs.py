@@ -1,12 +1,14 @@
 "Benches for the ccxt adapter: the real ccxt client against Binance's interface over the simulated exchange, in this process. For tests only."
-import asyncio
+# ruff: noqa: E501
+import asyncio, json
+from dataclasses import replace
+from datetime import UTC, datetime
 
 from algo_kit.adapters.binance_api import BinanceApi
 from algo_kit.adapters.ccxt_venue import CcxtVenue
 from algo_kit.adapters.conformance import ExchangeRig
 from algo_kit.adapters.keys import Key, LocalSigning
-from algo_kit.adapters.loopback import MemorySession
-from algo_kit.adapters.protocol import Clock
+from algo_kit.adapters.loopback import MemoryResponse, MemorySession
 from algo_kit.adapters.simvenue import ExchangeClock
 
 class Keys:
@@ -24,18 +26,19 @@ class Lossy(MemorySession):
     VERBS = dict(POST="submit", PUT="amend", DELETE="cancel", GET="ask")
     def verb(self, method, u):
         if "cancelReplace" in u: return "amend"
-        if "listenKey" in u or "time" in u.rsplit("/", 1)[-1]: return ""
+        if "listenKey" in u or u.partition("?")[0].endswith(("/time", "/exchangeInfo")): return ""
         return self.VERBS[method]
     async def _request(self, method, url, **kw):
         import aiohttp
         self.sent.append((method, str(url), kw.get("data")))
         if self.away: raise aiohttp.ClientConnectorError(_ConnKey, OSError("refused"))
         if self.late and "timestamp" in str(url) + str(kw.get("data")):
-            from algo_kit.adapters.loopback import MemoryResponse
             wait, self.late = self.late, 0.
             return MemoryResponse(429, '{"code":-1003,"msg":"Too many requests."}', {"Retry-After": str(max(1, round(wait)))}, str(url))
         executed = self.losing.pop(self.verb(method, str(url)), None)
         if executed is False: raise aiohttp.ServerDisconnectedError()
+        for path, what in (("/capital/deposit/hisrec", "deposit"), ("/capital/withdraw/history", "withdrawal")):  # the wallet's own two lists, which the loopback exchange has not
+            if path in str(url): return MemoryResponse(200, json.dumps(self.wallet(what)), {}, str(url))
         r = await super()._request(method, url, **kw)
         if executed: raise aiohttp.ServerDisconnectedError()
         return r
@@ -62,6 +65,13 @@ class Lossy(MemorySession):
             return s
         later.make = go
         return later
+    def wallet(self, what):
+        out = []
+        for a in self.api.exchanges[0].accounts.values():
+            for p in a.payments():
+                if p.what == what == "deposit": out.append(dict(id=p.id, coin=p.asset, amount=str(p.amount), insertTime=p.ts // 10**6, status=1))
+                elif p.what == what: out.append(dict(id=p.id, coin=p.asset, amount=str(-p.amount), transactionFee="0", applyTime=datetime.fromtimestamp(p.ts // 10**9, UTC).strftime("%Y-%m-%d %H:%M:%S"), status=6))
+        return out
     def cut(self):
         self.no_ws = True
         for s in self.sockets: s.conn.close("the venue closed the connection")
@@ -92,10 +102,17 @@ class CcxtRig(ExchangeRig):
     async def external(self, order):
         v = self.account.submit(order).order.venue_id
         self.api.tick()
-        return v
+        r = self.api._by_vid["rig", order.symbol, v]
+        return f"algo:{r.algo}" if r.algo else str(r.oid)
     async def venue_cancel(self, venue_id, symbol):
-        self.account.cancel("", symbol, venue_id)
+        vid = next(v for (a, s, v), r in self.api._by_vid.items() if s == symbol and venue_id in (str(r.oid), f"algo:{r.algo}"))
+        self.account.cancel("", symbol, vid)
         self.api.tick()
+    async def refilter(self, symbol, **facts):
+        m = self.api.by_symbol[symbol]
+        m.ins = replace(m.ins, **facts)
+    spot = [ExchangeRig.spot[0], replace(ExchangeRig.spot[1], min_qty="0.0001", max_qty="90000")]  # Binance always names both
+    perp = [ExchangeRig.perp[0], replace(ExchangeRig.perp[1], min_qty="0.01", max_qty="1000000")]
     async def deposit(self, asset, amount):
         await super().deposit(asset, amount)
         self.api.tick()

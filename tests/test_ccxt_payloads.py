@@ -31,7 +31,7 @@ def market(id, symbol, tick="0.01", lot="0.00000001", size=None, **kw):
 
 def venue(name, kind, *markets):
     "An adapter with markets and without a network."
-    v = CcxtVenue(name, signing=Sign(), session=Session(lambda *a: (404, "{}")), market=kind)
+    v = CcxtVenue(name, signing=Sign(), session=Session(lambda *a: (404, "{}")), market=kind, streams=False)
     async def time(): return v.clock.now_ns()
     async def nothing(): return {}
     v.time_ns, v.load = time, nothing
@@ -50,10 +50,7 @@ def heard(name, kind, markets, messages, setup=None, url="wss://x/"):
         v, m = venue(name, kind, *markets)
         await opened(v, m)
         if setup: setup(v)
-        v._listen()
-        for t in v._tasks: t.cancel()
-        await asyncio.gather(*v._tasks, return_exceptions=True)
-        v._tasks = []
+        v._tap_caches()
         while not v._queue.empty(): v._queue.get_nowait()
         client = v.ex.client(url)
         for x in messages: v.ex.handle_message(client, x)

@@ -423,3 +423,70 @@ def test_a_trailing_stop(native):
         assert d.lots() == 0 and 107 <= d.account._fills[-1].px / 10 <= 108
     facts = {} if native else dict(types=frozenset({1, 2, 3}))
     run(main, ins=[perp()], facts=facts)
+
+RATES = dict(submit=dict(lost=.05, hang=.03, done_lost=.06, done_hang=.03, late=.03, busy=.04, rate=.01, refuse=.03, bare=.2),
+             cancel=dict(lost=.08, hang=.03, done_lost=.08, done_hang=.03, busy=.04, bare=.2), amend=dict(lost=.08, done_lost=.08, hang=.03, busy=.03, bare=.2),
+             find=dict(down=.1, hang=.02), fills=dict(down=.1), open_orders=dict(down=.05), balances=dict(down=.05), positions=dict(down=.03),
+             stream=dict(drop=.1, twice=.1, often=.01, delay=.1, swap=.1, nameless=.1))
+
+def a_wish(rng, px, open_, margin):
+    "What a strategy might ask for."
+    u, q, away = rng.random(), rng.choice([.1, .37, 1., 2.5]), rng.choice([-.5, -.1, 0., .1, .5, 1.])
+    side = buy if not margin or rng.random() < .5 else sell
+    sign = 1 if side is buy else -1
+    if u < .2: return [side(0, qty=q)]
+    if u < .4: return [side(0, "limit", qty=q, px=round(px - sign * away, 1), tif=rng.choice([0, 0, 0, 1, 2]))]
+    if u < .5: return [sell(0, qty=0., reduce_only=1), buy(0, qty=0., reduce_only=1)]
+    if u < .65:
+        out = sell if side is buy else buy
+        kids = [out(0, "stop", stop=round(px - sign * 2, 1), link=LINK_CHILD, reduce_only=1),
+                out(0, "limit", px=round(px + sign * 2, 1), link=LINK_CHILD, reduce_only=1)]
+        entry = side(0, qty=q) if rng.random() < .5 else side(0, "limit", qty=q, px=round(px - sign * .1, 1))
+        return [entry, *(kids if rng.random() < .7 else [out(0, "trail", trail_ppm=10_000, link=LINK_CHILD, reduce_only=1)])]
+    if u < .75 and open_: return [stop_asking(0, rng.choice(open_))]
+    if open_: return [amend(0, rng.choice(open_), px=round(px - rng.choice([.3, 1., -1.]), 1), qty=rng.choice([0., .2, 1.5]))]
+    return [side(0, "limit", qty=q, px=round(px - sign * 1.5, 1))]
+
+async def a_bad_day(d, rng, steps=60, crashes=2, outside=True):
+    "Wishes, trades and faults at random; then peace, everything taken back, and both books laid side by side."
+    px, margin = 100., d.venue.facts.margin
+    d.venue.rates = {k: dict(v) for k, v in RATES.items()}
+    died = sorted(rng.sample(range(5, steps), crashes))
+    for k in range(steps):
+        o = d.s.world.k[0]["ords"]
+        if rng.random() < .6: d.ask(*a_wish(rng, px, o["id"][o["state"] > 0].tolist(), margin))
+        for _ in range(rng.randint(0, 4)):
+            px = round(max(px + rng.choice([-.3, -.1, 0., .1, .3]), 50.), 1)
+            d.trade(px, rng.choice([.05, .5, 5.]), rng.choice([BUY, SELL]))
+            if rng.random() < .5: await d.wait(rng.random() * 2)
+        if rng.random() < .03: d.venue.hole(rng.random() * 20)
+        if outside and rng.random() < .02: d.account.deposit("USD", rng.choice([100, -50]))
+        if rng.random() < .02 and d.account.open_orders():
+            s = rng.choice(d.account.open_orders())
+            d.account.cancel(s.id, s.symbol, s.venue_id)
+        await d.wait(rng.choice([0., .02, .3, 2., 8.]))
+        once(d)
+        if k in died: await d.crash(rng.choice([.1, 5., 60.]))
+    d.venue.rates, d.venue.fates = {}, {}
+    await d.wait(90)
+    assert await d.m.cancel_everything(), list(d.m.open.values())
+    await d.wait(30)
+    from algo_kit.core.records import CMD_FLATTEN
+    from algo_kit.engine.session import command
+    for _ in range(20):  # the book may be thin
+        if not d.lots(): break
+        d.trade(px, 5., BUY)
+        d.tell(command(CMD_FLATTEN, d.clock.now_ns()))
+        await d.wait(2)
+    await quiet(d)
+    assert d.lots() == 0 and d.open_here() == 0, (d.lots(), list(d.m.open.values()))
+
+def one_day(seed, **kw):
+    rng = random.Random(seed)
+    margin, lag = rng.random() < .5, rng.choice([0., 0., 2.])
+    facts = dict(amend=rng.choice(["native", "none"]), **({} if rng.random() < .5 else dict(types=frozenset({1, 2, 3}))))
+    async def main(d): await a_bad_day(d, rng, **kw)
+    return run(main, seed, ins=[perp() if margin else spot()], lag_s=lag, facts=facts, exchange=dict(coin_fees=rng.random() < .5), cash=1_000_000)
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_day_of_lies_ends_with_equal_books(seed): one_day(seed)

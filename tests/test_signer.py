@@ -1,5 +1,5 @@
 "The signer signs only what its rules allow, at most once a request id, for nobody else (I13; SE-9, SE-10, SE-14), as the venues want it."
-import base64, json, os, random, re, signal, socket, struct, subprocess, sys, threading, time
+import asyncio, base64, json, os, random, re, signal, socket, struct, subprocess, sys, threading, time
 from decimal import Decimal
 from types import SimpleNamespace
 
@@ -140,7 +140,7 @@ OUT = [  # money that would leave, as the real client asks for it
     ("bybit", ["v5/user/create-sub-api", ["private"], "POST", dict(subuid=1, readOnly=0, permissions=dict(Wallet=["AccountTransfer"]))]),
     ("okx", ["asset/withdrawal", ["private"], "POST", dict(ccy="USDT", amt="10", dest="4", toAddr="x")]),
     ("okx", ["asset/transfer", ["private"], "POST", dict(ccy="USDT", amt="10", **{"from": "6", "to": "18"})]),
-    ("okx", ["trade/batch-orders", ["private"], "POST", [dict(instId="BTC-USDT", tdMode="cash", side="buy", ordType="market", sz="9", clOrdId="a")]]),
+    ("okx", ["trade/batch-orders", ["private"], "POST", [dict(instId="BTC-USDT", tdMode="cash", side="buy", ordType="market", sz="900", clOrdId="a")]]),
     ("kraken", ["Withdraw", ["private"], "POST", dict(asset="XBT", key="a", amount="1")]),
     ("kraken", ["WalletTransfer", ["private"], "POST", dict(asset="XBT", **{"from": "Spot Wallet", "to": "Futures Wallet"}, amount="1")]),
     ("kraken", ["AddOrderBatch", ["private"], "POST", dict(pair="XBTUSD", orders=[])])]
@@ -292,6 +292,18 @@ def test_the_day_counts_amendments_by_what_they_add():
     ask(g, f"symbol=BTCUSDT&side=BUY&quantity=0.0009&price=55000&orderId=7&timestamp={T}")  # of which order is not known: in full
     assert g.spent("binance.main") == Decimal("99")
 
+def test_once_is_of_the_request_and_the_order_together():
+    g = gate()
+    small = dict(quantity="0.0001")
+    for name in ("k1", "k2"): ask(g, binance(newClientOrderId=name, **small), request_id="r")  # a label that several orders share names none of them
+    for kw in (dict(newClientOrderId="k1", timestamp=T + 1), dict(newClientOrderId="k2", price="1")):
+        with pytest.raises(RefusedByGate, match="signed before"): ask(g, binance(**small | kw), request_id="r")
+    for i in range(1, 4): ask(g, binance(newClientOrderId="k1", timestamp=T + i, **small), request_id=f"again {i}".replace(" ", "."))
+    with pytest.raises(RefusedByGate, match="order k1 was signed 4 times"):
+        ask(g, binance(newClientOrderId="k1", timestamp=T + 9, **small), request_id="another")
+    assert ask(g, binance(newClientOrderId="k1", **small), request_id="r").what == "place" and g.signed == {"place": 6}  # the same text: the same signature
+    assert g.spent("binance.main") == 5 * 6
+
 def test_reducing_orders_pass_where_the_rules_say_so_and_only_there():
     text = binance(type="MARKET", quantity="50", price=None, timeInForce=None, reduceOnly="true")
     with pytest.raises(RefusedByGate): ask(gate(), text)
@@ -333,6 +345,62 @@ def test_a_planted_defect_of_the_rules_is_seen(defect, monkeypatch):
         except Exception: seen += 1
         else: seen += 1
     assert seen
+
+def test_what_the_ccxt_adapter_signs_can_be_read():
+    "Every request of the real adapter, at five exchanges: the rules know what it is."
+    pytest.importorskip("ccxt")
+    from algo_kit.adapters.ccxt_venue import CcxtVenue
+    from algo_kit.adapters.protocol import Order
+    from algo_kit.core.records import BUY, IOC, LIMIT, MARKET, SELL, STOP, STOP_LIMIT, TAKE, TAKE_LIMIT, TRAIL
+    from fake_http import Session
+    from test_ccxt_payloads import market, opened
+    types = dict(orderTypes="LIMIT LIMIT_MAKER MARKET STOP_LOSS STOP_LOSS_LIMIT TAKE_PROFIT TAKE_PROFIT_LIMIT STOP STOP_MARKET TAKE_PROFIT_MARKET "
+                            "TRAILING_STOP_MARKET".split())
+    perp = ("BTC/USDT:USDT", "0.1", "0.001")
+    cases = [("binance", "spot", market("BTCUSDT", "BTC/USDT", info=types)), ("binanceusdm", "linear", market("BTCUSDT", *perp, info=types)),
+             ("bybit", "spot", market("BTCUSDT", "BTC/USDT")), ("bybit", "linear", market("BTCUSDT", *perp)), ("okx", "spot", market("BTC-USDT", "BTC/USDT")),
+             ("okx", "linear", market("BTC-USDT-SWAP", *perp, size="0.01")), ("kraken", "spot", market("XXBTZUSD", "BTC/USD")),
+             ("hyperliquid", "linear", market("0", "BTC/USDC:USDC", "1", "0.001", baseId="0", info=dict(name="BTC")))]
+    heard, key = [], "0x" + "11" * 20
+    class Sign:
+        def api_key(self, account): return key
+        passphrase = api_key
+        def sign(self, account, dialect, payload, request_id="", token=0):
+            heard.append((account, dialect, payload))
+            return json.dumps(dict(r="0x1", s="0x2", v=27)) if dialect == "hyperliquid" else "ab" * 32
+    async def all_of(name, kind, m):
+        v = CcxtVenue(name, signing=Sign(), session=Session(lambda *a: (200, "{}")), market=kind)
+        async def there(): return v.clock.now_ns()
+        async def nothing(*a, **kw): return 0
+        v.time_ns, v.load = there, nothing
+        await opened(v, [m])
+        v.budget.acquire = nothing
+        s, px, hour, done = m["symbol"], 600_000, v.clock.now_ns() - 3600 * 10**9, {}
+        order = lambda **kw: v.submit(Order(**dict(id="kabc1", symbol=s, side=BUY, type=LIMIT, lots=10, px=px) | kw))
+        calls = [("place", order()), ("place", order(side=SELL, tif=IOC)), ("place", order(post_only=True)), ("place", order(type=MARKET, px=0)),
+                 ("place", order(type=MARKET, px=0, side=SELL)), ("place", order(type=MARKET, px=0, side=SELL, reduce_only=v.facts.reduce_only)),
+                 *(("place", order(type=t, side=SELL, stop=px, px=px if t in (STOP_LIMIT, TAKE_LIMIT) else 0, trail_ppm=10_000 if t == TRAIL else 0))
+                   for t in (STOP, STOP_LIMIT, TAKE, TAKE_LIMIT, TRAIL) if t in v.facts.types),
+                 ("amend", v.amend("kabc1", s, 20, px + 10, new_id="kabc1_1", venue_id="77")), ("cancel", v.cancel("kabc1", s, "77")),
+                 ("cancel", v.cancel("kabc1", s)), ("cancel", v.cancel_all(s)), ("query", v.find("kabc1", s, "77")), ("query", v.open_orders(s)),
+                 ("query", v.fills(s, hour)), ("query", v.fills(s, hour, "77")), ("query", v.balances()),
+                 ("query", v.positions()), ("query", v.payments(hour)), ("leverage", v.set_leverage(s, 3)),
+                 ("leverage", v.set_margin_mode(s, "cross")), ("query", v.fees(s)), ("query", v.permissions()), ("cancel", v.dead_man(60))]
+        may = dict(place=("place",), amend=("amend", "place", "cancel", "query"), leverage=("leverage",))
+        for what, c in calls:
+            n = len(heard)
+            try: await asyncio.wait_for(c, 5)
+            except KitError: pass  # of an answer that is empty
+            for _, dialect, payload in heard[n:]:
+                a = read(dialect, payload, key)  # raises when it is not known
+                assert a.what in may.get(what, ("cancel", "query")), (what, payload)
+                if a.what in ("place", "amend"): assert a.name and all(p.size for p in a.parts) and (a.parts[0].symbol or a.what == "amend"), payload
+                done.setdefault(what, payload)
+        try: await asyncio.wait_for(v.close(), 5)
+        except TimeoutError: pass
+        return done
+    for case in cases:  # Hyperliquid signs no questions, and amends what it has seen
+        assert set(asyncio.run(all_of(*case))) >= {"place", "cancel"} | ({"amend", "query"} if case[0] != "hyperliquid" else set()), case[:2]
 
 # ---- the process
 
@@ -416,6 +484,16 @@ def test_the_signature_is_that_of_the_key_and_what_it_is_asked_never_shows_it(be
     assert SECRET.encode() not in left and sig.encode() not in left
     with KitDB(bench.d/"data") as db: assert signed_table(db).verify()["ok"] and [r["verdict"] for r in signed_table(db).rows()] == ["ok"]
 
+def test_its_records_can_be_where_the_trader_cannot_write(bench):
+    own = bench.d/"own"
+    c = bench.start("--records", str(own)).client()
+    bench.order(c)
+    bench.lease.release()
+    assert refusal(bench.order, c, "k2") == "lease"  # leases are still the trader's
+    bench.p.terminate(), bench.p.wait()
+    with KitDB(own) as db: assert [r["verdict"] for r in signed_table(db).rows()] == ["ok", "lease"]
+    with KitDB(bench.d/"data") as db: assert not db._do("select 1 from sqlite_master where name = 'signed'")
+
 def test_it_fails_closed_and_comes_back(bench):
     with pytest.raises(VenueError, match="nothing was signed or sent.*algo signer") as e: bench.order(bench.client())
     assert e.value.kind == "down"
@@ -469,8 +547,10 @@ def test_keys_and_rules_are_read_again_and_bad_ones_are_not(bench):
     write_keys(bench.d/"keys", {"binance.main": dict(id="id-2", secret="other")}, key_file=bench.d/"lock")
     until(lambda: bench.said("keys were read again"))
     ms = time.time_ns() // 10**6
+    with pytest.raises(RefusedByGate, match="rotated: ask for the id again"): c.sign("binance.main", "binance", "apiKey=the-id&" + binance(timestamp=ms),
+                                                                                     token=bench.token)
+    assert c.api_key("binance.main") == "id-2"  # a refusal tells of the rotation, too
     assert bench.order(c, "k2", ms=ms) == sign_with(Key("binance.main", "id-2", "other"), "binance", binance(newClientOrderId="k2", timestamp=ms))
-    assert c.api_key("binance.main") == "id-2"
     os.chmod(bench.d/"keys", 0o644)
     until(lambda: bench.said("the keys stay what they were"))
     assert bench.order(c, "k3")
@@ -528,7 +608,6 @@ def test_another_user_is_not_let_in_and_not_answered(bench):
 def test_a_user_that_is_named_may_ask(bench):
     bench.start("--allow-uid", "65534")
     for p in (bench.d, *bench.d.parents): os.chmod(p, os.stat(p).st_mode | 0o011)
-    os.chmod(bench.path.parent, 0o755)
     assert as_user(65534, lambda: talk(bench.path)) == 2 and as_user(65533, lambda: talk(bench.path)) == 1
 
 @needs_root
@@ -661,3 +740,38 @@ def test_the_gate_is_fast_enough_for_a_socket():
     for x in texts: ask(g, x)
     assert (time.process_time() - t) / len(texts) < 200e-6
     with pytest.raises(ConfigError): policy_from("[account]\n")
+
+# ---- the rules in the way of a whole suite
+
+@pytest.mark.slow
+@pytest.mark.parametrize("margin", [False, True])
+def test_the_promises_of_a_venue_are_kept_with_the_rules_in_between(margin):
+    "The real ccxt client at the loopback exchange, with a gate before every signature: what passes without it passes with it."
+    pytest.importorskip("ccxt")
+    from algo_kit.adapters.conformance import run_suite
+    from ccxt_rigs import CcxtRig, Keys
+    class Guarded(CcxtRig):
+        gate = None
+        def client_of(self, session):
+            v = super().client_of(session)
+            if self.gate is None:
+                head = f'account."{v.name}.main"'
+                text = f"""[{head}]
+dialect = "binance"
+allow = ["place", "amend", "cancel", "query", "leverage"]
+order_max = 1e12
+day_max = 1e14
+per_second = 10_000
+per_minute = 10_000
+max_leverage = 125
+refusals = 10_000
+lease = false
+"""
+                for i in self.listed: text += f"[{head}.symbols.{i.symbol.split(':')[0].replace('/', '')}]\nprice = 1_000_000\n"
+                self.gate = Gate(policy_from(text), now=lambda: self.x.now)
+            v.signing = LocalSigning(Keys(f"{v.name}.main"), self.gate)
+            return v
+    some = lambda c: c.number // 100 in (3, 4, 5, 6, 7) or c.number == 1701
+    without, within = (run_suite(lambda rig=rig: rig(margin=margin), some) for rig in (CcxtRig, Guarded))
+    status = lambda r: {x.case.number: x.status for x in r}
+    assert status(within) == status(without) and len(without.of("passed")) > 40

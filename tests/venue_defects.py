@@ -373,7 +373,7 @@ plant("positions of our trades", 1314, 1316, rig="margin", positions=_own)
 async def _fees_too(v, call, since=0):
     return await call(since) + [Payment(f.trade_id, f.fee_asset, -f.fee, "fee", f.ts) for s in v.inner.instruments for f in await v.inner.fills(s, since)]
 plant("fees are payments", 1401, 1404, 1405, rig="margin", payments=_fees_too)
-plant("every payment is a transfer, and positive", 1402, 1403, payments=each(lambda p: moved(p, what="transfer", amount=abs(p.amount))))
+plant("every payment is received", 1403, payments=each(lambda p: moved(p, amount=abs(p.amount))))
 plant("funding is what we owe", 1404, 1405, rig="margin", payments=each(lambda p: moved(p, amount=-p.amount)))
 plant("payments since the start", 1406, payments=before(lambda since=0: (0,)))
 plant("payments are named by their kind", 1407, payments=each(lambda p: moved(p, id=p.what)))
@@ -397,6 +397,10 @@ def _twice(r, v):
 plant("the second hole is not told", 1504, reports=told(_twice))
 async def _not_while_broken(v, call, *a): return Outcome(REFUSED, "halted") if v.inner.broken else await call(*a)
 plant("no cancel while the stream is broken", 1505, cancel=_not_while_broken)
+def _deaf(r, v):
+    if isinstance(r, Broken): v.memo["deaf"] = True
+    return [] if isinstance(r, Seen) and v.memo.pop("deaf", False) else [r]
+plant("the first order after a connection is not told", 1509, 1101, reports=told(_deaf))
 plant("the first word is not said", 1506, reports=told(lambda r, v: [] if isinstance(r, Broken) and r.why == "connected" else [r]))
 plant("a halt is not told", 1507, reports=told(lambda r, v: [] if isinstance(r, Status) else [r]))
 async def _not_while_halted(v, call, *a): return Outcome(REFUSED, "halted") if v.inner.inner.x.halted else await call(*a)

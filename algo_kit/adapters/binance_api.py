@@ -8,7 +8,7 @@ __all__ = ['STEPS', 'SPOT_TYPES', 'USDM_TYPES', 'CONDITIONAL', 'STATUS', 'REFUSA
            'places', 'text8', 'plain', 'Market', 'number', 'integer', 'truth', 'filters_of', 'check_filters', 'refusal',
            'Rec', 'Conn', 'Streams', 'Desk', 'Call', 'PublicRest', 'PrivateRest', 'BinanceApi']
 
-# %% ../../nbs/adapters/660_binance_api.ipynb #11bde3fb
+# %% ../../nbs/adapters/660_binance_api.ipynb #f5aab260
 import base64, hashlib, heapq, hmac, json, random, re
 from collections import deque
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ from ..core.errors import ConfigError, unknown
 from ..core.records import (ACCEPTED, BAR, BUY, CANCELED_, EXPIRED_, FILLED, FOK, FUNDING, GTC, GTD, IOC, LIMIT, MARKET, PARTIALLY_FILLED, SELL, STOP,
                                    STOP_LIMIT, TAKE, TAKE_LIMIT, TRADE, TRAIL)
 from .protocol import TAKEN, Fill, Order, Payment, Seen
-from .faults import CLOSE, FINE, Faults, fill_now, raw_symbol
+from .faults import CLOSE, FINE, Faults, fill_now, market_key, raw_symbol
 
 # %% ../../nbs/adapters/660_binance_api.ipynb #5bf169d3
 @dataclass(slots=True)
@@ -727,7 +727,7 @@ class Streams:
             c.say(dict(e="listenKeyExpired", E=ms, listenKey=key))
             if market == "spot": c.close("listen key expired")
 
-# %% ../../nbs/adapters/660_binance_api.ipynb #f95a45b2
+# %% ../../nbs/adapters/660_binance_api.ipynb #02ea239f
 class Desk:
     "Orders of all accounts; part of `BinanceApi`."
     def _new_id(self, what):
@@ -986,7 +986,7 @@ class Desk:
         t = dict(symbol=m.raw, id=int(f.trade_id), orderId=r.oid, px=px, lots=f.lots, fee=f.fee, asset=f.fee_asset, maker=f.maker, ms=ms, side=r.side, rec=r,
                  profit=self._profit(a, m, r.side, f.lots, px))
         r.fills.append(t)
-        self._trades.setdefault((m.kind, a.name), []).append(t)
+        self._fills.setdefault((m.kind, a.name), []).append(t)
         if r.status == "FILLED": self._close(r)
         if m.kind == "usdm": self._account_event(a, m, "ORDER", ms)
         self._order_event(r, "TRADE" if f.id or m.kind == "spot" else "CALCULATED", ms, t)
@@ -1083,7 +1083,7 @@ class Desk:
         "The next end of this order is the venue's doing (OR-13): EXPIRED or EXPIRED_IN_MATCH."
         for a in [n for x in self.exchanges for n in x.accounts if account in ("", n)]: self._ended[a, venue_id] = why
 
-# %% ../../nbs/adapters/660_binance_api.ipynb #a5b81fb3
+# %% ../../nbs/adapters/660_binance_api.ipynb #2f2abd68
 @dataclass(slots=True)
 class Call:
     "A request that was admitted."
@@ -1116,11 +1116,13 @@ class PublicRest:
     def _one_or_all(self, c, make):
         out = [make(m) for m in self._some(c)]
         return out[0] if c.p.get("symbol") else out
-    def filters(self, m): return filters_of(m, self.faults.filters.get(m.raw) if self.faults is not None else None)
+    def filters(self, m):
+        if self.faults is None: return filters_of(m)
+        return filters_of(m, self.faults.filters.get(market_key(m.symbol)) or ("spot", m.raw) not in self.by_raw and self.faults.filters.get(m.raw) or None)
     def _status(self, m):
         f = self.faults
-        if f is not None and m.raw in f.delisted: return "BREAK" if m.kind == "spot" else "SETTLING"
-        return "BREAK" if m.symbol in m.x.halted or f is not None and m.raw in f.halted else "TRADING"
+        if f is not None and market_key(m.symbol) in f.delisted: return "BREAK" if m.kind == "spot" else "SETTLING"
+        return "BREAK" if m.symbol in m.x.halted or f is not None and market_key(m.symbol) in f.halted else "TRADING"
     def _ping(self, c): return {}
     def _time(self, c): return dict(serverTime=c.ms)
     def _limits(self, market):
@@ -1131,6 +1133,7 @@ class PublicRest:
     def _exchange_info(self, c):
         out = dict(timezone="UTC", serverTime=c.ms, rateLimits=self._limits(c.market), exchangeFilters=[], symbols=[])
         for m in self._some(c):
+            if self.faults is not None and self.faults.delisted.get(market_key(m.symbol)) == "GONE": continue
             i, f = m.ins, self.filters(m)
             fl = [dict(filterType=k) | v for k, v in f.items()]
             if c.market == "spot":
@@ -1225,7 +1228,7 @@ class PublicRest:
     def _dapi_info(self, c): return dict(timezone="UTC", serverTime=c.ms, rateLimits=[], exchangeFilters=[], symbols=[])
     def _system(self, c): return dict(status=0, msg="normal")
 
-# %% ../../nbs/adapters/660_binance_api.ipynb #d7930210
+# %% ../../nbs/adapters/660_binance_api.ipynb #91ddaf7b
 class PrivateRest:
     "Orders, money and keys; part of `BinanceApi`."
     def _accounts(self, c):
@@ -1425,7 +1428,7 @@ class PrivateRest:
         if lo is not None and hi is not None and hi - lo > (86_400_000 if c.market == "spot" else 7 * 86_400_000):
             if c.market == "spot": raise Refusal(-1127, "More than 24 hours between startTime and endTime.")
             raise Refusal(-4166, "Search window is restricted to recent 7 days only.")
-        t = [x for x in self._trades.get((c.market, c.account), ()) if x["symbol"] == m.raw and (first is None or x["id"] >= first)
+        t = [x for x in self._fills.get((c.market, c.account), ()) if x["symbol"] == m.raw and (first is None or x["id"] >= first)
              and (lo is None or x["ms"] >= lo)
              and (hi is None or x["ms"] <= hi) and (oid is None or x["orderId"] == oid)]
         t = t[:n] if first is not None or lo is not None else t[-n:]
@@ -1563,7 +1566,7 @@ class PrivateRest:
         words = {"funding": "FUNDING_FEE", "deposit": "TRANSFER", "withdrawal": "TRANSFER", "transfer": "TRANSFER", "liquidation_fee": "INSURANCE_CLEAR"}
         rows = [(p.ts // 1_000_000, self.by_symbol[p.symbol].raw if p.symbol in self.by_symbol else "", words.get(p.what, "OTHER"), p.amount, p.asset, p.id, "")
                 for p in self._incomes.get(("usdm", c.account), ())]
-        for t in self._trades.get(("usdm", c.account), ()):
+        for t in self._fills.get(("usdm", c.account), ()):
             if t["fee"]: rows.append((t["ms"], t["symbol"], "COMMISSION", -t["fee"], t["asset"], f"c{t['id']}", str(t["id"])))
             if t["profit"]: rows.append((t["ms"], t["symbol"], "REALIZED_PNL", t["profit"], t["rec"].m.ins.settle, f"r{t['id']}", str(t["id"])))
         rows = sorted((r for r in rows if lo <= r[0] <= hi and (not what or r[2] == what) and c.p.get("symbol", r[1]) == r[1]), key=lambda r: r[0])
@@ -1627,6 +1630,27 @@ class PrivateRest:
                      freeze=text8(0),
                      withdrawing=text8(0), ipoing=text8(0), ipoable=text8(0), storage=text8(0), isLegalMoney=False, trading=True, networkList=[])
                      for n in names]
+    def _wallet(self, c, sign):
+        lo, hi = integer(c.p, "startTime", 0), integer(c.p, "endTime", 2**62)
+        rows = [p for k, ps in self._incomes.items() if k[1] == c.account for p in ps if p.what in ("deposit", "withdrawal", "transfer")
+                and p.amount * sign > 0]
+        return [(p, p.ts // 1_000_000) for p in sorted(rows, key=lambda p: -p.ts) if lo <= p.ts // 1_000_000 <= hi and c.p.get("coin", p.asset) == p.asset]
+    def _deposits(self, c):
+        return [dict(id=p.id, amount=plain(p.amount), coin=p.asset, network=p.asset, status=1, address="", addressTag="", txId=p.id, insertTime=ms,
+                     completeTime=ms, transferType=0,
+                     confirmTimes="1/1", unlockConfirm=0, walletType=0) for p, ms in self._wallet(c, 1)]
+    def _withdrawals(self, c):
+        from datetime import UTC, datetime
+        when = lambda ms: datetime.fromtimestamp(ms // 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+        return [dict(id=p.id, amount=plain(-p.amount), transactionFee="0", coin=p.asset, status=6, address="", txId=p.id, applyTime=when(ms),
+                     network=p.asset, transferType=0,
+                     info="", confirmNo=1, walletType=0, txKey="", completeTime=when(ms)) for p, ms in self._wallet(c, -1)]
+    def _order_counts(self, c):
+        def used(name, s):
+            slot, n = self.limits[c.market]._orders.get((c.account, name), (0, 0))
+            return n if slot == c.ms // 1000 // s else 0
+        orders = [r for r in self._limits(c.market) if r["rateLimitType"] == "ORDERS"]
+        return [r | dict(count=used(name, s)) for r, (s, _, name) in zip(orders, self.limits[c.market].orders, strict=True)]
     def _trade_fee(self, c):
         spot = [m for m in self.markets if m.kind == "spot" and c.p.get("symbol", m.raw) == m.raw]
         return [dict(symbol=m.raw, makerCommission=plain(Decimal(m.ins.maker)), takerCommission=plain(Decimal(m.ins.taker))) for m in spot]
@@ -1639,7 +1663,7 @@ class PrivateRest:
     def _trading_status(self, c): return dict(data=dict(isLocked=not self._accounts(c)[0].may_trade, plannedRecoverTime=0, triggerCondition={}, updateTime=0))
     def _spot_account_status(self, c): return dict(data="Normal")
 
-# %% ../../nbs/adapters/660_binance_api.ipynb #2e5f7924
+# %% ../../nbs/adapters/660_binance_api.ipynb #de383b61
 _S, _F = "/api/v3/", "/fapi/v1/"
 ROUTES = {
     **{("GET", _S + k): v for k, v in {
@@ -1690,6 +1714,8 @@ ROUTES = {
     ("GET", "/sapi/v1/capital/config/getall"): ("_coins", 10, "S"), ("GET", "/sapi/v1/margin/allPairs"): ("_nothing", 1, "K"),
     ("GET", "/sapi/v1/margin/isolated/allPairs"): ("_nothing", 10, "S"), ("GET", "/sapi/v1/asset/tradeFee"): ("_trade_fee", 1, "S"),
     ("GET", "/sapi/v1/account/apiRestrictions"): ("_restrictions", 1, "S"), ("GET", "/sapi/v1/system/status"): ("_system", 1, ""),
+    ("GET", "/sapi/v1/capital/deposit/hisrec"): ("_deposits", 1, "S"), ("GET", "/sapi/v1/capital/withdraw/history"): ("_withdrawals", 1, "S"),
+    ("GET", "/api/v3/rateLimit/order"): ("_order_counts", 40, "S"), ("GET", "/fapi/v1/rateLimit/order"): ("_order_counts", 1, "S"),
     ("GET", "/sapi/v1/account/status"): ("_spot_account_status", 1, "S"), ("GET", "/dapi/v1/exchangeInfo"): ("_dapi_info", 1, ""),
     ("GET", "/eapi/v1/exchangeInfo"): ("_dapi_info", 1, ""),
 }
@@ -1716,7 +1742,7 @@ WS_API = {
         "userDataStream.ping": ("PUT", "v1/listenKey"), "userDataStream.stop": ("DELETE", "v1/listenKey")}.items()},
 }
 
-# %% ../../nbs/adapters/660_binance_api.ipynb #32f4f6e9
+# %% ../../nbs/adapters/660_binance_api.ipynb #c40d421b
 class BinanceApi(Streams, Desk, PublicRest, PrivateRest):
     "Binance's interface over one or more simulated exchanges. No sockets, no clock of its own, no chance but a seeded one."
     def __init__(self,
@@ -1737,7 +1763,7 @@ class BinanceApi(Streams, Desk, PublicRest, PrivateRest):
         self.limits = {"spot": Limits(6000, ((10, 100, "10S"), (86_400, 200_000, "1D"))), "usdm": Limits(2400, ((10, 300, "10S"), (60, 1200, "1M")))}
         self.keys, self.listen_keys, self.lists, self.conns = {}, {}, {}, []
         self._connections, self._subs, self._named, self._told, self._ids = {}, {}, {}, {}, {}
-        self._recs, self._open, self._by_vid, self._algos, self._trades, self._incomes = {}, {}, {}, {}, {}, {}
+        self._recs, self._open, self._by_vid, self._algos, self._fills, self._incomes = {}, {}, {}, {}, {}, {}
         self._expecting, self._ended, self._held, self._coins_told, self._dead, self._ohl, self._busy = {}, {}, {}, {}, {}, {}, False
         self.requests = 0
         for k, (account, secret) in (keys or {}).items(): self.add_key(k, account, secret)
@@ -1858,7 +1884,7 @@ class BinanceApi(Streams, Desk, PublicRest, PrivateRest):
     def _fill_before(self, c):
         r = self.lookup(c.market, c.account, c.p, any_state=False)
         if r is not None:
-            fill_now(r.m.x, self._acct(r.m, c.account), r.cid, r.m.symbol)
+            fill_now(r.m.x, self._acct(r.m, c.account), r.cid, r.m.symbol, self)
             self.hear_all()
 
     # requests over WebSocket

@@ -7,7 +7,7 @@ __all__ = ['CcxtVenue', 'open', 'close', 'sign_now', 'time_ns', 'load', 'read_or
            'amend', 'cancel', 'cancel_all', 'find', 'open_orders', 'fills', 'balances', 'positions', 'payments', 'fees',
            'permissions', 'set_leverage', 'set_margin_mode', 'dead_man', 'reports']
 
-# %% ../../nbs/adapters/644_ccxt_venue.ipynb #f22d37f2
+# %% ../../nbs/adapters/644_ccxt_venue.ipynb #3c0af6aa
 import asyncio, json, random, re
 from contextvars import ContextVar
 from dataclasses import replace
@@ -20,11 +20,11 @@ from ..core.records import (ACCEPTED, BUY, CANCELED_, EXPIRED_, FILLED, LIMIT, M
 from ..data.instruments import Instrument, instrument
 from .limits import Breaker, Budget
 from .outcomes import Answer, classify
-from .protocol import (REFUSED, TAKEN, UNSURE, Balance, Balances, Broken, Clock, Fill, Held, Order, Outcome, Payment, Seen, VenueError,
+from .protocol import (REFUSED, TAKEN, UNSURE, Balance, Balances, Broken, Clock, Fill, Held, Order, Outcome, Payment, Seen, Status, VenueError,
                                         text_of, whole, without_secrets)
 from .venue_facts import ccxt_order, kind_of, own_id, refusal, venue_facts, wire_id
 
-# %% ../../nbs/adapters/644_ccxt_venue.ipynb #cc5b1d5b
+# %% ../../nbs/adapters/644_ccxt_venue.ipynb #e7ff797b
 class _Call:
     def __init__(self, ask="query", cost="query", id=""): self.ask, self.cost, self.id, self.sent, self.answers, self.held = ask, cost, id, False, [], False
 
@@ -77,7 +77,13 @@ class _Hooks:
     def client(self, url):
         known = url in (self.clients or {})
         c = super().client(url)
-        if not known: c.ping_loop = lambda: self.kit._ping(c)
+        if not known:
+            c.ping_loop, make = (lambda: self.kit._ping(c)), c.future
+            def future(message_hash):  # its error is told by `Broken`; nobody else need fetch it
+                f = make(message_hash)
+                f.add_done_callback(lambda f: None if f.cancelled() else f.exception())
+                return f
+            c.future = future
         return c
     def handle_errors(self, *a, **k): return None  # judged by `adapters.outcomes`
 
@@ -152,7 +158,7 @@ def _round(x, unit):
 
 def _ns(ms): return int(Decimal(str(ms)) * 1_000_000) if ms not in (None, "") else 0
 
-# %% ../../nbs/adapters/644_ccxt_venue.ipynb #aa9984a4
+# %% ../../nbs/adapters/644_ccxt_venue.ipynb #41266d7a
 class CcxtVenue:
     "A `Venue` behind ccxt."
     def __init__(self,
@@ -168,10 +174,13 @@ class CcxtVenue:
         rng: random.Random | None = None,  # Jitter, and ids of requests
         token: int = 0,  # Of the lease; the signer asks for it
         testnet: bool = False,
+        streams: bool = True,  # False: questions and requests only
+        status_s: float = 15.,  # How often markets are looked at: no stream tells a halt; 0: never
         options: dict | None = None,  # Of ccxt
     ):
         self.v = venue_facts(name, symbols, market)
         self.name, self.account, self.signing, self.clock, self.facts = name, account, signing, clock or Clock(), self.v.facts
+        self.status_s, self.streams = status_s, streams
         self.rng, self.token, self.symbols, self.instruments = rng or random.Random(0), token, tuple(symbols), {}
         g = lambda k, d: getattr(cfg, k, d)
         self.timeout_s, self.window_ms, self.tries, self.retry_s = g("timeout_s", 5.), g("window_ms", 5_000), g("tries", 3), g("retry_s", 1.)
@@ -183,7 +192,7 @@ class CcxtVenue:
         self.seen = 0  # Messages of private streams
         self._tongue = _TONGUES[self.v.rules](self)
 
-# %% ../../nbs/adapters/644_ccxt_venue.ipynb #f13cbada
+# %% ../../nbs/adapters/644_ccxt_venue.ipynb #648800dc
 def _patch(cls):
     "Add functions to a class, a cell at a time."
     def f(fn):
@@ -225,6 +234,7 @@ async def open(self) -> None:
     try:
         await self._sync()
         await self.load()
+        if self.signing is not None and self.streams: await self._listen()
     except BaseException:
         await self.close()
         raise
@@ -316,7 +326,7 @@ def _age(self, id):
 @_P
 def _time(self): return asyncio.get_running_loop().time()
 
-# %% ../../nbs/adapters/644_ccxt_venue.ipynb #86803080
+# %% ../../nbs/adapters/644_ccxt_venue.ipynb #9673288e
 _PATIENCE_S = 0.25  # How long an order waits for its turn: after that the wish is old, and is told so
 
 @_P
@@ -336,7 +346,7 @@ async def _query(self, what, f, cost="query", id=""):
     finally: _NOW.reset(tok)
 
 @_P
-async def _request(self, ask, f, cost=None, id="", read=None) -> Outcome:
+async def _request(self, ask, f, cost=None, id="", read=None, heard=None) -> Outcome:
     "Carry out, once; an `Outcome` whatever happens."
     if self._closed: return Outcome(REFUSED, "halted", "closed", f"venue {self.name} is not open")
     risky = ask in ("place", "amend")
@@ -348,6 +358,7 @@ async def _request(self, ask, f, cost=None, id="", read=None) -> Outcome:
         if risky: self.breaker.neither()
         return Outcome(REFUSED, "rate_limit", "budget", f"the rate limit allows it in {left:.1f} s", retry_after_s=left, retry=True)
     call = _Call(ask, cost or ask, id if ask != "place" else "")
+    if heard is not None: call.answers = heard
     if ask == "place" and id: self._sent_at[id] = self._time()
     tok = _NOW.set(call)
     try:
@@ -479,7 +490,7 @@ def read_trade(self,
                 _round(t["price"], ins.tick),
                 _num(fee.get("cost")), str(fee.get("currency") or ins.settle), t.get("takerOrMaker") == "maker", _ns(t.get("timestamp")))
 
-# %% ../../nbs/adapters/644_ccxt_venue.ipynb #e3738f60
+# %% ../../nbs/adapters/644_ccxt_venue.ipynb #c3c6a2b9
 @_P
 async def submit(self, order: Order) -> Outcome:
     "Send an order once."
@@ -519,13 +530,15 @@ async def amend(self, id: str, symbol: str, lots: int, px: int = 0, stop: int = 
     "Change an open order: its total `lots`, its price or trigger (0: as it is)."
     if self.facts.amend == "none": return Outcome(REFUSED, "", "facts", f"{self.name} cannot amend")
     ins = self.instruments.get(symbol)
-    if ins is None or lots < 1: return Outcome(REFUSED, "lot_size" if ins else "", "order", "less than one lot" if ins else f"{symbol} was not loaded")
+    if ins is None: return Outcome(REFUSED, "", "symbol", f"{symbol} was not loaded")
+    if any(type(x) is not int or not 0 <= x < 2**62 for x in (lots, px, stop)) or lots < 1: return Outcome(REFUSED, "lot_size", "order",
+        "no whole number of lots or ticks")
     o = self._orders.get(id)
     if o is None or self._tongue.amend_needs_seen:
         try: seen = await self.find(id, symbol, venue_id)
         except VenueError as e: return Outcome(REFUSED, "", e.kind, f"not sent: {e}", retry=True)
         if seen is None or seen.state not in (ACCEPTED, PARTIALLY_FILLED): return Outcome(REFUSED, "unknown_order", "unsent", "no such open order", seen)
-        o = o or Order(id, symbol, seen.side, seen.type, seen.lots, seen.px, seen.stop)
+        o, venue_id = o or Order(id or seen.id, symbol, seen.side, seen.type, seen.lots, seen.px, seen.stop), seen.venue_id
     else: seen = None
     if lots <= (seen.filled if seen else 0): return Outcome(REFUSED, "lot_size", "unsent", "as much or more was filled already", seen)
     new = replace(o, id=new_id or id, lots=lots, px=px or o.px, stop=stop or o.stop)
@@ -550,7 +563,7 @@ async def cancel_all(self, symbol: str = "") -> Outcome:
         if out.what != TAKEN and worst.what != UNSURE: worst = out
     return worst
 
-# %% ../../nbs/adapters/644_ccxt_venue.ipynb #dc936e1c
+# %% ../../nbs/adapters/644_ccxt_venue.ipynb #13f3a9df
 @_P
 async def find(self, id: str, symbol: str, venue_id: str = "") -> Seen | None:
     "An order, open or over; None: the venue says that it has none of this name."
@@ -562,7 +575,9 @@ async def find(self, id: str, symbol: str, venue_id: str = "") -> Seen | None:
 @_P
 async def open_orders(self, symbol: str = "") -> list:
     "All of them, whoever placed them."
-    rows = await self._query("open orders", lambda: self._tongue.open_orders(symbol), "open" if symbol else "open_all")
+    if symbol or not self.symbols or len(self.symbols) > 12: rows = await self._query("open orders", lambda: self._tongue.open_orders(symbol),
+                                                                                      "open" if symbol else "open_all")
+    else: rows = [o for s in self.symbols for o in await self._query("open orders", lambda s=s: self._tongue.open_orders(s), "open")]
     return [s for s in (o if isinstance(o, Seen) else self.read_order(o) for o in rows) if s is not None and s.state in (ACCEPTED, PARTIALLY_FILLED)]
 
 @_P
@@ -593,10 +608,16 @@ async def permissions(self) -> frozenset: return frozenset(await self._query("pe
 @_P
 async def set_leverage(self, symbol: str, leverage: float) -> None:
     self._ins(symbol)
+    if not isinstance(leverage, int | float) or not 1 <= leverage <= 1000:
+        raise VenueError(f"leverage {str(leverage)[:40]!r} cannot be", "wrong", key="leverage", value=str(leverage)[:40], rule="1 to 1000",
+                         hint="see Instrument.max_leverage")
     await self._setting(f"leverage of {symbol}", lambda: self._tongue.set_leverage(symbol, leverage))
 @_P
 async def set_margin_mode(self, symbol: str, mode: str) -> None:
     self._ins(symbol)
+    if mode not in ("cross", "isolated"):
+        raise VenueError(f"margin mode {str(mode)[:40]!r} is none", "wrong", key="margin_mode", value=str(mode)[:40], rule="cross or isolated",
+                         hint="name one of the two")
     await self._setting(f"margin mode of {symbol}", lambda: self._tongue.set_margin_mode(symbol, mode))
 @_P
 async def dead_man(self, seconds: float) -> None:
@@ -611,7 +632,7 @@ async def _setting(self, what, f):
     kind = "lost" if out.what == UNSURE else "rate" if out.reason == "rate_limit" else "halted" if out.reason == "halted" else "wrong"
     raise VenueError(f"{what}: {out.text or out.code}", kind, out.retry_after_s, key=what, value=out.code, hint="look how it is set now before trading")
 
-# %% ../../nbs/adapters/644_ccxt_venue.ipynb #fd9f8301
+# %% ../../nbs/adapters/644_ccxt_venue.ipynb #34d55bb5
 @_P
 def _say(self, x):
     self.seen += 1
@@ -686,25 +707,53 @@ async def _watch(self, what):
         await asyncio.sleep(min(30., 0.5 * 2 ** min(n - 1, 6)) * (0.5 + self.rng.random() / 2))
 
 @_P
-def _listen(self):
-    "Start the private streams."
-    if self._tasks: return
+async def _look_out(self):
+    "What no stream tells: whether a market trades, and on which steps. `Status` when that changes."
+    was = None
+    while not self._closed:
+        try:
+            rows = {m["symbol"]: m for m in await self._query("markets", lambda: self.ex.fetch_markets(), "load") if m["symbol"] in self.instruments}
+            now = {s: m.get("active") is not False for s, m in rows.items()}
+            for s in self.instruments:
+                if was is not None and now.get(s, False) != was.get(s, True):
+                    self._say(Status(s, now.get(s, False), "" if now.get(s) else "halted" if s in now else "no longer listed"))
+                if s in rows and (new := self._instrument(rows[s])) != self.instruments[s]:
+                    self.ex.markets[s].update({k: rows[s][k] for k in ("limits", "precision", "info")})
+                    self.instruments[s] = new
+                    self._say(Status(s, now[s], "the venue has changed its filters"))
+            was = now
+        except VenueError: pass
+        except Exception as e: self._say(Broken(without_secrets(f"markets cannot be read: {type(e).__name__} {e}"), self.clock.now_ns()))
+        await asyncio.sleep(self.status_s)
+
+@_P
+def _tap_caches(self):
+    "Hear every order and trade before ccxt merges it into the one before."
     from ccxt.async_support.base.ws.cache import ArrayCacheBySymbolById
     ex = self.ex
     ex.orders, ex.myTrades = _tap(ArrayCacheBySymbolById)(1000), _tap(ArrayCacheBySymbolById)(1000)
     ex.orders.hear, ex.myTrades.hear = self._heard_order, self._heard_trade
     ex.triggerOrders = _tap(ArrayCacheBySymbolById)(1000)
     ex.triggerOrders.hear = self._heard_order
-    self._tasks = [asyncio.ensure_future(self._watch(w)) for w in self.v.watch]
+
+@_P
+async def _listen(self):
+    "Start the private streams, and wait until they are there: what happens before is told by none of them."
+    if self._tasks: return
+    self._tap_caches()
+    ex = self.ex
+    self._tasks = [asyncio.ensure_future(self._watch(w)) for w in self.v.watch] + ([asyncio.ensure_future(self._look_out())] if self.status_s else [])
+    end = self._time() + self.timeout_s
+    while self._time() < end and not any(k.startswith("order") for c in (ex.clients or {}).values() for k in c.futures): await asyncio.sleep(.01)
 
 @_P
 async def reports(self):
     "`Seen`, `Fill`, `Balances`, `Held`, `Payment`, `Status`, `Broken`, until closed."
     if self._closed: return
-    self._listen()
+    if self.signing is not None and self.streams: await self._listen()
     while (x := await self._queue.get()) is not None: yield x
 
-# %% ../../nbs/adapters/644_ccxt_venue.ipynb #61bfcff9
+# %% ../../nbs/adapters/644_ccxt_venue.ipynb #9263b0c0
 _MS = 10**6
 
 def _missing(e): return e.verdict.reason == "unknown_order" or e.verdict.rule.startswith("younger")
@@ -749,13 +798,14 @@ class _Tongue:
         if new.lots <= filled: return Outcome(UNSURE, "", "filled", "the order was filled as far as wished while it was changed; nothing is open", gone.order)
         out = await k.submit(replace(new, lots=new.lots - filled))
         if out.what == TAKEN: return out
-        return Outcome(UNSURE, out.reason, out.code, f"the old order is cancelled, the new one is {out.what}: {out.text}", out.order)
+        return replace(out, text=f"the old order is cancelled, the new one is {out.what}: {out.text}", order=gone.order if out.what == REFUSED else out.order,
+                       retry=False)
 
 class _Binance(_Tongue):
     amend_needs_seen = True
     def key(self, id, venue_id, own="origClientOrderId"): return {"orderId": venue_id} if venue_id else {own: self.k._wire(id)}
     async def cancel(self, id, symbol, venue_id):
-        r = await self.ex.privateDeleteOrder({"symbol": self.mid(symbol), **self.key(id if not venue_id or id else "", "" if id else venue_id)})
+        r = await self.ex.privateDeleteOrder({"symbol": self.mid(symbol), **self.key(id, venue_id)})
         return self.k.read_order(self.ex.parse_order(r, self.ex.market(symbol)))
     async def cancel_all(self, symbol): await self.ex.privateDeleteOpenOrders({"symbol": self.mid(symbol)})
     async def find(self, id, symbol, venue_id):
@@ -771,12 +821,19 @@ class _Binance(_Tongue):
         kind, side, amount, price, params = ccxt_order(k.v, new, ins, k._wire(new.id))
         async def go():
             req = self.ex.create_order_request(o.symbol, kind, side, amount, price, params)
-            req |= {"cancelReplaceMode": "STOP_ON_FAILURE", "cancelOrigClientOrderId": k._wire(o.id), "cancelRestrictions": "ONLY_NEW"}
+            req |= {"cancelReplaceMode": "STOP_ON_FAILURE", "cancelOrderId": venue_id, "cancelRestrictions": "ONLY_NEW"}
             return await self.ex.privatePostOrderCancelReplace(req)
         def read(r):
             s = k.read_order(self.ex.parse_order(r["newOrderResponse"], self.ex.market(o.symbol)))
             return Outcome(TAKEN, order=replace(s, id=new.id, type=o.type) if s else None)
-        out = await k._request("amend", go, "amend", new.id, read)
+        heard = []
+        out = await k._request("amend", go, "amend", new.id, read, heard)
+        data = (heard[-1].body or {}).get("data") if heard and isinstance(heard[-1].body, dict) else None
+        if out.code.endswith("-2021") and isinstance(data, dict) and data.get("cancelResult") == "SUCCESS" and isinstance(data.get("newOrderResponse"), dict):
+            v = classify(k.v.rules, "place", Answer(400, json.dumps(data["newOrderResponse"]), body=data["newOrderResponse"]))
+            old = k.read_order(self.ex.parse_order(data["cancelResponse"], self.ex.market(o.symbol)))
+            if v.what == REFUSED: out = replace(out, what=REFUSED, reason=v.reason, text=f"the old order is cancelled, the new one was refused: {v.text}",
+                                                order=old)
         if out.code.endswith("-2022"): out = replace(out, reason="unknown_order")  # the cancel failed and nothing was placed: it is no longer as it was
         return out
     async def pair(self, a, b, ins):
@@ -919,10 +976,10 @@ class _Usdm(_Binance):
         return got if got is not None or venue_id else await second(id, symbol, "")
     async def cancel(self, id, symbol, venue_id):
         async def plain(vid=venue_id):
-            r = await self.ex.fapiPrivateDeleteOrder({"symbol": self.mid(symbol), **self.key(id, "" if id and not vid.isdigit() else vid)})
+            r = await self.ex.fapiPrivateDeleteOrder({"symbol": self.mid(symbol), **self.key(id, vid if vid.isdigit() else "")})
             return self.k.read_order(self.ex.parse_order(r, self.ex.market(symbol)))
         async def algo():
-            await self.ex.fapiPrivateDeleteAlgoOrder({"clientAlgoId": self.k._wire(id)} if id else {"algoId": venue_id[5:]})
+            await self.ex.fapiPrivateDeleteAlgoOrder({"algoId": venue_id[5:]} if venue_id.startswith("algo:") else {"clientAlgoId": self.k._wire(id)})
         is_algo = self.is_algo(id, venue_id)
         if not is_algo:
             try: return await plain()
@@ -992,8 +1049,9 @@ class _Usdm(_Binance):
                 if (r["asset"], id) in known: continue
                 known.add((r["asset"], id))
                 s = self.ex.safe_symbol(r["symbol"], None, None, "swap") if r.get("symbol") else ""
-                if (what := self.PAYS.get(r["incomeType"])) and _ns(r["time"]) >= since_ns: out.append(Payment(id, r["asset"], _num(r["income"]), what,
-                    _ns(r["time"]), s or ""))
+                if (what := self.PAYS.get(r["incomeType"])) and _ns(r["time"]) >= since_ns:
+                    if what == "transfer": what = "deposit" if _num(r["income"]) > 0 else "withdrawal"  # from another wallet: from outside of this one
+                    out.append(Payment(id, r["asset"], _num(r["income"]), what, _ns(r["time"]), s or ""))
             if len(rows) < 1000 or (last := max(int(r["time"]) for r in rows)) <= t and len(rows) < 1000: return out
             t = last if last > t else last + 1
         return out

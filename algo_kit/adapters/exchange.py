@@ -423,7 +423,7 @@ class Account:
         self.modes[symbol] = (self.modes[symbol][0], mode)
         self.world.rows[self.x.rows[symbol]]["ins"]["isolated"] = int(mode == "isolated")
 
-# %% ../../nbs/adapters/610_exchange.ipynb #7dbd2c78
+# %% ../../nbs/adapters/610_exchange.ipynb #535236c6
 class Exchange:
     "Markets that a tape moves, and accounts that trade on them."
     def __init__(self,
@@ -519,6 +519,19 @@ class Exchange:
             levels = book_levels(self.public.world.rows[self.rows[symbol]]["book"], side, n)
             out.append([[float(Decimal(int(t)) * Decimal(ins.tick)), float(Decimal(int(q)) * Decimal(ins.lot))] for t, q, _ in levels])
         return tuple(out)
+
+    def warm(self):
+        "Compile every kernel now, on a market of its own, rather than in the middle of somebody's order."
+        x = Exchange(self.listed, self.settings)
+        a, i = x.open_account("warm", {v: 10**6 for j in self.listed for v in (j.settle, j.base)}), self.listed[0]
+        e = np.zeros(1, event_dt)
+        e["ts"], e["px"], e["qty"], e["kind"], e["side"] = 1, 1000 * float(i.tick), 10 * float(i.lot), TRADE, BUY
+        x.market(e)
+        a.submit(Order("w", i.symbol, BUY, LIMIT, 1, px=1))
+        a.amend("w", i.symbol, 1, 2)
+        a.cancel("w", i.symbol)
+        x.advance(2)
+        return self
 
     def halt(self, symbol: str, why: str = "halted"):
         "Nothing is taken in this market until `resume`."

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['HOLDS', 'SNAPSHOT', 'history', 'LiveDesk', 'look', 'paper_runs', 'checks', 'Market', 'LiveTrader', 'prepare_live']
 
-# %% ../../nbs/adapters/680_live.ipynb #9ede4aca
+# %% ../../nbs/adapters/680_live.ipynb #7008038b
 import asyncio, functools, json, os, random, shutil, threading
 from collections import deque
 from contextlib import suppress
@@ -16,7 +16,7 @@ import numpy as np
 from ..core.cache import CODE_DIGEST
 from ..core.errors import ConfigError, KitError, RefusedByGate
 from ..core.records import (ACTIVE, AMEND, CANCEL, CMD_CANCEL_ALL, CMD_FLATTEN, CMD_GAP, CMD_HALT, CMD_REDUCE, CMD_RESUME, PLACE,
-                                   TRADING_STATES, decision_dt, event_dt)
+                                   TRADE, TRADING_STATES, decision_dt, event_dt)
 from ..core.runs import list_runs
 from ..core.times import wall_ns
 from ..engine.journal import OUT, scan, unpack_out
@@ -35,7 +35,7 @@ def history(
     dec = np.concatenate(dec) if dec else np.zeros(0, decision_dt)
     return dec[(dec["gate"] == 0) & np.isin(dec["wish"], (PLACE, AMEND, CANCEL))], answers(sc)
 
-# %% ../../nbs/adapters/680_live.ipynb #3c0b0dd2
+# %% ../../nbs/adapters/680_live.ipynb #4a68af9e
 HOLDS = ("lease", "stop", "start", "journal", "venue", "clock", "account", "reconcile", "feed")  # in this order: the first is told
 
 class LiveDesk:
@@ -47,7 +47,7 @@ class LiveDesk:
         cfg,  # `LiveSettings`
         note,  # f(what, level="INFO", **fields): journal and log
         lease=None,  # `Lease`; None: nobody else can have the account
-        stream=None,  # f(sink) -> market stream with `run()`, `close()`, `quiet_s()`; None: rows are given to `on_market`
+        stream=None,  # f(sink) -> market stream with `start`, `wait`, `close`, `quiet_s`; None: rows are given to `on_market`
         past: tuple | None = None,  # Of `history`, after a restart
         rng: random.Random | None = None,
         log=None,  # f(row): one request
@@ -86,7 +86,7 @@ class LiveDesk:
         "Market rows as they arrive. What cannot be written down is not seen by anybody."
         self.received = self.clock.now_ns()
         self.heard = self.loop.time() if self.tasks else 0.
-        if self.busy or self.inbox: self.inbox.append(("market", rows))
+        if self.busy or self.inbox: self.inbox.append(("market", rows.copy()))  # the stream uses its buffer again
         else: self._do("market", rows)
     def tell(self, ev: np.ndarray):
         "What the venue has said, from the order manager."
@@ -101,7 +101,9 @@ class LiveDesk:
     def _do(self, kind, x):
         self.busy = True
         try:
-            if kind == "market": self.recorder.take(x)
+            if kind == "market":
+                self.recorder.take(x)
+                for e in x[x["kind"] == TRADE]: self.manager.price(int(e["row"]), float(e["px"]))  # exits that it watches for the venue
             elif kind == "answer":
                 x["recv"] = np.maximum(x["recv"], self.clock.now_ns())
                 self.recorder.insert(x)
@@ -153,10 +155,9 @@ class LiveDesk:
     async def start(self):
         "Connect, take the lease, compare the ledger; trading begins when it is equal."
         self.loop, self._again = asyncio.get_running_loop(), asyncio.Event()
-        self.session.drive(np.zeros(0, event_dt), 0, 0, 0)  # the kernels are there before anything waits for them
         await self._patiently(self.venue.open, "venue")
         await self._patiently(self._measure, "clock")
-        if self.lease is not None: self.lease.acquire()
+        if self.lease is not None: self.venue.token = self.lease.acquire()  # the signer asks for it
         self.tasks = [self.loop.create_task(f()) for f in (self._renew, self._tick, self._compare, self._skew, self._beat)]
         await self.manager.start()
         if self.stream is not None: self.tasks.append(self.loop.create_task(self._stream()))
@@ -210,7 +211,8 @@ class LiveDesk:
                 if g["started"] and self.clock.now_ns() > g["now"]: self.command(0)
             if self.stream is not None:
                 quiet = self.stream.quiet_s()
-                self.hold("feed", f"nothing heard for {quiet:.0f} s" if quiet > self.cfg.silence_s else "")
+                why = "nothing heard yet" if quiet == float("inf") else f"nothing heard for {quiet:.0f} s"
+                self.hold("feed", why if quiet > self.cfg.silence_s + self.cfg.timeout_s else "")  # after `silence_s` the stream asks whether it lives
 
     async def _compare(self):
         "Our ledger beside the venue's: at the start, when it was asked for, and every `reconcile_s`."
@@ -248,7 +250,9 @@ class LiveDesk:
             await asyncio.sleep(s / 3)
 
     async def _stream(self):
-        try: await self.stream.run()
+        try:
+            await self.stream.start()
+            await self.stream.wait()
         except asyncio.CancelledError: raise
         except Exception as e:
             self.hold("feed", f"the market stream ended: {type(e).__name__}: {without_secrets(e)}")
@@ -375,7 +379,7 @@ def checks(
     ]
     return [dict(check=k, ok=bool(ok), value=v, rule=r, hint="" if ok else h) for k, ok, v, r, h in rows]
 
-# %% ../../nbs/adapters/680_live.ipynb #bdb28f54
+# %% ../../nbs/adapters/680_live.ipynb #0f0c5853
 class Market:
     "What a live run trades on."
     def __init__(self, instruments: list, source: str = "", market: dict | None = None):
@@ -409,6 +413,7 @@ class LiveTrader(Trader):
         self.run_dir.update(instruments_units=units)
         super().recover()
         self.recorder.every = min(self.recorder.every, SNAPSHOT)
+        self.session.drive(np.zeros(0, event_dt), 0, 0, 0)  # the kernels are there before a clock runs
         if self.run_dir.resumed: self.past = history(scan(self.journal.path, verify=False))
 
     def _pieces(self):

@@ -7,7 +7,7 @@ __all__ = ['HOSTS', 'MemoryResponse', 'MemorySocket', 'MemorySession', 'market_o
            'make_ca', 'loopback_session', 'ccxt_urls', 'write_sitecustomize', 'Loopback', 'make_exchange', 'serve',
            'main']
 
-# %% ../../nbs/adapters/662_loopback.ipynb #f2ffeebd
+# %% ../../nbs/adapters/662_loopback.ipynb #c4ac6495
 import asyncio, json, re, socket, sys
 from pathlib import Path
 
@@ -16,14 +16,15 @@ import numpy as np
 from aiohttp import web
 
 from ..core.errors import ConfigError, KitError, unknown
-from ..core.records import BAR, BAR_OHL, SECOND, TRADE, event_dt
+from ..core.records import BAR, BAR_OHL, DEPTH, FUNDING, MARK, QUOTE, SECOND, TRADE, event_dt
+from ..core.settings import load_settings
 from ..core.times import wall_ns
 from ..data.instruments import instrument
 from .binance_api import BinanceApi, Refusal, Request
 from .exchange import Exchange
 from .faults import ACTS, Faults, rows
 
-# %% ../../nbs/adapters/662_loopback.ipynb #7b4a6bed
+# %% ../../nbs/adapters/662_loopback.ipynb #4fb78fa6
 class _Later:
     "What `session.get(…)` gives: to be awaited, or entered."
     def __init__(self, make): self.make, self.got = make, None
@@ -102,6 +103,7 @@ class MemorySession:
         latency_s: float = 0.,  # Of every request, there and back
     ):
         self.api, self.hang_s, self.latency_s, self.closed = api, hang_s, latency_s, False
+        self.headers = {}
         for how in ("get", "post", "put", "delete", "patch", "head", "options"):
             setattr(self, how, lambda url, how=how, **kw: _Later(lambda: self._request(how.upper(), url, **kw)))
     def request(self, method, url, **kw): return _Later(lambda: self._request(method.upper(), url, **kw))
@@ -499,7 +501,7 @@ class Loopback:
                 if name in ("", n): return x, a
         raise unknown("account", name, [n for x in self.api.exchanges for n in x.accounts])
 
-# %% ../../nbs/adapters/662_loopback.ipynb #03e595f3
+# %% ../../nbs/adapters/662_loopback.ipynb #d6d106dd
 def make_exchange(
     spot=("BTC/USDT", "ETH/USDT"),  # Symbols, or `Instrument`s; empty: no spot
     usdm=("BTC/USDT:USDT", "ETH/USDT:USDT"),  # The same for USD-M
@@ -507,30 +509,39 @@ def make_exchange(
     keys=None,  # {api key: (account, secret or public key)}
     faults: Faults | None = None,
     seed: int = 7,  # Of ids, and of the simulated market
-    source: str = "sim",  # sim, none, or what `open_tape` takes: the tape's first instrument moves the first symbol of each market
+    source: str = "sim",  # sim, none, or what `open_tape` takes: a tape of Binance is its own market, another moves the first symbol of each
     speed: float = 1.,
     ns=wall_ns,  # Clock
     venue: str = "binance",  # Name of the venue in the instruments of spot
+    fee_asset: str = "",  # Coin that fees are paid in, as BNB on Binance; a market of it gives its price
     **sim,  # Of `SimMarket`: rate_per_s …
 ):  # (`BinanceApi`, list of `Drive`s)
     "Exchanges, accounts and a market, ready to be served or held in the hand."
     known = lambda v, s: s if not isinstance(s, str) else instrument(v, s)
+    tape, settings = None, load_settings({"venue.book_levels": 64} | ({"venue.fee_asset": fee_asset} if fee_asset else {}))
+    if source not in ("sim", "none"):
+        from algo_kit.data.tapes import open_tape
+        tape = open_tape(source)
+        i = tape.instruments[0]
+        grid = dict(tick=i.tick, lot=i.lot, cash_unit=i.cash_unit)
+        if i.venue in (venue, "binanceusdm"): spot, usdm = ((), (i,)) if i.market != "spot" else ((i,), ())  # its own market
+        else: spot, usdm = [instrument(venue, s, **grid) for s in spot[:1]], [instrument("binanceusdm", s, **grid) for s in usdm[:1]]
     lists = [[known(v, s) for s in names] for v, names in ((venue, spot), ("binanceusdm", usdm)) if names]
+    book = tape is not None and bool(np.isin(tape.events["kind"], (DEPTH, QUOTE)).any())
     accounts = accounts or {"demo": {"USDT": 100_000, "BTC": 2}}
     now, xs = ns(), []
     for ins in lists:
-        x = Exchange(ins, now_ns=now)
+        x = Exchange(ins, settings, now_ns=now, levels=0 if book else 10)
         for name, money in accounts.items():
-            own = {i.settle for i in ins} | {i.base for i in ins if i.market == "spot"}
+            own = {i.settle for i in ins} | {i.base for i in ins if i.market == "spot"} | {fee_asset}
             x.open_account(name, {a: v for a, v in money.items() if a in own or ins[0].market == "spot"})
         xs.append(x)
     keys = keys or {"demo-key": (next(iter(accounts)), "demo-secret")}
     api = BinanceApi(xs, keys, faults, ns, seed)
     if source == "none": return api, []
     if source == "sim": return api, [Drive(api, sim_source(x.listed, seed, **sim), x, speed) for x in xs]
-    from algo_kit.data.tapes import open_tape
-    tape = open_tape(source)
-    return api, [Drive(api, tape_source(tape.events[np.isin(tape.events["kind"], (TRADE, BAR_OHL, BAR))], row=0), x, speed) for x in xs]
+    own = tape.events[(tape.events["row"] == 0) & np.isin(tape.events["kind"], (TRADE, BAR_OHL, BAR, DEPTH, QUOTE, MARK, FUNDING))]
+    return api, [Drive(api, tape_source(own, row=0), x, speed) for x in xs]
 
 async def serve(
     port: int = 0,  # 0: a free one

@@ -98,7 +98,7 @@ class Do:
     leg: "Leg | None"
     at: int
 
-# %% ../../nbs/adapters/650_managed.ipynb #d31fabd1
+# %% ../../nbs/adapters/650_managed.ipynb #af859961
 _FIRST = ("cancel", "expire", "place", "amend", "query", "fills")
 INFERRED = 2  # flag of a FILL that nobody has seen, and that must have been
 
@@ -254,7 +254,8 @@ class Life:
     def seen(self, s: Seen, now: int):
         "The venue has said how an order stands."
         leg = self.leg(s.id, s.venue_id)
-        if leg is not None: self._see(leg, s, now)
+        if leg is not None and s.state == REJECTED: leg.ask, leg.wait = not leg.end, now  # of this order, or of an older one of the name? asked for
+        elif leg is not None: self._see(leg, s, now)
         self._turn(now)
     def found(self, leg: Leg, s: Seen, now: int):
         "An answer to the question how it stands."
@@ -284,6 +285,7 @@ class Life:
         if leg.end: return
         leg.gone = True
         if leg.acked or leg.probe or leg.cancel or self.closing: self._end(leg, CANCELED_, "", now)
+        elif any(x is not leg and (x.acked or not x.end) for x in self.legs): leg.end = leg.state = CANCELED_  # another stands for it, or may
         elif self.late(now): self._end(leg, EXPIRED_, "too_late", now)
         else: leg.state, leg.sent, leg.wait, leg.tries, leg.gone = INITIALIZED, 0, now, 0, False
         self._turn(now)
@@ -333,7 +335,7 @@ class Life:
         if s.venue_id: leg.venue_id = s.venue_id
         new = not leg.acked or not leg.lots
         if s.state == REJECTED:
-            if not leg.acked and not leg.told: self._end(leg, REJECTED, s.reason, now)
+            if not leg.told: self._end(leg, EXPIRED_ if leg.acked else REJECTED, s.reason, now)
             return
         if leg.probe and s.lots: leg.lots, leg.px, leg.stop = s.lots, s.px or leg.px, s.stop or leg.stop
         if s.filled > leg.said:
@@ -423,6 +425,9 @@ class Life:
         opened = self._open()
         if self.change is not None: self._amend(now, opened)
         spare = self.size - sum(x.lots if not x.end else max(x.told, x.said) for x in self.legs)
+        if self.legs and all(x.gone for x in self.legs) and self.late(now):
+            self.closing = (EXPIRED, "too_late")
+            return
         if spare > 0 and not self.held and not any(x.cancel or x.probe or x.state == UNKNOWN for x in opened): self._new(spare, now)
         elif spare < 0 and all(x.acked for x in opened):
             room = self.size - sum(x.told for x in self.legs)
@@ -430,7 +435,7 @@ class Life:
             if opened and not any(x.cancel for x in opened): opened[-1].cancel = True
     def _amend(self, now, opened):
         if self.applied: return
-        lots, ticks = max(self.change[0], self.told), self.change[1]
+        lots, ticks = max(self.change[0], sum(max(x.told, x.said) for x in self.legs)), self.change[1]
         if not opened or all(x.state == INITIALIZED for x in opened):  # nothing is at the venue
             if not opened and self.legs and not any(x.cancel for x in self.legs): return
             waiting = any(x.cancel for x in self.legs)

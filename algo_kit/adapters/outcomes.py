@@ -48,7 +48,7 @@ _NEXT = dict(auth="check the key, its permissions and its list of addresses", ra
              halted="trading is not allowed there at the moment", wrong="the same question will never be answered",
              lost="it may have been carried out: look before it is sent again", down="ask again later")
 
-# %% ../../nbs/adapters/640_outcomes.ipynb #aa8911ac
+# %% ../../nbs/adapters/640_outcomes.ipynb #284469a6
 SOURCES = dict(
     common="RFC 9110: a refusal for the form of a request is final, what happened behind a 5xx is not said",
     binance="binance-spot-api-docs errors.md and rest-api.md, HTTP return codes; findings 12 and 13",
@@ -113,6 +113,7 @@ _USDM = r"""
 503     | | Unknown error                                           | | unknown lost
         | -2021 |                                                   | | rejected price_collar wrong
         | -2022,-4118 |                                             | | rejected reduce_only wrong
+        | -4216 |                                                   | | rejected gtd wrong
         | -4046,-4059 |                                             | | accepted
         | -4061,-4067,-4068 |                                       | | rejected halted halted
         | -4164,-4195 |                                             | | rejected min_notional wrong

@@ -17,7 +17,7 @@ from .keys import DIALECTS, check_account, read_private
 from ..core.errors import ConfigError, KitError, RefusedByGate, unknown
 from ..core.times import wall_ns
 
-# %% ../../nbs/adapters/622_policy.ipynb #01e95abb
+# %% ../../nbs/adapters/622_policy.ipynb #8e204278
 @dataclass(frozen=True, slots=True)
 class Part:
     "An order of a request."
@@ -49,7 +49,13 @@ def _num(x, what):
     return Decimal(x)
 
 def _opt(d, *names):  # the highest of several numbers, where given
-    return max((x for n in names if d.get(n, "") not in ("", None) and (x := _num(d[n], n))), default=None)
+    best = None
+    for n in names:
+        x = d.get(n, "")
+        if x == "" or x is None: continue
+        x = _num(x, n)
+        if x and (best is None or x > best): best = x
+    return best
 
 def _yes(x): return str(x).lower() == "true"
 
@@ -131,12 +137,12 @@ def _binance(text, key_id, kind_of_key):
     _words(d, _ASK, "orders, cancels or questions")
     return Ask("stream" if api is not None and kind_of_key == "ed25519" else "query", (), "", ms)  # session.logon may not mind a word more
 
-# %% ../../nbs/adapters/622_policy.ipynb #7b5952bd
+# %% ../../nbs/adapters/622_policy.ipynb #68008dde
 _BPLACE = _W("category symbol isLeverage side orderType qty marketUnit price triggerDirection orderFilter triggerPrice triggerBy orderIv timeInForce "
              "positionIdx orderLinkId takeProfit stopLoss tpTriggerBy slTriggerBy reduceOnly closeOnTrigger smpType mmp tpslMode tpLimitPrice slLimitPrice "
              "tpOrderType slOrderType slippageTolerance slippageToleranceType")
-_BAMEND = _W("category symbol orderId orderLinkId triggerPrice qty price tpslMode takeProfit stopLoss tpTriggerBy slTriggerBy triggerBy tpLimitPrice "
-             "slLimitPrice")
+_BAMEND = _W("category symbol orderId orderLinkId orderFilter triggerPrice qty price tpslMode takeProfit stopLoss tpTriggerBy slTriggerBy triggerBy "
+             "tpLimitPrice slLimitPrice")
 _BCANCEL = _W("category symbol orderId orderLinkId orderFilter settleCoin baseCoin timeWindow product stopOrderType")
 
 def _bybit(text, key_id, kind):
@@ -165,15 +171,28 @@ def _bybit(text, key_id, kind):
     if "buyLeverage" in d or "sellLeverage" in d:
         _words(d, _W("category symbol buyLeverage sellLeverage tradeMode"), "leverage")
         return Ask("leverage", (), "", ms, _opt(d, "buyLeverage", "sellLeverage") or Decimal(0))
+    if d.get("setMarginMode") in ("ISOLATED_MARGIN", "REGULAR_MARGIN") and len(d) == 1: return Ask("leverage", ms=ms)
     _words(d, _BCANCEL, "orders or cancels")
     return Ask("cancel", (), d.get("orderLinkId", ""), ms)
 
-# %% ../../nbs/adapters/622_policy.ipynb #1f0912a2
+# %% ../../nbs/adapters/622_policy.ipynb #747cb348
 _OPLACE = _W("instId tdMode side posSide ordType sz px clOrdId tag reduceOnly tgtCcy ccy banAmend stpMode algoClOrdId slTriggerPx slOrdPx tpTriggerPx tpOrdPx "
              "triggerPx orderPx callbackRatio callbackSpread activePx triggerPxType slTriggerPxType tpTriggerPxType closeFraction cxlOnClosePos")
 _OKINDS = _W("market limit post_only fok ioc optimal_limit_ioc"), _W("conditional oco trigger move_order_stop")
 _OCANCELS = _W("trade/cancel-order trade/cancel-batch-orders trade/cancel-algos trade/cancel-all-after trade/mass-cancel")
 _OKX = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z)(GET|POST)(/api/v5/([a-z0-9/-]+)[^{\[]*)([{\[].*)?", re.S | re.A)
+
+def _okx_name(d): return str(d.get("clOrdId") or d.get("algoClOrdId", "")) if isinstance(d, dict) else ""
+
+def _okx_part(d, algo):
+    _words(d, _OPLACE, "an order")
+    buy, kind = _side(d.get("side"), "buy", "sell"), _one(d.get("ordType"), _OKINDS[algo], "ordType")
+    d = {k: v for k, v in d.items() if v != "-1"}  # a price of -1 is the market's
+    market = algo or kind in ("market", "optimal_limit_ioc")
+    unit = _one(d.get("tgtCcy", ""), ("", "base_ccy") if algo else ("", "base_ccy", "quote_ccy"), "tgtCcy")
+    by_quote = kind == "market" and (unit == "quote_ccy" or not unit and buy and str(d.get("instId", "")).count("-") == 1)  # spot
+    size, px = _opt(d, "sz"), _opt(d, "px", "orderPx", "triggerPx", "slTriggerPx", "slOrdPx", "tpTriggerPx", "tpOrdPx")
+    return Part(d.get("instId", ""), buy, size, (px, None) if market else px, size if by_quote else None, _yes(d.get("reduceOnly")))
 
 def _okx(text, key_id, kind):
     from datetime import datetime
@@ -186,18 +205,11 @@ def _okx(text, key_id, kind):
     if m[2] == "GET" or m[3] != f"/api/v5/{m[4]}": raise _No("unreadable", "a question has no body, and an order no query")
     path, d = m[4], _json(m[5] or "{}")
     if path in _OCANCELS: return Ask("cancel", (), str(d.get("clOrdId", "")) if isinstance(d, dict) else "", ms)
+    if path == "trade/batch-orders" and isinstance(d, list) and d:  # ccxt sends one order so, too
+        names = [_okx_name(o) for o in d]
+        return Ask("place", tuple(_okx_part(o, False) for o in d), names[0] if len(d) == 1 else "", ms)
     if not isinstance(d, dict): raise _No("vocabulary", "a list of requests")
-    if path in ("trade/order", "trade/order-algo"):
-        _words(d, _OPLACE, "an order")
-        algo = path.endswith("algo")
-        buy, kind = _side(d.get("side"), "buy", "sell"), _one(d.get("ordType"), _OKINDS[algo], "ordType")
-        d = {k: v for k, v in d.items() if v != "-1"}  # a price of -1 is the market's
-        market = algo or kind in ("market", "optimal_limit_ioc")
-        unit = _one(d.get("tgtCcy", ""), ("", "base_ccy") if algo else ("", "base_ccy", "quote_ccy"), "tgtCcy")
-        by_quote = kind == "market" and (unit == "quote_ccy" or not unit and buy and str(d.get("instId", "")).count("-") == 1)  # spot
-        size, px = _opt(d, "sz"), _opt(d, "px", "orderPx", "triggerPx", "slTriggerPx", "slOrdPx", "tpTriggerPx", "tpOrdPx")
-        part = Part(d.get("instId", ""), buy, size, (px, None) if market else px, size if by_quote else None, _yes(d.get("reduceOnly")))
-        return Ask("place", (part,), d.get("clOrdId") or d.get("algoClOrdId", ""), ms)
+    if path in ("trade/order", "trade/order-algo"): return Ask("place", (_okx_part(d, path.endswith("algo")),), _okx_name(d), ms)
     if path == "trade/amend-order":
         _words(d, _W("instId ordId clOrdId reqId newSz newPx cxlOnFail"), "an amendment")
         return Ask("amend", (Part(d.get("instId", ""), False, _opt(d, "newSz"), _opt(d, "newPx")),), d.get("clOrdId", ""), ms)
@@ -359,7 +371,7 @@ def load_policy(path: str | Path) -> dict[str, Rules]:
     try: return policy_from(read_private(path, "policy", 0o022).decode())
     except UnicodeDecodeError: raise ConfigError(f"{path} is not text", "policy", str(path), "TOML in UTF-8", "write it again") from None
 
-# %% ../../nbs/adapters/622_policy.ipynb #c8f11895
+# %% ../../nbs/adapters/622_policy.ipynb #4340a99c
 AROUND_MS = 60_000
 _RISKY = ("place", "amend")
 
@@ -444,16 +456,19 @@ class Gate:
         if r.lease:
             why = self.tokens.problem(row.account, int(token)) if self.tokens is not None else "there is no table of leases here"
             if why: raise _No("lease", why)
-        row.request, row.name = str(request_id or ask.name), str(ask.name)
+        row.name, request = str(ask.name), str(request_id or ask.name)
         if ask.what == "place":
-            if not _NAME.fullmatch(row.request) or (row.name and not _NAME.fullmatch(row.name)):
-                row.request = row.name = ""
+            if not _NAME.fullmatch(request) or (row.name and not _NAME.fullmatch(row.name)):
+                row.name = ""
                 raise _No("name", "an order needs a request id or a client order id, of at most 64 letters, digits and _.:#-")
+            row.request = request if row.name in request else f"{request}/{row.name}"
             old = self._once.get((row.account, row.request))
             if old == row.digest: return True
             if old is not None: raise _No("once", f"{row.request} was signed before")
             if row.name and self._tries[row.account, row.name] > r.resends: raise _No("once", f"order {row.name} was signed {r.resends + 1} times")
-        elif not _NAME.fullmatch(row.name or "-"): raise _No("name", "its client order id is none")
+        elif not _NAME.fullmatch(row.name or "-"):
+            row.name = ""
+            raise _No("name", "its client order id is none")
         worth, free = Decimal(0), bool(ask.parts)
         for p in ask.parts:
             m = r.symbols.get(p.symbol)

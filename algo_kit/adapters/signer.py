@@ -6,8 +6,8 @@
 __all__ = ['MOST', 'SIGN', 'KEY', 'PHRASE', 'STATE', 'FINE', 'NO', 'WRONG', 'signed_table', 'Audit', 'Signer', 'serve',
            'provider_of', 'main', 'SignerClient']
 
-# %% ../../nbs/adapters/624_signer.ipynb #28524845
-import ctypes, gc, json, os, resource, select, signal, socket, stat, struct, sys, time
+# %% ../../nbs/adapters/624_signer.ipynb #2a58bf28
+import ctypes, gc, json, operator, os, resource, select, signal, socket, stat, struct, sys, time
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,8 +20,9 @@ from ..core.kitdb import KitDB
 from ..core.runs import Lock, no_space
 from ..core.times import wall_ns
 
-# %% ../../nbs/adapters/624_signer.ipynb #ad65da08
+# %% ../../nbs/adapters/624_signer.ipynb #85b010fc
 _COLS = ("ts_ns", "caller", "account", "what", "request", "name", "symbol", "worth", "digest", "verdict", "text")
+_values, _line = operator.attrgetter(*_COLS), json.JSONEncoder().encode
 _TABLE = ("at_ns", "caller", "account", "what", "request", "client", "symbol", "worth", "digest", "verdict", "text")  # names of the table's columns
 
 def signed_table(kitdb) -> Chained:  # `KitDB`, or the data folder
@@ -57,7 +58,7 @@ class Audit:
     def note(self, row: Row):
         "Keep a verdict; OSError or KitError when it cannot be."
         n = self.n + 1
-        line = (json.dumps([n, *(getattr(row, c) for c in _COLS)]) + "\n").encode()
+        line = (_line((n, *_values(row))) + "\n").encode()
         try: put = os.write(self.fd, line)
         except OSError as e: raise no_space(e, self.path) from e
         if put != len(line):
@@ -75,7 +76,7 @@ class Audit:
             with self.db.transaction() as c:
                 n, chain = t._tip(c)
                 for number, r in self.waiting:
-                    n, values = n + 1, [wall_ns(), number, *(getattr(r, k) for k in _COLS)]
+                    n, values = n + 1, [wall_ns(), number, *_values(r)]
                     chain = _seal(chain, [n, *values])
                     c.execute(f"insert into {t.name} values({','.join('?' * (len(values) + 2))})", [n, *values, chain])
                     c.execute("update chains set count = ?, chain = ? where name = ?", (n, chain, t.name))
@@ -94,7 +95,7 @@ class Audit:
         os.close(self.fd)
         self.lock.release()
 
-# %% ../../nbs/adapters/624_signer.ipynb #6b8d0ca5
+# %% ../../nbs/adapters/624_signer.ipynb #c9adfaf9
 _LEN, _SIGN = struct.Struct("<I"), struct.Struct("<QHHHI")
 MOST = 65_536
 SIGN, KEY, PHRASE, STATE = 1, 2, 3, 4
@@ -118,9 +119,10 @@ def _no_looking():
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(4, 0, 0, 0, 0): raise ConfigError("the kernel does not let this process hide its memory", "PR_SET_DUMPABLE", None, "0", "run it on Linux")
-    return libc.mlockall(3) == 0
+    free = os.geteuid() == 0 or resource.getrlimit(resource.RLIMIT_MEMLOCK)[0] == resource.RLIM_INFINITY
+    return libc.mlockall(3 if free else 1) == 0  # what comes later too, unless a limit would then make memory run out
 
-# %% ../../nbs/adapters/624_signer.ipynb #e96145b0
+# %% ../../nbs/adapters/624_signer.ipynb #8f66d373
 class Signer:
     "The process behind the socket. `serve` makes one and runs it."
     def __init__(
@@ -131,12 +133,15 @@ class Signer:
         data: str | Path,  # The data folder: kit.db with leases and verdicts
         allow_uids=(),  # Users that may ask, besides this process's own
         say=print,  # What a person should know, one line
+        records: str | Path | None = None,  # A data folder of its own for its verdicts; None: `data`
     ):
         self.path, self.provider, self.policy, self.say, self.uids = Path(path), provider, Path(policy), say, {os.geteuid(), *allow_uids}
         self.db = KitDB(data)
         self.db._do("pragma busy_timeout=200")  # who waits for the signer waits for this
         rules = load_policy(policy)
-        self.audit = Audit(self.db)
+        self.own = self.db if records is None else KitDB(records)
+        self.own._do("pragma busy_timeout=200")
+        self.audit = Audit(self.own)
         self.gate = Gate(rules, Tokens(self.db), self.audit.note, self.audit.past())
         self.signing = LocalSigning(provider, self.gate)
         self.generation, self.strangers, self.asked, self._hup, self._stop = 1, 0, 0, False, False
@@ -149,7 +154,8 @@ class Signer:
         return s.st_ino, s.st_mtime_ns, s.st_size, s.st_mode
     def listen(self):
         folder = self.path.parent
-        folder.mkdir(parents=True, mode=0o700, exist_ok=True)
+        others = self.uids != {os.geteuid()}
+        folder.mkdir(parents=True, mode=0o711 if others else 0o700, exist_ok=True)
         s = folder.stat()
         if s.st_mode & 0o022 or s.st_uid not in (os.geteuid(), 0):
             raise ConfigError(f"folder {folder} of the socket is open to others: mode {stat.S_IMODE(s.st_mode):03o}, owner {s.st_uid}", "signer",
@@ -159,7 +165,7 @@ class Signer:
                 raise ConfigError(f"{self.path} exists and is no socket", "signer", str(self.path), "a name that is free", "choose another")
             self.path.unlink()  # of one that ended: the lock on the data folder says that none is running
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-        old = os.umask(0o177 if self.uids == {os.geteuid()} else 0o111)
+        old = os.umask(0o111 if others else 0o177)
         try: self.sock.bind(os.fspath(self.path))
         except OSError as e:
             raise ConfigError(f"no socket at {self.path}: {e.strerror or e}", "signer", str(self.path), "a short path", "e.g. run/signer.sock") from None
@@ -224,12 +230,13 @@ class Signer:
             elif kind == PHRASE: out = self.signing.passphrase(body.decode())
             elif kind == STATE: out = json.dumps(self.state())
             else: raise ValueError
-            return _frame(FINE, _LEN.pack(self.generation) + out.encode())
-        except RefusedByGate as e: return _frame(NO, json.dumps(e.as_dict()).encode())
-        except KitError as e: return _frame(WRONG, json.dumps(e.as_dict()).encode())
-        except (ValueError, struct.error): return _frame(WRONG, json.dumps(ConfigError("the signer does not understand that", "signer").as_dict()).encode())
+            verdict = FINE
+        except RefusedByGate as e: verdict, out = NO, e
+        except KitError as e: verdict, out = WRONG, e
+        except (ValueError, struct.error): verdict, out = WRONG, ConfigError("the signer does not understand that", "signer")
         except Exception as e:  # whatever it is, it must not carry a key to somebody else, nor end the signer
-            return _frame(WRONG, json.dumps(KitError(f"the signer failed: {type(e).__name__}", "signer").as_dict()).encode())
+            verdict, out = WRONG, KitError(f"the signer failed: {type(e).__name__}", "signer")
+        return _frame(verdict, _LEN.pack(self.generation) + (out if verdict == FINE else json.dumps(out.as_dict())).encode())
     def state(self) -> dict:
         "What a person or a monitor may know."
         g = self.gate
@@ -266,7 +273,7 @@ class Signer:
         self._conns.clear()
         with suppress(AttributeError): self.sock.close(); self.path.unlink(missing_ok=True)
         self.audit.close()
-        self.db.close()
+        self.own.close(), self.db.close()
 
 def serve(
     path: str | Path,  # Of the socket; its folder is made with mode 700
@@ -275,10 +282,11 @@ def serve(
     data: str | Path,  # The data folder
     allow_uids=(),  # Users that may ask, besides this process's own
     say=print,
+    records: str | Path | None = None,  # A data folder of its own for its verdicts; None: `data`
 ) -> dict:  # The last `state`
     "Hold the keys and sign until SIGTERM or an interrupt. Takes over the signals of this process."
     if not _no_looking(): say("note: memory could not be locked, so keys may reach the swap space (ulimit -l)")
-    s = Signer(path, provider, policy, data, allow_uids, say)
+    s = Signer(path, provider, policy, data, allow_uids, say, records)
     try:
         s.listen()
         for n in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP): signal.signal(n, s.signal)
@@ -315,14 +323,15 @@ def main(argv=None) -> int:
     p.add_argument("--policy", required=True, help="rules, TOML")
     p.add_argument("--data", default="data", help="the data folder")
     p.add_argument("--allow-uid", type=int, action="append", default=[], help="another user that may ask; may be repeated")
+    p.add_argument("--records", help="a folder of its own for what it signed; else the data folder")
     a = p.parse_args(argv)
-    try: serve(a.socket, provider_of(a.keys), a.policy, a.data, a.allow_uid, lambda s: print(s, flush=True))
+    try: serve(a.socket, provider_of(a.keys), a.policy, a.data, a.allow_uid, lambda s: print(s, flush=True), a.records)
     except KitError as e:
         print(f"error: {e}", file=sys.stderr)
         return e.code
     return 0
 
-# %% ../../nbs/adapters/624_signer.ipynb #a50d6ba3
+# %% ../../nbs/adapters/624_signer.ipynb #9e3f79cb
 class SignerClient:
     "Keys elsewhere. The same methods as `LocalSigning`."
     def __init__(
@@ -373,11 +382,10 @@ class SignerClient:
             if not more: raise ConnectionResetError
             buf += more
         what, body = buf[4], buf[5:]
-        if what == FINE:
-            g, = _LEN.unpack_from(body)
-            if g != self._generation: self._generation, self._ids = g, {}
-            return body[4:].decode()
-        d = json.loads(body)
+        g, = _LEN.unpack_from(body)
+        if g != self._generation: self._generation, self._ids = g, {}
+        if what == FINE: return body[4:].decode()
+        d = json.loads(body[4:])
         cls = RefusedByGate if what == NO else {"NotFound": NotFound}.get(d["type"], ConfigError)
         raise cls(d["message"], d["key"], d["value"], d["rule"], d["hint"])
     def close(self):

@@ -40,7 +40,7 @@ def own_id(
         return b.decode() if re.fullmatch(rb"[0-9a-zA-Z_.:-]{1,16}", b) else s
     return s
 
-# %% ../../nbs/adapters/643_venue_facts.ipynb #2da6a128
+# %% ../../nbs/adapters/643_venue_facts.ipynb #fc97244e
 @dataclass(frozen=True)
 class VenueFacts:
     "`Facts` and what the adapter alone needs to know."
@@ -82,7 +82,7 @@ _SPOT = VenueFacts(
                  "client ids are unique among open orders only", "trades are asked for in windows of 24 h")),
     "binance", "binance", "binance", options=_QUIET | dict(fetchMarkets=dict(types=["spot"]), defaultType="spot", fetchPositions=None,
                                                           createOrder=dict(quoteOrderQty=False, timeInForce="GTC")),
-    trail="percent", page="from_id", page_size=1000, page_window_s=86_400.,
+    watch=("orders",), trail="percent", page="from_id", page_size=1000, page_window_s=86_400.,
     windows=(Window("weight", 6000, 60., "X-MBX-USED-WEIGHT-1M"), Window("orders", 100, 10., "X-MBX-ORDER-COUNT-10S"),
              Window("orders", 200_000, 86_400., "X-MBX-ORDER-COUNT-1D")),
     cost=dict(place=_w(weight=1, orders=1), amend=_w(weight=1, orders=1), cancel=_w(weight=1), cancel_all=_w(weight=1), find=_w(weight=4), open=_w(weight=6),
@@ -96,8 +96,9 @@ _USDM = VenueFacts(
                  "only LIMIT orders can be amended",
                  "countdownCancelAll is per symbol and leaves algo orders alone", "GTD must lie more than 600 s ahead",
                  "trades are asked for in windows of 7 days")),
-    "binanceusdm", "binanceusdm", "binance", options=_QUIET | dict(fetchMarkets=dict(types=["linear"]), defaultType="swap", defaultSubType="linear"),
-    algo=frozenset((STOP, STOP_LIMIT, TAKE, TAKE_LIMIT, TRAIL)), trail="percent", page="from_id", page_size=1000, page_window_s=7 * 86_400.,
+    "binanceusdm", "binanceusdm", "binance", options=_QUIET | dict(fetchMarkets=dict(types=["linear"]), defaultType="swap", defaultSubType="linear",
+                                                                  watchPositions=dict(fetchPositionsSnapshot=False, awaitPositionsSnapshot=False)),
+    watch=("orders",), algo=frozenset((STOP, STOP_LIMIT, TAKE, TAKE_LIMIT, TRAIL)), trail="percent", page="from_id", page_size=1000, page_window_s=7 * 86_400.,
     windows=(Window("weight", 2400, 60., "X-MBX-USED-WEIGHT-1M"), Window("orders", 300, 10., "X-MBX-ORDER-COUNT-10S"),
              Window("orders", 1200, 60., "X-MBX-ORDER-COUNT-1M")),
     cost=dict(place=_w(weight=1, orders=1), amend=_w(weight=1, orders=1), cancel=_w(weight=1), cancel_all=_w(weight=1), find=_w(weight=1), open=_w(weight=1),
@@ -186,7 +187,7 @@ def venue_facts(
     if market not in kinds: raise unknown(f"market of {name}", market, kinds)
     return TABLE[name, market]
 
-# %% ../../nbs/adapters/643_venue_facts.ipynb #b040ea76
+# %% ../../nbs/adapters/643_venue_facts.ipynb #18bb5b26
 def ccxt_order(
     v: VenueFacts,
     o: Order,
@@ -219,6 +220,9 @@ def refusal(
 ) -> str:  # Why this order cannot be sent there; empty: it can
     "What is known to be impossible is not tried."
     f = v.facts
+    for x, low in ((o.lots, None), (o.px, 0), (o.stop, 0), (o.trail_ppm, 0), (o.good_till, 0)):
+        if type(x) is not int or not -2**62 < x < 2**62 or (low is not None and x < low): return f"{x!r:.40} is no whole number of lots or ticks"
+    if o.side not in (BUY, -BUY) or not isinstance(o.id, str) or not o.id: return "an order needs a side and a name"
     if o.type not in f.types: return f"{f.name} has no order of this type"
     if o.tif not in f.tifs: return f"{f.name} has no such time in force"
     if o.post_only and (o.type != LIMIT or o.tif in (IOC, FOK)): return "only a limit order that rests can be post-only"

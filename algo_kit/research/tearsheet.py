@@ -6,10 +6,10 @@
 __all__ = ['OPENED', 'DAYS', 'CONVENTIONS', 'SECTIONS', 'read_run', 'fmt', 'span', 'notes', 'tiles', 'figures', 'hold_name',
            'by_clock', 'clock_figures', 'level_figures', 'beside', 'breakeven_figures', 'gate_rows', 'show_run', 'when',
            'verdict', 'worst_drawdowns', 'by_side', 'tables', 'p', 'section', 'doubt_section', 'benchmark_section',
-           'drawdown_section', 'held_section', 'clock_section', 'breakeven_section', 'divergence_section', 'sections',
-           'tear_sheet', 'summary_markdown']
+           'drawdown_section', 'held_section', 'clock_section', 'breakeven_section', 'divergence_section',
+           'filled_section', 'sections', 'tear_sheet', 'summary_markdown']
 
-# %% ../../nbs/research/720_tearsheet.ipynb #0a072cb5
+# %% ../../nbs/research/720_tearsheet.ipynb #9ca8e984
 import html, json
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,6 +22,7 @@ from . import charts
 from .assumption_charts import plot_break_even, plot_surface
 from .benchmark import benchmark, plot_against
 from .excursions import excursion_summary, excursions, plot_mae, plot_mfe
+from .execution import execution_figures, execution_log, execution_tables, execution_words
 from .flow_charts import LEVELS, funnel, plot_funnel, plot_verdicts, verdict_strip
 from .lint import lint_of
 from .metrics import DAY, MIN_PERIODS, daily, days_per_year, drawdowns, monthly_returns, read_columns, rolling_sharpe, start_equity
@@ -122,7 +123,7 @@ def tiles(
     add("In the market", w["exposure_time"], f"turnover {m['turnover']:,.1f} × equity")
     return out
 
-# %% ../../nbs/research/720_tearsheet.ipynb #6d8933cd
+# %% ../../nbs/research/720_tearsheet.ipynb #8564a8c7
 def figures(
     r: SimpleNamespace,  # From `read_run`
     symbols: int = 4,  # Most instruments with a price figure: those with the most trades
@@ -150,12 +151,17 @@ def figures(
         f["returns"] = charts.plot_returns(t["ret"])
         f["exits"] = charts.plot_exits(t["exit_reason"], t["pnl"])
         f["mae"], f["mfe"] = plot_mae(r.held), plot_mfe(r.held)
-    f |= clock_figures(r)
+    f |= clock_figures(r) | (execution_figures(_filled(r)) if _filled(r)["all"]["orders"] else {})
     if g := gate_rows(r): f["gates"] = charts.plot_gates(g)
     if d := beside(r, "divergence").get("figure"):
         import plotly.graph_objects as go
         f["divergence"] = go.Figure(d)
     return f | level_figures(r) | breakeven_figures(r)
+
+def _filled(r):
+    "The execution log, read once."
+    if not hasattr(r, "execution"): r.execution = execution_log(r.dir)
+    return r.execution
 
 def hold_name(r) -> str:
     "What is bought and held."
@@ -228,7 +234,7 @@ def show_run(
     "The figures of a run, for a notebook to show."
     return list(figures(read_run(run_dir)).values())
 
-# %% ../../nbs/research/720_tearsheet.ipynb #25fc2f1a
+# %% ../../nbs/research/720_tearsheet.ipynb #e6f76987
 def when(ns) -> str:
     "A time for people: seconds, UTC."
     return iso(int(ns) // 10**9 * 10**9).replace("T", " ").removesuffix("Z")
@@ -249,6 +255,7 @@ def _plain(v):  # Nested values in one cell
     return "–" if v is None else f"{v:,}" if isinstance(v, int) and not isinstance(v, bool) else f"{v:g}" if isinstance(v, float) else str(v)
 
 _NUM = ("Measured|n|Qty|Entry|Exit|Fees|Net P&L|Return|Held|#|Trades|Mean|Passed|Refused|Last value|Threshold|Rows|Orders|Share|"
+        "Filled|Share filled|Fill time|Cost|Maker|p50|p90|p99|Longest|Accepted|Rejected|Unknown|Attempts|After|"
         "Slippage|Found|Figure|Depth|Under water|Win rate|Profit factor|Mean return|Best|Worst|This run|Holding|Dies at|Assumed|Runs").split("|")
 
 def _table(head, rows, **kw): return dict(head=list(head), rows=[[str(c) for c in row] for row in rows], num=[h in _NUM for h in head], **kw)
@@ -385,7 +392,7 @@ def tables(
     out["run"] = _table(("Run", ""), [[k, _plain(v)] for k, v in facts.items()])
     return out
 
-# %% ../../nbs/research/720_tearsheet.ipynb #f29de5fd
+# %% ../../nbs/research/720_tearsheet.ipynb #63c6ce42
 def p(words, small=True) -> dict: return dict(p=words, cls="muted small" if small else "")
 
 def section(key, title, *blocks) -> dict: return dict(key=key, title=title, blocks=[b for b in blocks if b])
@@ -468,8 +475,18 @@ def divergence_section(r: SimpleNamespace) -> dict | None:
                    dict(figs=["divergence"]), dict(table=_table(("Part", "Net P&L", "Share", "Trades"), rows)) if rows else None,
                    *(p(n) for n in d["notes"]))
 
+def filled_section(r: SimpleNamespace) -> dict | None:
+    "What became of orders, and what that cost."
+    x = _filled(r)
+    if not x["all"]["orders"]: return None
+    f, blocks = list(execution_figures(x)), []
+    for title, head, rows in execution_tables(x).values(): blocks += [dict(h=title), dict(table=_table(head, rows))]
+    return section("filled", "How orders were filled", p(" ".join(execution_words(x))), dict(figs=f) if f else None, *blocks,
+                   p("Fill time from the wish to the last fill; slippage in bps against the last price when it was wished, of a stop against its level: "
+                     "above zero a cost."))
+
 SECTIONS = [("top", doubt_section), ("course", benchmark_section), ("course", drawdown_section), ("trades", held_section), ("trades", clock_section),
-            ("trust", divergence_section), ("trust", breakeven_section)]
+            ("trades", filled_section), ("trust", divergence_section), ("trust", breakeven_section)]
 
 def sections(
     r: SimpleNamespace,  # From `read_run`
