@@ -4,19 +4,83 @@ import pytest
 pytest.importorskip("ccxt")
 from algo_kit.adapters.conformance import CASES, run_suite
 from ccxt_rigs import CcxtRig
+from fake_bybit import BybitRig
 
 # one promise of every group; the whole list is slow, since every case opens a client of its own
 SAMPLE = (101, 202, 301, 402, 405, 505, 601, 701, 702, 801, 812, 901, 1001, 1006, 1101, 1103, 1107, 1108, 1201, 1301, 1402, 1501, 1601, 1701, 1823, 1824, 1826)
 
-@pytest.mark.parametrize("margin", [False, True], ids=["spot", "usdm"])
-def test_a_promise_of_every_group(margin):
-    r = run_suite(lambda: CcxtRig(margin), [n for n in SAMPLE if n in CASES])
+RIGS = dict(spot=lambda: CcxtRig(False), usdm=lambda: CcxtRig(True), bybit=lambda: BybitRig(False), bybit_linear=lambda: BybitRig(True))
+
+@pytest.mark.parametrize("which", RIGS)
+def test_a_promise_of_every_group(which):
+    r = run_suite(RIGS[which], [n for n in SAMPLE if n in CASES])
     assert not (bad := [(x.case.number, x.why) for x in r if x.status == "failed"]), bad
     assert sum(x.status == "passed" for x in r) >= 20
 
 @pytest.mark.slow
-@pytest.mark.parametrize("margin", [False, True], ids=["spot", "usdm"])
-def test_every_promise(margin):
-    r = run_suite(lambda: CcxtRig(margin))
+@pytest.mark.parametrize("which", RIGS)
+def test_every_promise(which):
+    r = run_suite(RIGS[which])
     assert not (bad := [(x.case.number, x.why) for x in r if x.status == "failed"]), bad
     assert sum(x.status == "passed" for x in r) >= 215
+
+def _trade_once(make):
+    "Open, place, cancel, buy, ask: over real sockets; what was heard."
+    import asyncio
+    from algo_kit.adapters.protocol import Fill, Order, Seen
+    from algo_kit.core.records import BUY, CANCELED_, FILLED, LIMIT, MARKET
+    from algo_kit.core.times import wall_ns
+    from algo_kit.adapters.binance_api import BinanceApi
+    from algo_kit.adapters.exchange import Exchange
+    from algo_kit.adapters.faults import rows
+    from algo_kit.core.records import TRADE
+    from algo_kit.data.instruments import Instrument
+    async def go():
+        i = Instrument(venue="binance", symbol="BTC/USDT", tick="0.01", lot="0.00001", min_notional="5", maker="0.001", taker="0.001")
+        x = Exchange([i], now_ns=wall_ns())
+        x.open_account("me", {"USDT": 10_000, "BTC": 1})
+        api = BinanceApi([x], {"id-of-me": ("me", "secret-of-me")}, clock=wall_ns)
+        api.market(rows(x, TRADE, "BTC/USDT", 60_000., 1., BUY))
+        heard = []
+        async with make(api) as v:
+            await v.open()
+            async def listen():
+                async for r in v.reports(): heard.append(r)
+            ear = asyncio.ensure_future(listen())
+            out = await v.submit(Order("k0123abc0", "BTC/USDT", BUY, LIMIT, 1000, 5_000_000))
+            assert out.what == "accepted", out
+            assert [s.id for s in await v.open_orders()] == ["k0123abc0"]
+            assert (await v.cancel("k0123abc0", "BTC/USDT")).what == "accepted"
+            taken = await v.submit(Order("k0123abc1", "BTC/USDT", BUY, MARKET, 1000))
+            fills = await v.fills("BTC/USDT")
+            for _ in range(200):
+                if any(isinstance(r, Seen) and r.id == "k0123abc1" and r.state == FILLED for r in heard): break
+                await asyncio.sleep(.02)
+            await v.close()
+            ear.cancel()
+        assert sum(f.lots for f in fills) == 1000 and {f.trade_id for f in fills} == {f.trade_id for f in heard if isinstance(f, Fill)} == {f.trade_id for f in taken.fills}
+        assert any(isinstance(r, Seen) and r.id == "k0123abc0" and r.state == CANCELED_ for r in heard)
+    asyncio.run(go())
+
+def _loopback(mapped, folder):
+    from contextlib import asynccontextmanager
+    from algo_kit.adapters.ccxt_venue import CcxtVenue
+    from algo_kit.adapters.keys import LocalSigning
+    from algo_kit.adapters.loopback import Loopback, ccxt_urls, loopback_session
+    from ccxt_rigs import Keys
+    @asynccontextmanager
+    async def make(api):
+        async with await Loopback(api).start(tls_port=0 if mapped else None, folder=folder) as lb:
+            session = loopback_session(lb.tls_port, folder/"ca.pem") if mapped else None
+            urls = None if mapped else ccxt_urls(lb.port)["urls"]
+            keys = LocalSigning(Keys("binance.main", "id-of-me", "secret-of-me"))
+            yield CcxtVenue("binance", signing=keys, session=session, urls=urls, symbols=["BTC/USDT"])
+            if session: await session.close()
+    return make
+
+@pytest.mark.parametrize("mapped", [False, True], ids=["other_urls", "host_names_mapped"])
+def test_over_real_sockets(mapped, tmp_path, recwarn):
+    import gc
+    _trade_once(_loopback(mapped, tmp_path))
+    gc.collect()
+    assert not [w for w in recwarn if issubclass(w.category, ResourceWarning) and "unclosed" in str(w.message).lower()], [str(w.message) for w in recwarn]

@@ -205,7 +205,7 @@ def test_binance_equals_ccxt(name, venue, symbol):
         ex.options["tradesLimit"] = 10**6
         ex.orderbooks[symbol] = ex.order_book({}, 10**6)
         d, book, ev, checked = decoder(venue, [instrument(venue, symbol)]), Book(), [], 0
-        for n, line in enumerate(gzip.decompress((RAW/f"{name}.gz").read_bytes()).split(b"\n")[:6_000]):
+        for n, line in enumerate(gzip.decompress((RAW/f"{name}.gz").read_bytes()).split(b"\n")[:3_000]):
             k = line.index(b" ")
             recv, raw = int(line[:k]), line[k+1:]
             if raw[:15] == b'{"lastUpdateId"':
@@ -227,7 +227,7 @@ def test_binance_equals_ccxt(name, venue, symbol):
         theirs = [t[:4] + (int(t[4]),) for t in trades_of(ex.trades[symbol])]
         a = ours(np.concatenate(ev))
         b = [t for t in theirs if t[0] > 0]
-        assert a == b and len(a) > 100
+        assert a == b and len(a) > 50
         await ex.close()
     async def done(x): return x
     asyncio.run(go())

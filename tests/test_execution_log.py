@@ -20,7 +20,7 @@ close = lambda a, b: math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-12)
 def trip(tmp_path_factory):
     "Round trips on the shipped day, in slices, so that there are children, stops, cancellations and refusals by gates."
     return traded(tmp_path_factory.mktemp("trip"), "round_trip", "sample", stage="backtest", params=dict(how=2, qty=.02, rounds=150, every_s=20.),
-                  flags=dict(risk__max_orders_per_minute=14))
+                  flags=dict(risk__max_orders_per_minute=5))
 
 @pytest.fixture(scope="module")
 def flow(tmp_path_factory): return traded(tmp_path_factory.mktemp("flow"), "order_flow", "sample", stage="backtest")
@@ -67,7 +67,7 @@ def test_it_agrees_with_a_slow_reading_of_the_journal(which, request):
         assert math.isclose(v["fees"], sum(int(f["fee"]) for f in fills) * unit, abs_tol=1e-9)
         assert v["open"] + v["rejected"] + v["canceled"] + v["expired"] + v["unknown"] + v["filled"] == v["orders"]
     refused = Counter(("place", d["gate"]) for d in out["dec"] if d["gate"] and d["wish"] == PLACE)
-    assert sum(g["count"] for g in x["gates"] if g["wish"] == "place") == sum(refused.values())
+    assert sum(g["count"] for g in x["gates"] if g["wish"] == "place") == sum(refused.values()) > 0
     said = Counter((k, VENUE_REASONS[int(e["ref"])]) for e in out["ven"] for k, n in (("rejected", REJECT), ("expired", EXPIRED))
                    if e["kind"] == n and e["ref"])
     assert {(v["what"], v["reason"]): v["count"] for v in x["venue"]} == said
@@ -163,8 +163,10 @@ def test_latency_of_a_live_run(live):
 def test_unknown_fates(live):
     d, rows = live
     a, b = [u for u in execution_log(d)["unknown"] if u["what"] == "place"]
-    assert (a["ended"], b["ended"], b["seconds"]) == ("query: filled", "", None) and close(a["seconds"], 4.)
+    assert (a["ended"], b["ended"], b["seconds"]) == ("query: filled", f"report: {b['state'].lower()}", None) and b["state"] and close(a["seconds"], 4.)
     assert len(execution_log(d)["unknown"]) == 3, "a question without an answer is one as well"
+    assert "all were settled" in execution_words(execution_log(d))[-1]
+    with open(d/"requests.jsonl", "a") as f: f.write('\n{"order": 987654, "what": "cancel", "outcome": "unknown", "sent_ns": 5}\n')
     assert "1 of them was never settled" in execution_words(execution_log(d))[-1]
     other = [dict(order=1, what="place", outcome="unknown", sent_ns=5), dict(order=2, what="query", outcome="filled", answered_ns=9)]
     assert unknown_fates(other, {})[0]["ended"] == "", "another order's answer settles nothing"

@@ -8,7 +8,7 @@ from market import amend, buy, perp, sell, spot, stop_asking
 from simloop import simulate
 
 from algo_kit.adapters.protocol import Order
-from algo_kit.core.records import AMENDED, BUY, CANCELED, EXPIRED, FILL, LIMIT, LINK_CHILD, REJECT, SELL, UNSURE, V
+from algo_kit.core.records import AMENDED, BUY, CANCELED, EXPIRED, FILL, LIMIT, LINK_CHILD, LINK_OCO, REJECT, SELL, UNSURE, V
 
 def run(main, seed=1, **kw):
     "Run `main(desk)` in virtual time."
@@ -490,3 +490,111 @@ def one_day(seed, **kw):
 
 @pytest.mark.parametrize("seed", range(12))
 def test_a_day_of_lies_ends_with_equal_books(seed): one_day(seed)
+
+@pytest.mark.slow
+@pytest.mark.parametrize("block", range(10))
+def test_hundreds_of_days_of_lies(block):
+    for seed in range(1_000 + 40 * block, 1_040 + 40 * block): one_day(seed)
+
+def test_the_same_seed_is_the_same_day():
+    a, b = one_day(3), one_day(3)
+    assert a.events.tobytes() == b.events.tobytes() and a.venue.active == b.venue.active and a.s.hash == b.s.hash
+
+def test_ac1_2_leverage_or_margin_mode_from_outside_holds_new_risk_until_it_is_back():
+    async def main(d):
+        d.ask(buy(0, qty=1.))
+        await d.wait(2)
+        d.account.set_leverage(d.ins[0].symbol, 5.)
+        found = await d.m.reconcile("test")
+        assert [f.kind for f in found] == ["mode"] and "leverage" in str(found[0])
+        d.ask(buy(0, qty=1.))
+        assert d.heard(REJECT)["ref"].tolist() == [V["halted"]]
+        d.ask(sell(0, qty=.4, reduce_only=1))
+        await d.wait(2)
+        assert d.lots() == 60, "an exit was held back"
+        d.account.set_leverage(d.ins[0].symbol, 1.)
+        await d.wait(70)
+        d.ask(buy(0, qty=1.))
+        await quiet(d)
+        assert d.lots() == 160
+    run(main, ins=[perp()])
+
+def test_payments_are_told_once_over_restarts_and_money_that_nobody_explains_is_not_profit():
+    async def main(d):
+        d.ask(buy(0, qty=1.))
+        await d.wait(2)
+        d.account.deposit("USD", -3, "funding")
+        await d.wait(1)
+        for _ in range(2):
+            await d.crash()
+            await quiet(d)
+        a = d.s.world.k[0]["acct"]
+        assert int(a["funding"]) == -3_000_000
+        d.account.world.k[0]["vwal"]["balance"][0] += 7_000_000  # no payment says why
+        await d.wait(70)
+        await quiet(d)
+        assert d.said("booked as moved from outside") and int(a["realised"]) == 0
+        d.account._pay(d.account.assets[0], 7_000_000, "transfer", d.x.now)  # now one does
+        await quiet(d)
+        await d.crash()
+        await quiet(d)
+    run(main, ins=[perp()])
+
+def test_a_venue_without_stops_and_good_till_is_watched_from_here():
+    async def main(d):
+        d.ask(*BRACKET())
+        d.ask(buy(0, "limit", qty=.5, px=90., tif=3, good_till=d.clock.now_ns() + 20 * S))
+        await d.wait(5)
+        assert d.lots() == 100 and len(d.account.open_orders()) == 2  # the target and the other limit
+        await d.wait(20)
+        assert len(d.account.open_orders()) == 1 and d.heard(EXPIRED)["ref"].tolist() == [V["gtd"]]
+        for p in (98., 96., 95., 94.9):
+            d.trade(p, 5.)
+            await d.wait(1)
+        await quiet(d)
+        assert d.lots() == 0 and not d.account.open_orders() and d.open_here() == 0
+    run(main, ins=[perp()], facts=dict(types=frozenset({1, 2}), tifs=frozenset({0, 1, 2})))
+
+@pytest.mark.parametrize("fate", ["", "done_hang", "lost"])
+def test_one_entry_ends_the_other(fate):
+    async def main(d):
+        d.venue.will("submit", fate)
+        d.ask(buy(0, "limit", qty=1., px=98.), buy(0, "limit", qty=1., px=97., link=LINK_OCO))
+        await d.wait(40)
+        d.trade(97.9, 5.)
+        await quiet(d)
+        assert d.lots() == 100 and d.open_here() == 0 and not d.account.open_orders()
+    run(main, ins=[perp()])
+
+def test_a_trade_that_the_history_does_not_have_is_taken_as_made_once():
+    async def main(d):
+        d.venue.rates |= {"fills": {"blind": 1.}, "stream": {"drop": 1.}, "submit": {"bare": 1.}}
+        d.ask(buy(0, qty=1.))
+        await d.wait(3)
+        assert d.lots() == 0
+        await d.wait(140)  # the comparison finds that it is over, and the history stays empty
+        assert d.lots() == 100 and d.heard(FILL)["flags"].tolist() == [2]
+        d.venue.rates.clear()  # and now it does
+        for f in d.account._fills: d.m.report(f)
+        await d.crash()
+        for f in d.account._fills: d.m.report(f)
+        await d.wait(5)
+        assert d.lots() == 100 and len(d.heard(FILL)) == 1
+        await quiet(d)
+    run(main, ins=[perp()])
+
+def test_a_status_of_one_market_holds_only_that_one():
+    async def main(d):
+        d.x.halt(d.ins[1].symbol)
+        await d.wait(1)
+        d.trade(50., row=1)
+        d.ask(buy(0, qty=1.))
+        d.ask(buy(0, qty=1., row=1))
+        await d.wait(3)
+        assert d.lots() == 100 and d.lots(1) == 0 and len(d.heard(REJECT)) == 1
+        d.x.resume(d.ins[1].symbol)
+        await d.wait(1)
+        d.ask(buy(0, qty=1., row=1))
+        await quiet(d)
+        assert d.lots(1) == 100
+    run(main, ins=[perp(), spot(symbol="DEF/USD:USD", market="perp", short_ok=True)])

@@ -1,5 +1,7 @@
 "The signer signs only what its rules allow, at most once a request id, for nobody else (I13; SE-9, SE-10, SE-14), as the venues want it."
 import asyncio, base64, json, os, random, re, signal, socket, struct, subprocess, sys, threading, time
+from contextlib import suppress
+from dataclasses import replace
 from decimal import Decimal
 from types import SimpleNamespace
 
@@ -7,7 +9,7 @@ import pytest
 
 from algo_kit.adapters import policy as P, signer as G
 from algo_kit.adapters.keys import Key, LocalSigning, new_key_file, sign_with, write_keys
-from algo_kit.adapters.lease import Lease
+from algo_kit.adapters.lease import Lease, Tokens
 from algo_kit.adapters.policy import Gate, policy_from, read
 from algo_kit.adapters.protocol import VenueError
 from algo_kit.adapters.signer import Audit, SignerClient, signed_table
@@ -206,6 +208,7 @@ REFUSED = {  # what is asked for, and the word of the rule that stops it
     "bybit: a twin": ("unreadable", "bybit", f'{T}the-id5000{{"category":"linear","symbol":"BTCUSDT","side":"Buy","orderType":"Limit","qty":"0.001",'
                       '"price":"1","qty":"9"}'),
     "bybit: price amended, size unsaid": ("size", "bybit", bybit(dict(category="linear", symbol="BTCUSDT", orderId="1", price="5"))),
+    "bybit: nothing": ("vocabulary", "bybit", bybit({})),
     "bybit: another key": ("key", "bybit", f"{T}other-id5000{{}}"),
     "bybit: a socket for orders": ("allow", "bybit", f"GET/realtime{T}"),
     "okx: a socket for orders": ("allow", "okx", f"{T // 1000}GET/users/self/verify"),
@@ -401,6 +404,87 @@ def test_what_the_ccxt_adapter_signs_can_be_read():
         return done
     for case in cases:  # Hyperliquid signs no questions, and amends what it has seen
         assert set(asyncio.run(all_of(*case))) >= {"place", "cancel"} | ({"amend", "query"} if case[0] != "hyperliquid" else set()), case[:2]
+
+def a_day(tmp_path):
+    "A gate with record and leases through a day: what it let happen that it must not."
+    bad, log, clock = [], [], [T * 10**6]
+    db = KitDB(tmp_path)
+    lease = Lease(db, "binance.main", "order_flow", "run", 3600, now=lambda: clock[0])
+    token = lease.acquire()
+    rules = policy_from(RULES.format(venue="binance", symbol="BTCUSDT").replace("lease = false\nper_second = 1000\nper_minute = 1000",
+                                                                                "per_second = 3\nper_minute = 20"))
+    make = lambda past=(): Gate(rules, Tokens(db, now=lambda: clock[0]), log.append, past, now=lambda: clock[0])
+    def signed(g, text, **kw):
+        try: ask(g, text, **dict(token=token, caller="pid 1") | kw)
+        except RefusedByGate: return False
+        return True
+    def must(ok, what):
+        if not ok: bad.append(what)
+    g, ms = make(), lambda: clock[0] // 10**6
+    order = lambda n, **kw: binance(**dict(newClientOrderId=n, timestamp=ms()) | kw)
+    must(signed(g, order("k1")) and signed(g, order("k1")), "a good order was refused")
+    must(g.spent("binance.main") == 60, "the same text was counted twice")
+    clock[0] += 10**9
+    must(not signed(g, order("k1")), "signed twice")
+    must(not signed(g, order("k2"), token=token + 1), "signed without a lease")
+    must([r.verdict for r in log] == ["ok", "once", "lease"], "the record is not what happened")
+    must(not signed(make(log), order("k1")), "a restart forgets what was signed")
+    must(make(log).spent("binance.main") == 60, "a restart forgets the day")
+    for i in range(3): must(signed(g, order(f"a{i}", quantity="0.0001")) == (i < 3), "the rate is too strict")
+    must(not signed(g, order("a3", quantity="0.0001")), "no rate")
+    must(g.spent("binance.main") == 78, "what was refused is counted")
+    for i in range(20):
+        clock[0] += 10**9
+        signed(g, order(f"b{i}", quantity="0.0015"), caller=f"pid {i + 10}")
+    must(g.spent("binance.main") <= 500, "above the day's limit")
+    for _ in range(6): signed(g, f"coin=USDT&amount=1&timestamp={ms()}", caller="pid 5")
+    clock[0] += 90_000 * 10**9
+    with suppress(RefusedByGate): lease.acquire()
+    must(not signed(g, order("c"), caller="pid 5") and signed(g, f"symbol=BTCUSDT&orderId=1&timestamp={ms()}", caller="pid 5"), "a halted caller")
+    must(signed(g, order("c", quantity="0.0015"), caller="pid 1"), "a new day has no room")
+    lease.release()
+    must(not signed(g, order("d"), caller="pid 1"), "signed after the lease")
+    db.close()
+    return bad
+
+def _quiet(real):
+    def check(self, *a, **kw):
+        self.note, note = None, self.note
+        try: return real(self, *a, **kw)
+        finally: self.note = note
+    return check
+
+def _no_lease(real):
+    def judge(self, r, *a): return real(self, replace(r, lease=False), *a)
+    return judge
+
+def _refused_is_remembered(real):
+    def refuse(self, row, *a, **kw):
+        e = real(self, row, *a, **kw)
+        if row.worth: self._remember(replace(row, verdict="ok"))
+        return e
+    return refuse
+
+GATE_DEFECTS = {
+    "nothing is written": lambda m: m.setattr(Gate, "check", _quiet(Gate.check)),
+    "leases are not asked for": lambda m: m.setattr(Gate, "_judge", _no_lease(Gate._judge)),
+    "the past is not read": lambda m: m.setattr(Gate, "__init__", (lambda real: lambda s, r, t=None, n=None, past=(),
+                                                                   now=None: real(s, r, t, n, (), now))(Gate.__init__)),
+    "nothing is remembered": lambda m: m.setattr(Gate, "_remember", lambda *a: None),
+    "the day is never over": lambda m: m.setattr(Gate, "spent", lambda s, a: s._day.get(a, (0, Decimal(0)))[1]),
+    "the day is always new": lambda m: m.setattr(Gate, "spent", lambda s, a: Decimal(0)),
+    "nobody is halted": lambda m: m.setattr(Gate, "_refuse", (lambda real: lambda s, *a, **k: (real(s, *a, **k), s._halted.clear())[0])(Gate._refuse)),
+    "halted callers cannot cancel": lambda m: m.setattr(P, "_RISKY", ("place", "amend", "cancel")),
+    "refusals use up the day": lambda m: m.setattr(Gate, "_refuse", _refused_is_remembered(Gate._refuse)),
+    "a token never ends": lambda m: m.setattr(Tokens, "problem", lambda s, a, t: "" if t == 1 else "no"),
+}
+
+def test_a_day_of_the_gate(tmp_path): assert a_day(tmp_path) == []
+
+@pytest.mark.parametrize("defect", GATE_DEFECTS)
+def test_a_planted_defect_of_the_gate_is_seen(defect, tmp_path, monkeypatch):
+    GATE_DEFECTS[defect](monkeypatch)
+    assert a_day(tmp_path)
 
 # ---- the process
 

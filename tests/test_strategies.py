@@ -24,7 +24,8 @@ def run(name, ev, params=None, **settings):
 RELAXED = dict(adx=0, persistence=0, reversion=1.01, bounce=.5, volume_x=.5, min_score=0, cascade=1.5)  # a day of the tape has few setups otherwise
 
 @pytest.mark.parametrize("name, n, params", [("order_flow", 60_000, None), ("breakout", 60_000, None), ("sma_cross", 25_000, None),
-                                             ("scalper", 145_000, RELAXED), ("zone_bounce", 145_000, dict(bounce=.5, volume_x=.5))])
+                                             ("scalper", 145_000, RELAXED), ("zone_bounce", 145_000, dict(bounce=.5, volume_x=.5)),
+                                             ("round_trip", 60_000, dict(how=2, qty=.02, every_s=10.))])
 def test_another_future_moves_no_decision(name, n, params):
     "B-3: prices, sizes and sides after t become absurd; every decision, fill and verdict up to t stays, byte for byte."
     ev = TAPE.events[:n]

@@ -162,7 +162,7 @@ class Limits:
             if orders: out[f"X-MBX-ORDER-COUNT-{name}"] = str(n)
         return out
 
-# %% ../../nbs/adapters/660_binance_api.ipynb #2842f21c
+# %% ../../nbs/adapters/660_binance_api.ipynb #ad780502
 STEPS = {"1s": 1, "1m": 60, "3m": 180, "5m": 300, "15m": 900, "30m": 1800, "1h": 3600, "2h": 7200, "4h": 14_400, "6h": 21_600, "8h": 28_800, "12h": 43_200,
          "1d": 86_400, "3d": 259_200, "1w": 604_800}
 _DEEP = 1000
@@ -266,7 +266,7 @@ class Market:
         if d["U"] is None or now_ms < d["at"]: return None
         m = dict(e="depthUpdate", E=now_ms, s=self.raw, U=d["U"], u=self.u, b=[[p, q] for p, q in d["ba"][0].items()],
                  a=[[p, q] for p, q in d["ba"][1].items()])
-        if self.kind == "usdm": m |= dict(T=now_ms, pu=d["pu"])
+        if self.kind == "usdm": m |= dict(T=now_ms, pu=d["pu"], ps=self.raw, st=1)
         self.pend[ms] = dict(U=None, ba=({}, {}), pu=self.u, at=now_ms + ms)
         return m
     def day(self, now_ms):
@@ -467,7 +467,7 @@ class Rec:
                     priceProtect=False, reduceOnly=s.reduce, createTime=s.created, updateTime=s.updated, triggerTime=s.triggered, goodTillDate=s.gtd,
                     **(dict(callbackRate=s.callback, activatePrice=s.activate or None) if s.kind == "TRAILING_STOP_MARKET" else {}))
 
-# %% ../../nbs/adapters/660_binance_api.ipynb #4cc9cb29
+# %% ../../nbs/adapters/660_binance_api.ipynb #ff6c4b02
 class Conn:
     "One WebSocket connection, without the socket."
     def __init__(self, api, market, kind, now_ns, ip="127.0.0.1", combined=False):
@@ -671,7 +671,7 @@ class Streams:
             if ms - self._told.get((name, m.raw), 0) < every: continue
             self._told[name, m.raw] = ms
             d = dict(e="markPriceUpdate", E=ms, s=m.raw, p=f"{m.x.mark(m.symbol):.8f}", i=f"{m.x.mark(m.symbol):.8f}", P=f"{m.x.mark(m.symbol):.8f}",
-                     r=self._rate(m), T=self._next_funding(m, ms))
+                     r=self._rate(m), T=self._next_funding(m, ms), st=1)
             self.publish("usdm", name, [d] if name.startswith("!") else d)
     def _say_trade(self, m, t):
         r, (n, px, qty, ms, maker) = m.raw.lower(), t
@@ -680,7 +680,7 @@ class Streams:
             self.publish(m.kind, f"{r}@trade", d | (dict(m=maker, M=True) if m.kind == "spot" else dict(X="MARKET", m=maker)))
         if self.listeners(m.kind, f"{r}@aggTrade"):
             d = dict(e="aggTrade", E=ms, s=m.raw, a=n, p=px, q=qty, f=n, l=n, T=ms, m=maker)
-            self.publish(m.kind, f"{r}@aggTrade", d | (dict(M=True) if m.kind == "spot" else dict(nq=qty)))
+            self.publish(m.kind, f"{r}@aggTrade", d | (dict(M=True) if m.kind == "spot" else dict(nq=qty, st=1)))
     def _say_tops(self, m, ms):
         r = m.raw.lower()
         for name in (f"{r}@bookTicker", "!bookTicker"):
@@ -690,7 +690,7 @@ class Streams:
             if not b or not a or self._told.get((name, m.raw)) == (b[0], a[0]): continue
             self._told[name, m.raw] = b[0], a[0]
             d = dict(u=m.u, s=m.raw, b=b[0][0], B=b[0][1], a=a[0][0], A=a[0][1])
-            self.publish(m.kind, name, d if m.kind == "spot" else dict(e="bookTicker", T=ms, E=ms) | d)
+            self.publish(m.kind, name, d if m.kind == "spot" else dict(e="bookTicker", T=ms, E=ms) | d | dict(ps=m.raw, st=1))
         for name in (f"{r}@ticker", f"{r}@miniTicker", "!ticker@arr", "!miniTicker@arr"):
             if not self.listeners(m.kind, name) or ms - self._told.get((name, m.raw), 0) < 1000: continue
             self._told[name, m.raw] = ms
@@ -702,6 +702,7 @@ class Streams:
                 d |= dict(p=t["priceChange"], P=t["priceChangePercent"], w=t["weightedAvgPrice"], Q=t["lastQty"], O=t["openTime"], C=t["closeTime"],
                           F=t["firstId"],
                           L=t["lastId"], n=t["count"])
+                if m.kind == "usdm": d["st"] = 1
                 if m.kind == "spot": d |= dict(x=t["prevClosePrice"], b=t["bidPrice"], B=t["bidQty"], a=t["askPrice"], A=t["askQty"])
             self.publish(m.kind, name, [d] if name.startswith("!") else d)
     def shutdown_notice(self):
@@ -727,7 +728,7 @@ class Streams:
             c.say(dict(e="listenKeyExpired", E=ms, listenKey=key))
             if market == "spot": c.close("listen key expired")
 
-# %% ../../nbs/adapters/660_binance_api.ipynb #02ea239f
+# %% ../../nbs/adapters/660_binance_api.ipynb #b25097a4
 class Desk:
     "Orders of all accounts; part of `BinanceApi`."
     def _new_id(self, what):
@@ -1035,7 +1036,8 @@ class Desk:
             if r.algo and not r.open: self._algo_event(r, ms)
     def _execution(self, r, x, ms, t):
         m, gone = r.m, x in ("CANCELED", "EXPIRED") and r.cancelled_by
-        return dict(e="executionReport", E=self.now_ms(), s=m.raw, c=r.cancelled_by if gone else r.cid, S=r.word, o=r.kind, f=r.tif, q=m.size(r.lots),
+        why = dict(eR="INSUFFICIENT_LIQUIDITY") if x == "EXPIRED" and r.why in ("ioc", "fok", "no_liquidity") else {}
+        return why | dict(e="executionReport", E=self.now_ms(), s=m.raw, c=r.cancelled_by if gone else r.cid, S=r.word, o=r.kind, f=r.tif, q=m.size(r.lots),
                     p=m.px(r.px), P=m.px(r.stop), F=text8(0), g=r.list_id, C=r.cid if gone else "", x=x, X=r.status, r="NONE", i=r.oid,
                     l=m.size(t["lots"] if t else 0),
                     z=m.size(r.done), L=text8(t["px"]) if t else text8(0), n=text8(t["fee"]) if t else "0", N=t["asset"] if t else None, T=ms, t=t["id"]
@@ -1049,6 +1051,7 @@ class Desk:
                  m=bool(t and t["maker"]), R=r.reduce, wt=r.working_type, ot=u["origType"], ps="BOTH", cp=r.close_position, rp=plain(t["profit"]) if t else "0",
                  pP=False, si=0, ss=0, V=r.stp, pm="NONE", gtd=r.gtd)
         if t: o |= dict(n=plain(t["fee"]), N=t["asset"])
+        if r.kind == "TRAILING_STOP_MARKET": o |= dict(AP=r.activate or "0", cr=r.callback)
         return dict(e="ORDER_TRADE_UPDATE", E=self.now_ms(), T=ms, o=o)
     def _algo_event(self, r, ms):
         m = r.m
@@ -1083,7 +1086,7 @@ class Desk:
         "The next end of this order is the venue's doing (OR-13): EXPIRED or EXPIRED_IN_MATCH."
         for a in [n for x in self.exchanges for n in x.accounts if account in ("", n)]: self._ended[a, venue_id] = why
 
-# %% ../../nbs/adapters/660_binance_api.ipynb #2f2abd68
+# %% ../../nbs/adapters/660_binance_api.ipynb #b00026e6
 @dataclass(slots=True)
 class Call:
     "A request that was admitted."
@@ -1141,7 +1144,8 @@ class PublicRest:
                 out["symbols"].append(dict(
                     symbol=m.raw, status=self._status(m), baseAsset=i.base, baseAssetPrecision=8, quoteAsset=i.quote, quotePrecision=8, quoteAssetPrecision=8,
                     baseCommissionPrecision=8, quoteCommissionPrecision=8, orderTypes=list(SPOT_TYPES), icebergAllowed=False, ocoAllowed=True, otoAllowed=False,
-                    quoteOrderQtyMarketAllowed=True, allowTrailingStop=True, cancelReplaceAllowed=True, amendAllowed=True, isSpotTradingAllowed=True,
+                    quoteOrderQtyMarketAllowed=True, allowTrailingStop=True, cancelReplaceAllowed=True, amendAllowed=True, opoAllowed=False,
+                    pegInstructionsAllowed=False, isSpotTradingAllowed=True,
                     isMarginTradingAllowed=False, filters=fl, permissions=[], permissionSets=[["SPOT"]], defaultSelfTradePreventionMode="EXPIRE_MAKER",
                     allowedSelfTradePreventionModes=stp))
             else:
@@ -1228,7 +1232,7 @@ class PublicRest:
     def _dapi_info(self, c): return dict(timezone="UTC", serverTime=c.ms, rateLimits=[], exchangeFilters=[], symbols=[])
     def _system(self, c): return dict(status=0, msg="normal")
 
-# %% ../../nbs/adapters/660_binance_api.ipynb #91ddaf7b
+# %% ../../nbs/adapters/660_binance_api.ipynb #ee1757af
 class PrivateRest:
     "Orders, money and keys; part of `BinanceApi`."
     def _accounts(self, c):
@@ -1526,7 +1530,7 @@ class PrivateRest:
                      isolatedWallet=text8(0), initialMargin=text8(im), maintMargin=text8(mm), updateTime=c.ms)
             ps.append(d | dict(leverage=str(int(h.leverage or 1)), entryPrice=f"{h.entry:.{max(m.pd, 2)}f}", isolated=h.margin_mode == "isolated",
                                maxNotional="1000000000",
-                               positionInitialMargin=text8(im), openOrderInitialMargin=text8(0)))
+                               positionInitialMargin=text8(im), openOrderInitialMargin=text8(0), bidNotional="0", askNotional="0"))
         return {k: total(v) for k, v in keys.items()} | dict(feeTier=0, canTrade=a.may_trade, canDeposit=True, canWithdraw="withdraw" in c.key.may,
                                                              updateTime=0,
                                                             multiAssetsMargin=False, tradeGroupId=-1, assets=rows, positions=ps)

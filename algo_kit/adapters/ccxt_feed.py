@@ -83,7 +83,7 @@ class CcxtDecoder(Decoder):
                 self._bars(row, recv, t, t + span, *(float(x) for x in was[1:6]), float("nan"))
             self._open[row] = list(c)
 
-# %% ../../nbs/adapters/634_ccxt_feed.ipynb #cbf6b249
+# %% ../../nbs/adapters/634_ccxt_feed.ipynb #3d59057e
 _METHODS = dict(trades="watchTrades", depth="watchOrderBook", quotes="watchBidsAsks", bars="watchOHLCV")
 
 class CcxtStream:
@@ -119,7 +119,7 @@ class CcxtStream:
                 raise ConfigError(f"{a} and {b} of one instrument say the same thing twice", key="kinds", value=", ".join(self.kinds), rule=f"{a} or {b}",
                                   hint="leave one out")
         self.decoder, self.counts, self.stale, self._tasks, self.error = CcxtDecoder(self.instruments, **how), Counter(), deque(maxlen=1000), [], None
-        self._gate, self._tries, self._heard, self._born = 0., 0, 0., 0.
+        self._gate, self._tries, self._heard, self._seen = 0., 0, 0., 0
         word = "depth" if "depth" in self.kinds else "bbo" if "quotes" in self.kinds else "candles" if self._bars else "trades"
         self.market = dict(offers=[word] * len(self.instruments), quotes_only=[not {"trades", "bars"} & set(self.kinds)] * len(self.instruments))
 
@@ -132,7 +132,7 @@ class CcxtStream:
         for k in self.kinds:
             if not self.exchange.has.get(_METHODS[k]):
                 raise unknown(f"kind of market data of {self.venue}", k, [x for x, m in _METHODS.items() if self.exchange.has.get(m)])
-        self._heard = self._born = self._now()
+        self._heard = self._now()
         self._tasks = [asyncio.ensure_future(self._forever(k, row)) for k in self.kinds for row in range(len(self.instruments))]
         self._tasks.append(asyncio.ensure_future(self._watch()))
         for t in self._tasks: t.add_done_callback(self._over)
@@ -164,7 +164,7 @@ class CcxtStream:
     def stats(self) -> dict:
         "Everything that was counted."
         both = self.counts + Counter({k: v for k, v in self.decoder.counts.items() if v})
-        return {k: int(v) for k, v in sorted(both.items())} | dict(attempts=self.attempts.total)
+        return {k: int(v) for k, v in sorted(both.items())} | dict(messages=self._seen, attempts=self.attempts.total, stale_spans=len(self.stale))
     async def ready(self, timeout_s: float=30.) -> bool:
         "Wait until something came of every instrument and every book is known."
         end = self._now() + timeout_s
@@ -188,6 +188,7 @@ class CcxtStream:
                 self._trouble(kind, row, e)
                 continue
             self._heard, self._tries = self._now(), 0
+            self._seen += 1
             d.wants.clear()
             if use(got): self.sink(d.rows.view())
             await asyncio.sleep(0)  # a busy symbol lets the others have their turn

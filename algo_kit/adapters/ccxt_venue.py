@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['CcxtVenue', 'open', 'close', 'sign_now', 'time_ns', 'load', 'read_order', 'read_trade', 'submit', 'submit_pair',
            'amend', 'cancel', 'cancel_all', 'find', 'open_orders', 'fills', 'balances', 'positions', 'payments', 'fees',
-           'permissions', 'set_leverage', 'set_margin_mode', 'dead_man', 'reports']
+           'permissions', 'set_leverage', 'set_margin_mode', 'dead_man', 'arm_disconnect', 'reports']
 
 # %% ../../nbs/adapters/644_ccxt_venue.ipynb #3c0af6aa
 import asyncio, json, random, re
@@ -24,7 +24,7 @@ from .protocol import (REFUSED, TAKEN, UNSURE, Balance, Balances, Broken, Clock,
                                         text_of, whole, without_secrets)
 from .venue_facts import ccxt_order, kind_of, own_id, refusal, venue_facts, wire_id
 
-# %% ../../nbs/adapters/644_ccxt_venue.ipynb #e7ff797b
+# %% ../../nbs/adapters/644_ccxt_venue.ipynb #9457308b
 class _Call:
     def __init__(self, ask="query", cost="query", id=""): self.ask, self.cost, self.id, self.sent, self.answers, self.held = ask, cost, id, False, [], False
 
@@ -105,6 +105,10 @@ def _class(name):
         extra["handle_my_trade"] = lambda self, client, m: self.kit._heard_trade(self.parse_ws_trade(m)) if m.get("x") == "TRADE" else None
         extra["handle_order"] = lambda self, client, m: self.kit._heard_order(self.parse_ws_order(m))
         for h in ("handle_balance", "handle_acount_update", "handle_my_liquidation"): extra[h] = lambda self, client, m: None
+    if name == "bybit":  # one account has BTCUSDT twice, as coins and as a perpetual: rows of the other are not ours
+        extra |= dict(handle_order=lambda self, client, m: [self.kit._heard_order(o) for o in self.kit._tongue.rows(m["data"], self.parse_order)],
+                      handle_my_trades=lambda self, client, m: [self.kit._heard_trade(t) for t in self.kit._tongue.rows(m["data"], self.parse_trade)],
+                      handle_balance=lambda self, client, m: None, handle_positions=lambda self, client, m: None)
     if name == "okx":
         def orders(self, client, message):
             for r in message.get("data") or ():
@@ -158,7 +162,7 @@ def _round(x, unit):
 
 def _ns(ms): return int(Decimal(str(ms)) * 1_000_000) if ms not in (None, "") else 0
 
-# %% ../../nbs/adapters/644_ccxt_venue.ipynb #41266d7a
+# %% ../../nbs/adapters/644_ccxt_venue.ipynb #7257df5e
 class CcxtVenue:
     "A `Venue` behind ccxt."
     def __init__(self,
@@ -181,6 +185,7 @@ class CcxtVenue:
         self.v = venue_facts(name, symbols, market)
         self.name, self.account, self.signing, self.clock, self.facts = name, account, signing, clock or Clock(), self.v.facts
         self.status_s, self.streams = status_s, streams
+        self.patience_s = 0.25  # How long an order waits for its turn: after that the wish is old, and is told so
         self.rng, self.token, self.symbols, self.instruments = rng or random.Random(0), token, tuple(symbols), {}
         g = lambda k, d: getattr(cfg, k, d)
         self.timeout_s, self.window_ms, self.tries, self.retry_s = g("timeout_s", 5.), g("window_ms", 5_000), g("tries", 3), g("retry_s", 1.)
@@ -192,7 +197,7 @@ class CcxtVenue:
         self.seen = 0  # Messages of private streams
         self._tongue = _TONGUES[self.v.rules](self)
 
-# %% ../../nbs/adapters/644_ccxt_venue.ipynb #648800dc
+# %% ../../nbs/adapters/644_ccxt_venue.ipynb #f32ef734
 def _patch(cls):
     "Add functions to a class, a cell at a time."
     def f(fn):
@@ -219,6 +224,7 @@ async def open(self) -> None:
     ex.own_session, ex.number, ex.enableRateLimit, ex.asyncio_loop = False, str, False, asyncio.get_running_loop()
     ex.throttler.loop, ex.verify, ex.ssl_context, ex.timeout_on_exit = ex.asyncio_loop, True, True, 0
     ex.closed_by_user = False
+    ex.has = {**ex.has, "fetchCurrencies": False}  # a signed question about networks and withdrawals, which nobody asked
     if "brokerId" in ex.options and self.v.rules in ("okx", "bybit"): ex.options["brokerId"] = None
     if self._testnet: ex.set_sandbox_mode(True)
     if self._urls: ex.urls = ex.deep_extend(ex.urls, self._urls)
@@ -326,9 +332,7 @@ def _age(self, id):
 @_P
 def _time(self): return asyncio.get_running_loop().time()
 
-# %% ../../nbs/adapters/644_ccxt_venue.ipynb #9673288e
-_PATIENCE_S = 0.25  # How long an order waits for its turn: after that the wish is old, and is told so
-
+# %% ../../nbs/adapters/644_ccxt_venue.ipynb #95d58d74
 @_P
 async def _query(self, what, f, cost="query", id=""):
     "Ask; the answer, or VenueError."
@@ -353,7 +357,7 @@ async def _request(self, ask, f, cost=None, id="", read=None, heard=None) -> Out
     if risky and not self.breaker.allow(): return Outcome(REFUSED, "halted", "breaker",
                                                           f"{self.breaker.row} calls in a row have failed: nothing new for {self.breaker.seconds:g} s",
                                                           retry_after_s=self.breaker.seconds)
-    left = await self.budget.acquire(self.v.cost.get(cost or ask, {}), not risky, _PATIENCE_S if risky else self.timeout_s)
+    left = await self.budget.acquire(self.v.cost.get(cost or ask, {}), not risky, self.patience_s if risky else self.timeout_s)
     if left:
         if risky: self.breaker.neither()
         return Outcome(REFUSED, "rate_limit", "budget", f"the rate limit allows it in {left:.1f} s", retry_after_s=left, retry=True)
@@ -490,7 +494,7 @@ def read_trade(self,
                 _round(t["price"], ins.tick),
                 _num(fee.get("cost")), str(fee.get("currency") or ins.settle), t.get("takerOrMaker") == "maker", _ns(t.get("timestamp")))
 
-# %% ../../nbs/adapters/644_ccxt_venue.ipynb #c3c6a2b9
+# %% ../../nbs/adapters/644_ccxt_venue.ipynb #62e3bdd1
 @_P
 async def submit(self, order: Order) -> Outcome:
     "Send an order once."
@@ -533,6 +537,7 @@ async def amend(self, id: str, symbol: str, lots: int, px: int = 0, stop: int = 
     if ins is None: return Outcome(REFUSED, "", "symbol", f"{symbol} was not loaded")
     if any(type(x) is not int or not 0 <= x < 2**62 for x in (lots, px, stop)) or lots < 1: return Outcome(REFUSED, "lot_size", "order",
         "no whole number of lots or ticks")
+    if not (id or venue_id): return Outcome(REFUSED, "unknown_order", "unsent", "an order without a name")
     o = self._orders.get(id)
     if o is None or self._tongue.amend_needs_seen:
         try: seen = await self.find(id, symbol, venue_id)
@@ -550,6 +555,7 @@ async def amend(self, id: str, symbol: str, lots: int, px: int = 0, stop: int = 
 async def cancel(self, id: str, symbol: str, venue_id: str = "") -> Outcome:
     "Rejected with reason `unknown_order` when the venue has no such open order."
     if symbol not in self.instruments: return Outcome(REFUSED, "", "symbol", f"{symbol} was not loaded")
+    if not (id or venue_id): return Outcome(REFUSED, "unknown_order", "unsent", "an order without a name")
     return await self._request("cancel", lambda: self._tongue.cancel(id, symbol, venue_id), "cancel", id,
                                lambda o: Outcome(TAKEN, order=o if isinstance(o, Seen) else None))
 
@@ -563,7 +569,7 @@ async def cancel_all(self, symbol: str = "") -> Outcome:
         if out.what != TAKEN and worst.what != UNSURE: worst = out
     return worst
 
-# %% ../../nbs/adapters/644_ccxt_venue.ipynb #13f3a9df
+# %% ../../nbs/adapters/644_ccxt_venue.ipynb #7353863f
 @_P
 async def find(self, id: str, symbol: str, venue_id: str = "") -> Seen | None:
     "An order, open or over; None: the venue says that it has none of this name."
@@ -624,6 +630,12 @@ async def dead_man(self, seconds: float) -> None:
     "Cancel everything unless this is called again in time; 0: no longer."
     if not self.facts.dead_man: raise VenueError(f"{self.name} has no dead man's switch", "wrong", key="dead_man_s", value=seconds, hint="live.dead_man_s=0")
     await self._setting("dead man's switch", lambda: self._tongue.dead_man(seconds))
+
+@_P
+async def arm_disconnect(self, seconds: float) -> None:
+    "Where the venue cancels when our private stream is gone (Bybit): after how long."
+    if not hasattr(self._tongue, "arm"): raise VenueError(f"{self.name} has no such switch", "wrong", key="seconds", value=seconds, hint="see Facts.dead_man")
+    await self._setting("disconnect switch", lambda: self._tongue.arm(seconds))
 
 @_P
 async def _setting(self, what, f):
@@ -1066,7 +1078,7 @@ class _Usdm(_Binance):
 
 _USDM_TYPES = dict(STOP=STOP_LIMIT, STOP_MARKET=STOP, TAKE_PROFIT=TAKE_LIMIT, TAKE_PROFIT_MARKET=TAKE, TRAILING_STOP_MARKET=TRAIL)
 
-# %% ../../nbs/adapters/644_ccxt_venue.ipynb #edf386a1
+# %% ../../nbs/adapters/644_ccxt_venue.ipynb #415d42da
 class _Bybit(_Tongue):
     STATES = dict(Created=ACCEPTED, New=ACCEPTED, Untriggered=ACCEPTED, Triggered=ACCEPTED, PartiallyFilled=PARTIALLY_FILLED, Filled=FILLED,
                   Cancelled=CANCELED_, PartiallyFilledCanceled=CANCELED_,
@@ -1078,6 +1090,11 @@ class _Bybit(_Tongue):
     def q(self, symbol="", **kw): return {"category": self.category,
                                           **({"symbol": self.mid(symbol)} if symbol else {"settleCoin": "USDT"} if self.category == "linear" else {}), **kw}
     def key(self, id, venue_id): return {"orderId": venue_id} if venue_id else {"orderLinkId": self.k._wire(id)}
+    def rows(self, rows, parse):
+        "Parsed, of our markets; ccxt guesses from a field whether BTCUSDT is a contract, here the category says it."
+        mine = {self.mid(s): s for s in self.k.instruments}
+        return [parse(r, self.ex.market(mine[r["symbol"]])) for r in rows if r.get("category", self.category) == self.category and r["symbol"] in mine]
+    def orders(self, rows, symbol=None): return self.rows(rows, self.ex.parse_order)
     def filter(self, id):
         o = self.k._orders.get(id)
         return {"orderFilter": "StopOrder"} if self.category == "spot" and o is not None and o.type in (STOP, STOP_LIMIT, TAKE, TAKE_LIMIT) else {}
@@ -1125,7 +1142,7 @@ class _Bybit(_Tongue):
             while t <= now:
                 out += await self.list(self.ex.privateGetV5ExecutionList, q | {"startTime": t, "endTime": min(t + span, now + 60_000)})
                 t += span
-        return [self.trade(r, symbol) for r in out if r.get("execType", "Trade") in self.FILLS]
+        return [self.paid(self.trade(r, symbol)) for r in out if r.get("execType", "Trade") in self.FILLS]
     async def balances(self):
         out = []
         for a in (await self.ex.privateGetV5AccountWalletBalance({"accountType": "UNIFIED"}))["result"]["list"]:
@@ -1144,12 +1161,15 @@ class _Bybit(_Tongue):
     async def positions(self):
         rows = await self.list(self.ex.privateGetV5PositionList, self.q(limit=200))
         return [h for h in map(self.position, rows) if h is not None]
+    def pays(self, r):
+        what = self.PAYS[r["type"]]
+        return what if what != "transfer" else "deposit" if r["type"] == "TRANSFER_IN" else "withdrawal"  # of another wallet: from outside of this one
     PAYS = dict(SETTLEMENT="funding", TRANSFER_IN="transfer", TRANSFER_OUT="transfer", INTEREST="interest", BONUS="deposit", LIQUIDATION="liquidation_fee",
                 AIRDROP="deposit")
     async def payments(self, since_ns):
         rows = await self.list(self.ex.privateGetV5AccountTransactionLog,
                                {"accountType": "UNIFIED", "limit": 50} | ({"startTime": since_ns // _MS} if since_ns else {}))
-        return [Payment(r["id"], r["currency"], _num(r["change"]) if _num(r.get("change")) else _num(r.get("funding")), self.PAYS[r["type"]],
+        return [Payment(r["id"], r["currency"], _num(r["change"]) if _num(r.get("change")) else _num(r.get("funding")), self.pays(r),
                         _ns(r["transactionTime"]),
                         (self.ex.safe_symbol(r["symbol"], None, None, "swap") or "") if r.get("symbol") else "") for r in rows
                 if r["type"] in self.PAYS and _ns(r["transactionTime"]) >= since_ns]
@@ -1166,9 +1186,7 @@ class _Bybit(_Tongue):
     async def set_leverage(self, symbol, x): await self.ex.privatePostV5PositionSetLeverage(self.q(symbol, buyLeverage=f"{x:g}", sellLeverage=f"{x:g}"))
     async def set_margin_mode(self, symbol, mode):
         await self.ex.privatePostV5AccountSetMarginMode({"setMarginMode": "ISOLATED_MARGIN" if mode == "isolated" else "REGULAR_MARGIN"})
-    async def dead_man(self, seconds):
-        if not seconds: raise VenueError("bybit: its switch is armed by the connection and is not disarmed", "wrong", key="dead_man_s", value=0,
-                                         hint="close the private stream in order")
+    async def arm(self, seconds):
         await self.ex.privatePostV5OrderDisconnectedCancelAll({"timeWindow": max(3, min(300, int(seconds))),
                                                                "product": "SPOT" if self.category == "spot" else "DERIVATIVES"})
     def raw(self, client, message):
@@ -1179,7 +1197,12 @@ class _Bybit(_Tongue):
         elif t == "position" or (t or "").startswith("position."):
             for r in message["data"]:
                 if (h := self.position(r)) is not None: yield h
-    def heard_trade(self, t): return self.k.read_trade(t) if (t.get("info") or {}).get("execType", "Trade") in self.FILLS else None
+    def heard_trade(self, t): return self.k.read_trade(self.paid(t)) if (t.get("info") or {}).get("execType", "Trade") in self.FILLS else None
+    def paid(self, t):
+        "ccxt guesses the coin of the fee from the side; the venue says it."
+        i = t.get("info") or {}
+        return {**t, "fee": dict(cost=i["execFee"], currency=i["feeCurrency"]), "fees": []} if i.get("feeCurrency") and i.get("execFee") not in (None,
+            "") else t
 
 class _Okx(_Tongue):
     STATES = dict(live=ACCEPTED, partially_filled=PARTIALLY_FILLED, filled=FILLED, canceled=CANCELED_, mmp_canceled=CANCELED_, effective=FILLED,

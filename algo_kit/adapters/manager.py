@@ -22,13 +22,14 @@ from .protocol import (REFUSED, UNSURE, Balances, Broken, Fill, Held, Outcome, P
                                         without_secrets)
 from .reconcile import Books, Finding, Told, compare
 
-# %% ../../nbs/adapters/652_manager.ipynb #79434dbe
+# %% ../../nbs/adapters/652_manager.ipynb #e664e709
 S = 1_000_000_000
 _PROTECTS = (STOP, TRAIL, STOP_LIMIT)
 _PAID = dict(funding=PAID_FUNDING, interest=INTEREST, swap=SWAP, deposit=DEPOSIT, withdrawal=DEPOSIT, transfer=DEPOSIT, liquidation_fee=LIQUIDATION_FEE,
              insurance=INSURANCE)
 NUMBER = 8  # flag of a CASH that moves nothing: `side` is the number of the order that is about to stand for wish `spare`
 BASE = 4  # flag of a CASH that moves nothing: `spare` units of the wallet are on the account and are not this run's
+_STANDS = ("mode", "external")  # findings that looking again does not change
 FORCED = ("liquidation", "adl")  # reasons of an order that the venue has placed for us
 
 class Manager:
@@ -64,7 +65,7 @@ class Manager:
         self.lots = w.rows["pos"]["lots"].tolist()  # as told, which is what the engine has once it has taken it
         self.apart_cash, self.apart_lots, self.side, self.rest = {}, {}, {}, {}
         self.last, self.version, self.clean, self.faults, self.noted = {}, 0, False, {}, {}
-        self.based, self.looked = False, 0  # what is not ours has been set apart; up to when history has been read
+        self.based, self.looked, self.compared = False, 0, 0  # what is not ours has been set apart; up to when history has been read
         self.failures, self.broken_until, self.quiet_until, self.closed, self._flushing = 0, 0, 0, False, False
         self.since = self.began = self.now()
         self.counts = dict(place=0, cancel=0, amend=0, query=0, fills=0, unknown=0, refused=0, halted=0, duplicates=0)
@@ -210,7 +211,7 @@ def _touched(self, life, type):
             self._after(other)
     life.trigger(self.now(), type)
 
-# %% ../../nbs/adapters/652_manager.ipynb #db2e4e0b
+# %% ../../nbs/adapters/652_manager.ipynb #a2124184
 @_patch
 def _after(self, life):
     "Something has happened to it: tell, let relatives know, do what is next."
@@ -288,7 +289,9 @@ def _why_not(self, life, do):
     if why.startswith("lease"): return why if do.what == "place" and not life.reduce_only else f"wait: {why}"
     if life.reduce_only or do.what == "cancel": return ""
     if why: return why
-    if self.faults: return next(iter(self.faults.values()))
+    for k, why in self.faults.items():
+        _, _, symbol = k.partition(" ")
+        if symbol in ("", life.symbol): return why
     if not self.clean: return "our ledger has not been compared with the venue's yet"
     if self.broken_until > self.now(): return f"{self.failures} calls in a row have failed"
     return ""
@@ -732,7 +735,7 @@ def _woken(self, life):
     p = self.lives.get(life.parent)
     return p is not None and (p.told > 0 or not p.over)
 
-# %% ../../nbs/adapters/652_manager.ipynb #8557e54a
+# %% ../../nbs/adapters/652_manager.ipynb #1f8e53c7
 @_patch
 async def reconcile(self,
     why: str = "",  # start, stream, time, command
@@ -756,11 +759,12 @@ async def reconcile(self,
                 continue
             found = self._judge(cut, last)
             self._flush()
-            if all(f.clean for f in found): break
-            if found and any(f.kind == "order" for f in found): await asyncio.sleep(min(self.rules.grace * 1e-9 * 2 ** k, 2.))
+            bad = [f for f in found if not f.clean and f.kind not in _STANDS]
+            if not bad: break
+            if any(f.kind == "order" for f in found): await asyncio.sleep(min(self.rules.grace * 1e-9 * 2 ** k, 2.))
             elif last is None: await asyncio.sleep(min(self.venue.facts.read_lag_s, 10.))  # answers may lag: look twice before concluding
             last = found
-        self.clean = all(f.clean for f in found)
+        self.clean, self.compared = all(f.clean for f in found if f.kind not in _STANDS), self.now()
         if self.clean: self.looked = began
         for f in found:
             if not f.clean or f.action: self._note(f"{why}: {f}", "INFO" if f.clean else "WARNING")
@@ -784,12 +788,17 @@ async def _cut(self, v):
     for p in await self._read(self.venue.payments(max(self.looked - 3_600 * S, self.since))): self._pay(p)
     self._flush()
     b = await self._read(self.venue.balances()), await self._read(self.venue.positions())
-    if a != b or len(self.known) != before or self.busy or self.out: return None
+    if a != b or len(self.known) != before or self.busy or not self._caught_up(): return None
     mine = {s.id for s in opened}
     for s in opened: self._seen(s, self.now())
     for k in [k for k, s in self.foreign.items() if s.venue_id not in {x.venue_id for x in opened} and s.id not in mine]: self.foreign.pop(k)
     self._flush()
     return (*b, opened)
+
+@_patch
+def _caught_up(self):
+    "Has the engine taken everything that it was told? While the journal cannot be written it has not."
+    return not self.out and not self.may_place().startswith("journal") and self.session.world.rows["pos"]["lots"].tolist() == self.lots
 
 @_patch
 def _books(self, cut):
@@ -852,6 +861,8 @@ def _judge(self, cut, last):
                 self._row(CASH, 0, now, px=n, qty=self.wallet[f.what], ref=DEPOSIT, flags=INFERRED)
                 self.apart_cash["guess", f.what] = self.apart_cash.get(("guess", f.what), 0) + n
             out.append(Finding(f.kind, f.what, f.ours, f.theirs, f"{diff:f} booked as moved from outside", True))
+    for k, why in self.faults.items():
+        if k.startswith("mode "): out.append(Finding("mode", k[5:], "", why, "nothing new is sent"))
     for s in self.foreign.values():
         out.append(Finding("external", s.id or s.venue_id, "", f"order of {s.lots} lots {s.symbol}", "left alone", self.cfg.external == "count"))
     if self.cfg.external == "halt":
@@ -870,7 +881,7 @@ def _apart(self, symbol, lots, now):
         self._row(EXTERNAL, self.rows[symbol], now, qty=lots)
         self._note(f"{symbol}: {lots} lots on the account are not this run's", "WARNING")
 
-# %% ../../nbs/adapters/652_manager.ipynb #32b13d16
+# %% ../../nbs/adapters/652_manager.ipynb #9199fd64
 @_patch
 def _note(self, what, level="INFO", **kw):
     "A line in the log; the same again only once a minute."
@@ -919,6 +930,7 @@ async def _now_and_then(self):
         try: await asyncio.wait_for(self._wake.wait(), self.cfg.reconcile_s)
         except TimeoutError: why = "time"
         self._wake.clear()
+        if why == "time" and self.now() - self.compared < 0.9 * self.cfg.reconcile_s * S: continue  # somebody else has asked for it
         try: await self.reconcile(why)
         except Exception as e: self._note(f"reconcile: {type(e).__name__}: {without_secrets(e)}", "ERROR")
         if not self.clean and not self._wake.is_set():

@@ -48,7 +48,7 @@ _NEXT = dict(auth="check the key, its permissions and its list of addresses", ra
              halted="trading is not allowed there at the moment", wrong="the same question will never be answered",
              lost="it may have been carried out: look before it is sent again", down="ask again later")
 
-# %% ../../nbs/adapters/640_outcomes.ipynb #284469a6
+# %% ../../nbs/adapters/640_outcomes.ipynb #5ea74796
 SOURCES = dict(
     common="RFC 9110: a refusal for the form of a request is final, what happened behind a 5xx is not said",
     binance="binance-spot-api-docs errors.md and rest-api.md, HTTP return codes; findings 12 and 13",
@@ -148,6 +148,7 @@ _BYBIT = r"""
         | 110023,110066,110074,170214,170229,170210 |               | | rejected halted halted
         | 110079 |                                                  | amend,cancel | rejected retry down
         | 110025,110026,110043 |                                    | | accepted
+        | 10001 | (?i)number of contracts\|qty\|quantity                | | rejected lot_size wrong
         | 10001,10014,10017,10019,110011,110013,110015,110016,110024,110027..110031,110040..110042,110054..110065 | | | rejected wrong
         | 170115..170130,170199..170206,170215..170217 |            | | rejected wrong
 """

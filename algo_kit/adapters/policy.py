@@ -137,7 +137,7 @@ def _binance(text, key_id, kind_of_key):
     _words(d, _ASK, "orders, cancels or questions")
     return Ask("stream" if api is not None and kind_of_key == "ed25519" else "query", (), "", ms)  # session.logon may not mind a word more
 
-# %% ../../nbs/adapters/622_policy.ipynb #68008dde
+# %% ../../nbs/adapters/622_policy.ipynb #d8cde935
 _BPLACE = _W("category symbol isLeverage side orderType qty marketUnit price triggerDirection orderFilter triggerPrice triggerBy orderIv timeInForce "
              "positionIdx orderLinkId takeProfit stopLoss tpTriggerBy slTriggerBy reduceOnly closeOnTrigger smpType mmp tpslMode tpLimitPrice slLimitPrice "
              "tpOrderType slOrderType slippageTolerance slippageToleranceType")
@@ -172,6 +172,7 @@ def _bybit(text, key_id, kind):
         _words(d, _W("category symbol buyLeverage sellLeverage tradeMode"), "leverage")
         return Ask("leverage", (), "", ms, _opt(d, "buyLeverage", "sellLeverage") or Decimal(0))
     if d.get("setMarginMode") in ("ISOLATED_MARGIN", "REGULAR_MARGIN") and len(d) == 1: return Ask("leverage", ms=ms)
+    if not d: raise _No("vocabulary", "an empty request is none of an order")  # there are some that change the account
     _words(d, _BCANCEL, "orders or cancels")
     return Ask("cancel", (), d.get("orderLinkId", ""), ms)
 

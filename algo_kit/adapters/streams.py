@@ -114,7 +114,7 @@ def pause_s(
     "How long to wait before the next try: doubling, half of it to one and a half of it."
     return min(first_s * 2. ** min(tries, 20), most_s) * rng.uniform(.5, 1.5)
 
-# %% ../../nbs/adapters/632_streams.ipynb #5c39c14e
+# %% ../../nbs/adapters/632_streams.ipynb #085857fc
 _TEXT, _BINARY = 1, 2  # aiohttp's message types
 _KINDS = ("trades", "raw_trades", "depth", "quotes", "mark", "bars")
 
@@ -260,7 +260,8 @@ class MarketStream:
     def stats(self) -> dict:
         "Everything that was counted."
         d = self.decoder.counts
-        return {k: int(v) for k, v in sorted((self.counts + Counter({k: v for k, v in d.items() if v})).items())} | dict(attempts=self.attempts.total)
+        both = self.counts + Counter({k: v for k, v in d.items() if v})
+        return {k: int(v) for k, v in sorted(both.items())} | dict(messages=self._last, attempts=self.attempts.total, stale_spans=len(self.stale))
 
     # -- a line
     async def _keep(self, line):

@@ -40,7 +40,7 @@ def own_id(
         return b.decode() if re.fullmatch(rb"[0-9a-zA-Z_.:-]{1,16}", b) else s
     return s
 
-# %% ../../nbs/adapters/643_venue_facts.ipynb #fc97244e
+# %% ../../nbs/adapters/643_venue_facts.ipynb #069dc914
 @dataclass(frozen=True)
 class VenueFacts:
     "`Facts` and what the adapter alone needs to know."
@@ -114,9 +114,9 @@ _BYBIT_COST = dict(place=_w(place=1, ip=1), amend=_w(place=1, ip=1), cancel=_w(c
                    open_all=_w(query=1, ip=1), fills=_w(query=1, ip=1), balances=_w(query=1, ip=1), load=_w(ip=1), query=_w(query=1, ip=1))
 
 _BYBIT = VenueFacts(
-    Facts("bybit", _ALL, _TIFS, amend="native", oco=False, dead_man=3., dead_man_stops=True, fill_history_s=730 * 86_400., read_lag_s=5., id_chars=36,
+    Facts("bybit", _ALL, _TIFS, amend="native", oco=False, fill_history_s=730 * 86_400., read_lag_s=5., id_chars=36,
           notes=("HTTP 200 carries refusals in retCode", "orders over for longer are in history; spot closed orders older than seven days are gone",
-                 "disconnect-cancel-all (DCP) cancels when the private stream is silent, so it is armed once, not renewed by requests")),
+                 "its switch (DCP) is no timer: it cancels when the private stream has been gone for so long; arm it with venue.arm_disconnect(seconds)")),
     "bybit", "bybit", "bybit", options=_BYBIT_OPTIONS | dict(fetchMarkets=dict(types=["spot"]), defaultType="spot"),
     stop_param="triggerPrice", take_param="triggerPrice", page="cursor", page_size=100, page_window_s=7 * 86_400., windows=_BYBIT_WINDOWS, cost=_BYBIT_COST,
     permissions="bybit")

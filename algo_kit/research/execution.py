@@ -136,20 +136,23 @@ def latency_stages(
     order = [s[0] for s in STAGES] + [s[0] for s in SPANS]
     return [dict(stage=s, n=len(got[s])) | _quantiles(got[s]) | dict(backwards=int((np.array(got[s]) < 0).sum())) for s in order if s in got]
 
-# %% ../../nbs/research/716_execution.ipynb #48a80db8
+# %% ../../nbs/research/716_execution.ipynb #5c48b9ef
+_OVER = ("FILLED", "CANCELED", "REJECTED", "EXPIRED")
+
 def unknown_fates(
     rows: list,  # Requests in order
     states: dict,  # Order -> how it ended
-) -> list[dict]:  # order, what, symbol, at_ns, reason, ended (what answered it), seconds until then (None: never), state
+) -> list[dict]:  # order, what, symbol, at_ns, reason, ended (what answered it; empty: nothing did), seconds until then (None: not known), state
     "Requests whose outcome was unknown, and how each was settled."
     out = []
     for i, r in enumerate(rows):
         if r.get("outcome") != "unknown" or r.get("what") == "fills": continue
         later = next((x for x in rows[i + 1:] if x.get("order") == r.get("order") and x.get("outcome") not in ("unknown", None)), None)
         a, b = int(r.get("sent_ns") or r.get("wished_ns") or 0), int((later or {}).get("answered_ns") or 0)
+        state = str(states.get(r.get("order"), ""))
+        ended = f"{later['what']}: {later['outcome']}" if later else f"report: {state.lower()}" if state in _OVER else ""
         out.append(dict(order=r.get("order"), what=r.get("what"), symbol=r.get("symbol", ""), at_ns=a, reason=r.get("reason") or r.get("text") or "",
-                        ended=f"{later['what']}: {later['outcome']}" if later else "", seconds=(b - a) / 1e9 if later and a and b else None,
-                        state=states.get(r.get("order"), "")))
+                        ended=ended, seconds=(b - a) / 1e9 if later and a and b else None, state=state))
     return out
 
 # %% ../../nbs/research/716_execution.ipynb #f66f0759
@@ -290,7 +293,7 @@ def run_execution(run_dir) -> dict:  # As `execution_log` without its columns; a
     write_json(Path(run_dir)/"execution.json", out)
     return json.loads((Path(run_dir)/"execution.json").read_text(encoding="utf-8"))
 
-# %% ../../nbs/research/716_execution.ipynb #269c8850
+# %% ../../nbs/research/716_execution.ipynb #0e1e6621
 def _s(v): return "–" if v is None or not np.isfinite(v) else f"{v * 1e3:.0f} ms" if abs(v) < 1 else f"{v:.1f} s" if abs(v) < 120 else f"{v / 60:.1f} min"
 def _ms(v): return "–" if v is None or not np.isfinite(v) else f"{v * 1e3:.0f} µs" if abs(v) < 1 else f"{v:.1f} ms" if abs(v) < 1000 else f"{v / 1e3:.2f} s"
 def _pc(v): return "–" if v is None else f"{v:.1%}"
@@ -340,19 +343,19 @@ def execution_words(
     if t["n"]: out.append(f"{t['n']:,} round trips: {t['profit']:+,.4g}{q} each after fees; before fees {t['gross'] / t['n']:+,.4g}, "
                           f"fees {t['fees'] / t['n']:,.4g}.")
     if n := len(x["unknown"]):
-        left = sum(u["seconds"] is None for u in x["unknown"])
+        left = sum(not u["ended"] for u in x["unknown"])
         end = f"{left} of them {'was' if left == 1 else 'were'} never settled." if left else "all were settled."
         out.append(f"{n} request{'s' * (n > 1)} had no known outcome; {end}")
     return out
 
-# %% ../../nbs/research/716_execution.ipynb #3436ae63
+# %% ../../nbs/research/716_execution.ipynb #f978194e
 def plot_fill_time(
     x: dict,  # From `execution_log`
 ) -> "go.Figure":
     "Share of filled orders that were filled within a time, by type."
     v = x["facts"]
-    f = _fig(title="How long a fill took", xaxis=dict(type="log", title="from the wish to the last fill, s"), yaxis=dict(tickformat=".0%", rangemode="tozero"),
-             height=300)
+    f = _fig(title="How long a fill took", xaxis=dict(type="log", title="from the wish to the last fill, s", dtick=1),
+             yaxis=dict(tickformat=".0%", rangemode="tozero"), height=300)
     types = np.asarray(v["type"], object)
     for name, colour in zip([t for t in dict.fromkeys(types) if t not in WAITING_TYPES], (BLUE, ORANGE, GREY), strict=False):
         s = np.sort(v["last_s"][(types == name) & np.isfinite(v["last_s"])])
@@ -378,7 +381,8 @@ def plot_latency(
     x: dict,  # From `execution_log`
 ) -> "go.Figure":
     "Median, 90th and 99th percentile of each stage."
-    f = _fig(title="Where the milliseconds went", xaxis=dict(type="log", title="ms"), yaxis=dict(autorange="reversed"), height=90 + 36 * len(x["latency"]))
+    f = _fig(title="Where the milliseconds went", xaxis=dict(type="log", title="ms", dtick=1), yaxis=dict(autorange="reversed"),
+             height=90 + 36 * len(x["latency"]))
     names = [r["stage"].replace("_", " ") for r in x["latency"]]
     for k, colour, size in (("p50", BLUE, 10), ("p90", GREY, 8), ("p99", ORANGE, 8)):
         f.add_scatter(x=[max(r[k], 1e-4) for r in x["latency"]], y=names, mode="markers", name=k, marker=dict(color=colour, size=size))

@@ -1,0 +1,16 @@
+"A strategy for the latency benchmark: every hundredth trade one order far from the market, immediate or cancel."
+import numpy as np
+
+from algo_kit.core.cache import njit
+from algo_kit.core.records import BUY, IOC, LIMIT, TRADE
+from algo_kit.strategies.contract import Strategy, place
+
+state_dt = np.dtype([("n", "i8")], align=True)
+
+@njit
+def on_event(st, row, e, acct, p, out):
+    if e.kind != TRADE: return
+    st[row].n += 1
+    if st[row].n % 100 == 0: place(out, row, BUY, LIMIT, 0.001, 0.0, e.px * 0.95, tif=IOC)
+
+pulse = Strategy("pulse", "One order for every hundred trades.", on_event=on_event, state_dt=state_dt)
