@@ -12,10 +12,11 @@ __all__ = ['event_dt', 'TRADE', 'QUOTE', 'DEPTH', 'BAR_OHL', 'BAR', 'MARK', 'FUN
            'REDUCING', 'HALTED', 'WARMING', 'TRADING_STATES', 'CMD_CANCEL_ALL', 'CMD_REDUCE', 'CMD_HALT', 'CMD_RESUME',
            'CMD_FLATTEN', 'CMD_GAP', 'CMD_WARM', 'CMD_OPEN', 'COMMAND_NAMES', 'REASONS', 'R', 'VENUE_REASONS', 'V',
            'CASH_NAMES', 'FEE', 'PAID_FUNDING', 'INTEREST', 'SWAP', 'LIQUIDATION_FEE', 'INSURANCE', 'TRANSFER_OUT',
-           'TRANSFER_IN', 'TRANSFER_FEE', 'DEPOSIT', 'PLACE', 'AMEND', 'CANCEL', 'TRANSFER', 'WISH_NAMES', 'order_dt',
-           'decision_dt', 'fill_dt', 'SPOT', 'PERP', 'FUTURE', 'FX', 'CFD', 'MARKETS', 'PAID', 'LINEAR', 'INVERSE',
-           'INS_KINDS', 'N_TIERS', 'instrument_dt', 'position_dt', 'RATE_S', 'account_dt', 'wallet_dt', 'request_dt',
-           'verdict_dt', 'change_dt', 'equity_dt', 'mark_dt', 'candle_dt', 'SECOND', 'TIMEFRAMES', 'columns']
+           'TRANSFER_IN', 'TRANSFER_FEE', 'DEPOSIT', 'COIN_FEE', 'PLACE', 'AMEND', 'CANCEL', 'TRANSFER', 'WISH_NAMES',
+           'order_dt', 'decision_dt', 'fill_dt', 'SPOT', 'PERP', 'FUTURE', 'FX', 'CFD', 'MARKETS', 'PAID', 'LINEAR',
+           'INVERSE', 'INS_KINDS', 'N_TIERS', 'instrument_dt', 'position_dt', 'RATE_S', 'account_dt', 'wallet_dt',
+           'request_dt', 'verdict_dt', 'change_dt', 'equity_dt', 'mark_dt', 'candle_dt', 'SECOND', 'TIMEFRAMES',
+           'columns']
 
 # %% ../../nbs/core/020_records.ipynb #b8ef46be
 import numpy as np
@@ -71,8 +72,8 @@ R = {name: i for i, name in enumerate(REASONS)}
 VENUE_REASONS = ("", "post_only", "ioc", "fok", "gtd", "price_collar", "lot_size", "min_notional", "max_notional", "rate_limit", "max_orders", "insufficient",
                  "reduce_only", "self_trade", "oco", "parent", "liquidation", "no_liquidity", "market_closed", "unknown_order", "too_late", "halted")
 V = {name: i for i, name in enumerate(VENUE_REASONS)}
-CASH_NAMES = ("", "fee", "funding", "interest", "swap", "liquidation_fee", "insurance", "transfer_out", "transfer_in", "transfer_fee", "deposit")
-FEE, PAID_FUNDING, INTEREST, SWAP, LIQUIDATION_FEE, INSURANCE, TRANSFER_OUT, TRANSFER_IN, TRANSFER_FEE, DEPOSIT = range(1, 11)
+CASH_NAMES = ("", "fee", "funding", "interest", "swap", "liquidation_fee", "insurance", "transfer_out", "transfer_in", "transfer_fee", "deposit", "coin_fee")
+FEE, PAID_FUNDING, INTEREST, SWAP, LIQUIDATION_FEE, INSURANCE, TRANSFER_OUT, TRANSFER_IN, TRANSFER_FEE, DEPOSIT, COIN_FEE = range(1, 12)
 PLACE, AMEND, CANCEL, TRANSFER = 1, 2, 3, 4
 WISH_NAMES = {PLACE: "place", AMEND: "amend", CANCEL: "cancel", TRANSFER: "transfer"}
 

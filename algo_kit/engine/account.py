@@ -10,7 +10,7 @@ __all__ = ['find_mine', 'count_order', 'to_hold_back', 'release', 'book_fill', '
 import numpy as np
 from ..core.cache import njit
 from ..core.money import OVERFLOW, mul_div, to_px, to_ticks
-from ..core.records import (ACCEPTED, ACK, AMEND_REJECT, AMENDED, CANCEL_REJECT, CASH, DEPOSIT, EXTERNAL, FEE, FILL,
+from ..core.records import (ACCEPTED, ACK, AMEND_REJECT, AMENDED, CANCEL_REJECT, CASH, COIN_FEE, DEPOSIT, EXTERNAL, FEE, FILL,
                                    INSURANCE, INTEREST, LIMIT, LIQUIDATION_FEE,
                                    MARGIN_CALL, MARKET, MOVED,
                                    PAID_FUNDING, PARTIALLY_FILLED, R, STOP, SUBMITTED, SWAP, TAKE, TRAIL, TRANSFER_FEE, TRANSFER_IN,
@@ -112,10 +112,27 @@ def book_fill(w, e):
 
 # %% ../../nbs/engine/512_account.ipynb #5934c74a
 @njit
+def _pay_in_coin(w, row, lots):
+    "A fee taken out of what was bought, told after its fill: as if so much were sold at the last price to pay for it."
+    a, ins = w.rows[row].pos, w.rows[row].ins
+    worth = notional_units(ins, lots, to_ticks(a.last, ins.ticks_per_px, 0))
+    cost = a.cost if lots == a.lots else mul_div(a.cost, lots, max(a.lots, np.int64(1)))
+    a.lots -= lots
+    a.cost -= cost
+    value, gain = reported(w, ins.w_settle, worth), reported(w, ins.w_settle, worth - cost)
+    a.fees += value
+    w.k.acct.fees += value
+    a.realised += gain
+    w.k.acct.realised += gain
+
+@njit
 def book_cash(w, e):
     "Book a `CASH` answer."
     j, amount, code = np.int64(e.qty), np.int64(e.px), e.ref
     x, acct, a = w.k.wal[j], w.k.acct, w.rows[e.row].pos
+    if code == COIN_FEE:
+        _pay_in_coin(w, e.row, -amount)
+        return
     x.balance += amount
     value = reported(w, j, amount)
     if code == FEE or code == LIQUIDATION_FEE or code == TRANSFER_FEE:

@@ -9,6 +9,7 @@ __all__ = ['META', 'TAPE', 'EVENTS', 'INSERT', 'OUT', 'SNAP', 'NOTE', 'END', 'FR
 # %% ../../nbs/engine/540_journal.ipynb #7f931bf3
 import hashlib
 import json
+import mmap
 import os
 import struct
 import time
@@ -108,14 +109,14 @@ class Journal:
 # %% ../../nbs/engine/540_journal.ipynb #acd21b08
 class Scan:
     "Index of a journal: `frames` is a list of (kind, seq, offset of the payload, size)."
-    def __init__(self, path): self.path, self.frames, self.chain, self.end, self.torn = Path(path), [], bytes(CHAIN), 0, 0
+    def __init__(self, path): self.path, self.frames, self.chain, self.end, self.torn, self._map = Path(path), [], bytes(CHAIN), 0, 0, b""
     @property
     def n(self): return len(self.frames)
     def payload(self, i: int) -> bytes:
         _, _, at, size = self.frames[i]
-        with open(self.path, "rb") as f:
-            f.seek(at)
-            return f.read(size)
+        if at + size > len(self._map):  # opened once: a live journal has a frame for every message
+            with open(self.path, "rb") as f: self._map = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
+        return self._map[at:at + size]
     def json(self, i: int) -> dict: return json.loads(self.payload(i))
     def of(self, *kinds) -> list[int]:
         "Places of the frames of these kinds."

@@ -39,7 +39,7 @@ def open_session(
     r = run if hasattr(run, "manifest") else find_run(runs, str(run))
     m = r.manifest
     if not m.get("settings"): raise DataError(f"run {r.run} has no settings in its manifest", key="settings", hint="it ended before it began: run it again")
-    s = _settings_of(m)
+    s, sim = _settings_of(m), sim and m.get("stage") != "live"  # a real venue cannot be asked again
     st = load_strategy(m["strategy_source"])
     return r, m, Session(st, st.check(m["params"]), [instrument_from(i) for i in m["instruments"]], s, ledger=ledger, sim=sim, **m.get("market", {})), s
 
@@ -112,6 +112,8 @@ def replay(
     runs="runs", kitdb=None,  # Root of runs; where anchors are kept
 ) -> dict:  # run, dir, events, decisions, orders, fills, state_hash, passport, differences, details
     "Go through a run again and count the differences."
+    if venue and (run if hasattr(run, "manifest") else find_run(runs, str(run))).manifest.get("stage") == "live":
+        raise ConfigError("the answers of a real venue cannot be made again", key="venue", rule="a simulated venue", hint="replay it without --venue")
     r, m, s, settings = open_session(run, sim=venue, runs=runs)
     sc = scan(r/"journal"/"journal.bin", r.run, kitdb if kitdb is not None else _anchors(m))
     walk = Walk(s, sc, _rows(m, settings).whole()).load()

@@ -155,6 +155,7 @@ class Recorder:
     def __init__(self, session: Session, journal, snapshot_events: int = 1_000_000):
         self.s, self.j, self.every, self.next_snap = session, journal, snapshot_events, snapshot_events
         self.send, self.sync_first = None, False  # who takes decisions to a real venue; whether they are on the disk before that
+        self.patient, self.owed = False, []  # a full disk is waited for: what came out and is not yet written, and hence not sent
 
     def _answer(self, rows):
         sig = ask_signals(self.s, rows)
@@ -171,10 +172,23 @@ class Recorder:
         for out in s.step(ev, self._answer): self._out(out)
 
     def _out(self, out):
-        if any(len(v) for v in out.values()): self.j.write(OUT, pack_out(out), self.s.seq)
-        if self.send is not None and len(out["dec"]):
-            if self.sync_first: self.j.sync()
-            self.send(out["dec"])
+        if not any(len(v) for v in out.values()): return
+        self.owed.append([pack_out(out), self.s.seq, out["dec"]])
+        try: self.flush()
+        except (OSError, KitError):
+            if not self.patient: raise
+
+    def flush(self):
+        "Write what came out, then send what was decided. Raises when it cannot be written: nothing is lost, and nothing is sent."
+        while self.owed:
+            o = self.owed[0]
+            if o[0] is not None: self.j.write(OUT, o[0], o[1])
+            o[0] = None  # written, perhaps not synced
+            if self.send is not None and len(o[2]):
+                if self.sync_first: self.j.sync()
+                self.owed.pop(0)
+                self.send(o[2])
+            else: self.owed.pop(0)
 
     def take(self,
         ev: np.ndarray,  # Market events

@@ -18,7 +18,7 @@ import typer
 from ..core.errors import ConfigError, KitError, NotFound, NotRunning, ParityError, RefusedByGate, Timeout, nearest
 from .console import (Cash, For, Fresh, Json, Name, Out, Params, Repair, Run, Seed, Sets, StrategyArg, Symbol, Tape, Venue, Warm, answer, app,
                                    bar, find, main, main_files, pairs, rel, run_words, settings_of, spec_of, sub, table)
-from . import research_verbs, run_verbs, templates  # noqa: F401  they bring their verbs along
+from . import live_verbs, research_verbs, run_verbs, templates  # noqa: F401  they bring their verbs along
 
 # %% ../../nbs/jobs/920_cli.ipynb #72453fba
 def _trade(spec, s, report):

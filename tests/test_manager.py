@@ -1,0 +1,492 @@
+"The order manager over the simulated venue and a network that lies: every fault of the catalogue's section 4, and orders of events at random."
+import random
+
+import numpy as np
+import pytest
+from lying import S, Desk, books_agree, once
+from market import amend, buy, perp, sell, spot, stop_asking
+from simloop import simulate
+
+from algo_kit.adapters.protocol import Order
+from algo_kit.core.records import AMENDED, BUY, CANCELED, EXPIRED, FILL, LIMIT, LINK_CHILD, REJECT, SELL, UNSURE, V
+
+def run(main, seed=1, **kw):
+    "Run `main(desk)` in virtual time."
+    async def go(loop):
+        died = []
+        loop.set_exception_handler(lambda _, c: died.append(c))
+        d = Desk(loop, random.Random(seed), **kw)
+        await d.begin()
+        d.trade(100.)
+        await d.wait(1)
+        await main(d)
+        await d.m.close()
+        assert not died and not [n for n in d.notes if "Error" in n[1]], (died, d.notes)
+        return d
+    return simulate(go)
+
+async def quiet(d, seconds=60):
+    await d.wait(seconds)
+    assert await d.m.settle(60)
+    found = await d.m.reconcile("test")
+    assert all(f.clean for f in found), found
+    assert books_agree(d) and once(d)
+
+def kinds(d): return d.heard()["kind"].tolist()
+
+def test_a_market_order_is_filled_and_books_agree():
+    async def main(d):
+        d.ask(buy(0, qty=1.))
+        await d.wait(1)
+        assert d.lots() == 100 and d.open_here() == 0
+        d.ask(sell(0, qty=0., reduce_only=1))
+        await quiet(d)
+        assert d.lots() == 0
+    run(main)
+
+def test_or1_a_request_that_is_lost_is_asked_for_and_sent_again_under_the_same_name():
+    async def main(d):
+        d.venue.will("submit", "lost")
+        d.ask(buy(0, "limit", qty=1., px=99.))
+        await d.wait(2)
+        assert d.m.unknown == 1 and int(d.s.world.k[0]["ords"][0]["state"]) == 9
+        assert [x for x in d.venue.sent if x[0] == "submit"] == [("submit", d.ids.make(1), "lost")], "sent again without proof"
+        await d.wait(30)
+        assert [x[1] for x in d.venue.sent if x[0] == "submit"] == [d.ids.make(1)] * 2
+        d.trade(98.)
+        await quiet(d)
+        assert d.lots() == 100 and kinds(d).count(UNSURE) == 1
+    run(main)
+
+def test_or1_at_market_it_is_not_sent_late():
+    async def main(d):
+        d.venue.will("submit", "hang")
+        d.ask(buy(0, qty=1.))
+        await d.wait(4)
+        assert d.m.unknown == 0 and d.m.in_flight == 1
+        await d.wait(40)
+        assert d.open_here() == 0 and d.lots() == 0
+        e = d.heard(EXPIRED)
+        assert len(e) == 1 and int(e[0]["ref"]) == V["too_late"]
+        await quiet(d)
+    run(main)
+
+@pytest.mark.parametrize("fate", ["done_lost", "done_hang"])
+@pytest.mark.parametrize("deaf", [False, True])
+def test_or2_an_order_whose_answer_was_lost_is_adopted(fate, deaf):
+    async def main(d):
+        d.venue.will("submit", fate)
+        if deaf: d.venue.deaf = True
+        d.ask(buy(0, qty=1.))
+        await d.wait(15)
+        assert d.lots() == 100 and sum(m == "submit" for m, *_ in d.venue.sent) == 1
+        await quiet(d)
+    run(main)
+
+def test_or3_unknown_that_arrives_later_is_one_order():
+    async def main(d):
+        d.venue.will("submit", "late")
+        d.ask(buy(0, "limit", qty=1., px=99.))
+        await d.wait(60)
+        d.trade(98.)
+        await quiet(d)
+        assert d.lots() == 100 and sum(m == "submit" for m, *_ in d.venue.sent) == 1
+    run(main)
+
+def test_or4_a_refusal_is_final_and_or6_not_tried_again():
+    async def main(d):
+        d.venue.will("submit", "refuse")
+        d.ask(buy(0, qty=1.))
+        await d.wait(60)
+        r = d.heard(REJECT)
+        assert len(r) == 1 and int(r[0]["ref"]) == V["insufficient"] and sum(m == "submit" for m, *_ in d.venue.sent) == 1
+        d.ask(buy(0, "limit", qty=5_000., px=99.))  # more than there is, says the venue itself
+        await quiet(d)
+    run(main, )
+
+def test_or7_post_only_that_would_cross_and_nothing_to_reduce():
+    async def main(d):
+        d.venue.will("submit", "post")
+        d.ask(buy(0, "limit", qty=1., px=99., post_only=1))
+        await d.wait(5)
+        assert d.heard(REJECT)["ref"].tolist() == [V["post_only"]]
+        await quiet(d)
+    run(main)
+
+def test_a_certain_failure_is_tried_three_times_with_pauses():
+    async def main(d):
+        d.venue.will("submit", "busy", "busy")
+        d.ask(buy(0, qty=1.))
+        await d.wait(10)
+        assert d.lots() == 100
+        t = [r["sent_ns"] for r in d.log if r["what"] == "place"]
+        gaps = np.diff(t) / S
+        assert len(t) == 3 and 0.7 < gaps[0] < 1.4 and 1.4 < gaps[1] < 2.7, gaps
+        d.venue.will("submit", "busy", "busy", "busy", "busy")
+        d.ask(sell(0, qty=0., reduce_only=1))
+        await d.wait(20)
+        assert len(d.heard(REJECT)) == 1 and sum(m == "submit" for m, *_ in d.venue.sent) == 6
+        await quiet(d)
+    run(main)
+
+@pytest.mark.parametrize("how", ["", "done_lost", "done_hang", "lost", "hang", "bare", "busy"])
+def test_or8_partly_filled_then_cancelled(how):
+    async def main(d):
+        d.ask(buy(0, "limit", qty=1., px=99.))
+        await d.wait(1)
+        d.trade(99., .37, SELL)
+        await d.wait(1)
+        if how: d.venue.will("cancel", how)
+        d.ask(stop_asking(0, 1))
+        await d.wait(25)
+        assert kinds(d)[-1] == CANCELED and d.open_here() == 0
+        filled = int(d.heard(FILL)["qty"].sum())
+        assert 0 < filled < 100 and d.lots() == filled
+        await quiet(d)
+    run(main, exchange=dict(levels=0))
+
+def test_or9_a_cancel_that_comes_too_late_is_no_error():
+    async def main(d):
+        d.ask(buy(0, "limit", qty=1., px=99.))
+        await d.wait(1)
+        d.ask(stop_asking(0, 1))
+        d.trade(98.)  # while the cancel travels
+        await quiet(d)
+        assert d.lots() == 100 and CANCELED not in kinds(d) and not [n for n in d.notes if n[0] == "ERROR"]
+    run(main)
+
+@pytest.mark.parametrize("fate", ["twice", "often", "delay", "swap", "nameless", "drop"])
+def test_or10_11_12_reports_twice_late_disordered_nameless_or_never(fate):
+    async def main(d):
+        d.venue.rates["stream"] = {fate: 1.}
+        d.venue.rates["submit"] = {"bare": 1.}
+        for k in range(4): d.ask(buy(0, "limit", qty=.25, px=99. - k / 10))
+        await d.wait(1)
+        for px in (98.9, 98.5, 97.): d.trade(px)
+        await d.wait(20)
+        await quiet(d)
+        assert d.lots() == 100 and d.venue.active[f"stream {fate}"] > 0
+    run(main)
+
+def test_or10_duplicates_after_a_restart_are_booked_once():
+    async def main(d):
+        d.ask(buy(0, qty=1.))
+        await d.wait(2)
+        await d.crash()
+        for f in d.account._fills * 3: d.m.report(f)
+        await quiet(d)
+        assert d.lots() == 100
+    run(main)
+
+@pytest.mark.parametrize("fate", ["", "lost", "done_lost", "hang", "done_hang", "late"])
+@pytest.mark.parametrize("when", [0., 0.03, 0.2, 6., 12.])
+def test_a_crash_while_the_outcome_is_unknown(fate, when):
+    async def main(d):
+        if fate: d.venue.will("submit", fate)
+        d.ask(buy(0, "limit", qty=1., px=99.))
+        await d.wait(when)
+        await d.crash()
+        await d.wait(30)
+        d.trade(98.)
+        await quiet(d)
+        assert d.lots() in (0, 100) and d.lots() == sum(f.lots for f in d.account._fills)
+    run(main)
+
+def test_or13_ended_by_the_venue():
+    async def main(d):
+        d.ask(buy(0, "limit", qty=1., px=99.))
+        await d.wait(1)
+        s = d.account.open_orders()[0]
+        d.account.cancel(s.id, s.symbol)  # not asked for by us
+        await quiet(d)
+        assert d.open_here() == 0 and kinds(d)[-1] == CANCELED
+    run(main)
+
+def test_or14_amended_by_the_venue():
+    async def main(d):
+        d.ask(buy(0, "limit", qty=1., px=99.))
+        await d.wait(1)
+        s = d.account.open_orders()[0]
+        d.account.amend(s.id, s.symbol, 60, 985)
+        await d.wait(5)
+        o = d.s.world.k[0]["ords"][0]
+        assert (int(o["qty"]), int(o["px"])) == (60, 985) and AMENDED in kinds(d)
+        d.trade(98.)
+        await quiet(d)
+        assert d.lots() == 60
+    run(main)
+
+def test_or15_somebody_trades_by_hand():
+    async def main(d):
+        d.account.submit(Order("by-hand", "ABC/USD:USD", BUY, LIMIT, 70, 1001))
+        d.account.submit(Order("by-hand-2", "ABC/USD:USD", BUY, LIMIT, 30, 900))
+        d.trade(100., 5.)
+        await quiet(d)
+        assert int(d.s.world.rows[0]["pos"]["external"]) == 70 and d.lots() == 0
+        d.ask(buy(0, qty=1.))
+        await quiet(d)
+        assert d.lots() == 100 and len(d.account.open_orders()) == 1, "their order was touched"
+    run(main, ins=[perp()])
+
+def test_or16_the_stream_ends_and_the_hole_is_found_by_asking():
+    async def main(d):
+        d.venue.rates["submit"] = {"bare": 1.}
+        d.ask(buy(0, "limit", qty=1., px=99.))
+        await d.wait(1)
+        d.venue.hole(5)
+        d.trade(98.)
+        d.ask(buy(0, qty=.5))
+        await quiet(d)
+        assert d.lots() == 150
+    run(main)
+
+def test_or17_a_rate_limit_is_obeyed():
+    async def main(d):
+        d.venue.will("submit", "rate")
+        d.ask(buy(0, qty=1.))
+        await d.wait(0.2)
+        d.ask(buy(0, qty=.5))
+        await d.wait(20)
+        t = [r["sent_ns"] for r in d.log if r["what"] == "place"]
+        assert (t[1] - t[0]) / S >= 3. and d.lots() == 150
+        await quiet(d)
+    run(main)
+
+BRACKET = lambda: (buy(0, qty=1.), sell(0, "stop", stop=95., link=LINK_CHILD, reduce_only=1), sell(0, "limit", px=105., link=LINK_CHILD, reduce_only=1))
+
+@pytest.mark.parametrize("ins", [spot, perp])
+@pytest.mark.parametrize("px", [94., 106.])
+def test_a_bracket_protects_and_one_side_ends_the_other(ins, px):
+    async def main(d):
+        d.ask(*BRACKET())
+        await d.wait(2)
+        assert d.lots() == 100 and len(d.account.open_orders()) == (1 if ins is spot else 2)
+        for p in np.linspace(100, px, 7)[1:]:
+            d.trade(round(p, 1), 5.)
+            await d.wait(1)
+        d.trade(px, 5.)
+        await quiet(d)
+        assert d.lots() == 0 and d.open_here() == 0 and not d.account.open_orders()
+    run(main, ins=[ins()])
+
+@pytest.mark.parametrize("fates", [["", "stop"], ["", "lost"], ["", "stop", "", "stop"], ["done_lost", "done_lost"]])
+def test_or18_protection_is_tried_again_or_the_position_is_closed(fates):
+    async def main(d):
+        d.venue.will("submit", *fates)
+        d.ask(*BRACKET())
+        await d.wait(14)
+        safe = [s for s in d.account.open_orders() if s.stop]
+        assert d.lots() == 0 or (safe and safe[0].lots == 100)
+        await quiet(d)
+    run(main, ins=[perp()])
+
+def test_or18_protection_refused_for_good_closes_the_position():
+    async def main(d):
+        d.venue.will("submit", "")
+        d.venue.rates["submit"] = {"stop": 1.}
+        d.ask(*BRACKET())
+        await d.wait(5.3)
+        assert d.said("the position is closed") and d.flattened == [0]
+        d.venue.rates.clear()  # the first closing order was refused too
+        await d.wait(6)
+        assert d.lots() == 0 and len(d.flattened) == 2
+        await quiet(d)
+    run(main, ins=[perp()])
+
+def test_or19_each_order_of_a_burst_has_its_own_outcome():
+    async def main(d):
+        d.venue.will("submit", "", "refuse", "lost", "", "busy")
+        d.ask(*(buy(0, "limit", qty=.1, px=99.) for _ in range(5)))
+        await d.wait(40)
+        d.trade(98.)
+        await quiet(d)
+        assert d.lots() == 40 and len(d.heard(REJECT)) == 1
+    run(main)
+
+@pytest.mark.parametrize("kw", [dict(exchange=dict(coin_fees=True)), dict(ins=[spot(maker="-0.0001", taker="-0.0002")])])
+def test_or20_fees_in_the_coin_and_rebates(kw):
+    async def main(d):
+        for n in (1., .33, .01): d.ask(buy(0, qty=n))
+        await d.wait(3)
+        await quiet(d)
+        d.ask(sell(0, qty=0., reduce_only=1))
+        await quiet(d)
+        assert d.lots() == 0
+    run(main, **kw)
+
+@pytest.mark.parametrize("native", ["native", "none"])
+@pytest.mark.parametrize("fate", ["", "lost", "done_lost", "hang", "done_hang"])
+def test_amendments(native, fate):
+    async def main(d):
+        d.ask(buy(0, "limit", qty=1., px=99.))
+        await d.wait(1)
+        d.trade(99., .3, SELL)
+        await d.wait(1)
+        if fate: d.venue.will("amend" if native == "native" else "cancel", fate)
+        d.ask(amend(0, 1, px=98.5, qty=1.2))
+        await d.wait(40)
+        o = d.s.world.k[0]["ords"][0]
+        assert not o["amending"], "the engine still waits"
+        d.trade(98., 500., SELL)
+        await quiet(d)
+        assert d.lots() == int(o["qty"]) and d.open_here() == 0
+        if not fate or native == "none": assert d.lots() == 120
+    run(main, facts=dict(amend=native), exchange=dict(levels=0))
+
+def test_nothing_new_leaves_when_it_may_not_and_exits_do():
+    async def main(d):
+        d.ask(buy(0, qty=1.))
+        await d.wait(2)
+        d.halt = "the feed is stale"
+        d.ask(buy(0, qty=1.))
+        d.ask(sell(0, qty=0., reduce_only=1))
+        await quiet(d)
+        assert d.heard(REJECT)["ref"].tolist() == [V["halted"]] and d.lots() == 0
+        d.halt = "lease lost"
+        d.ask(buy(0, qty=1.))
+        await d.wait(5)
+        assert sum(m == "submit" for m, *_ in d.venue.sent) == 2
+    run(main)
+
+def test_the_breaker_opens_and_closes_by_itself():
+    async def main(d):
+        d.venue.rates["submit"] = {"lost": 1.}
+        d.venue.rates["find"] = {"down": 1.}
+        d.ask(buy(0, "limit", qty=.1, px=99.))
+        await d.wait(20)
+        assert d.said("calls in a row have failed")
+        d.ask(buy(0, "limit", qty=.1, px=99.))
+        assert d.heard(REJECT)["ref"].tolist() == [V["halted"]]
+        d.venue.rates.clear()
+        await d.wait(120)
+        d.ask(buy(0, qty=.1))
+        await quiet(d)
+        assert d.lots() >= 10
+    run(main)
+
+def test_a_full_disk_holds_back_risk_and_loses_nothing():
+    async def main(d):
+        d.ask(buy(0, "limit", qty=1., px=99.))
+        await d.wait(1)
+        d.full = True
+        e = d.x.market
+        from algo_kit.core.records import TRADE, event_dt
+        t = np.zeros(1, event_dt)
+        t["ts"], t["px"], t["qty"], t["kind"], t["side"] = d.loop.now_ns, 98., 5., TRADE, SELL
+        e(t)
+        await d.wait(5)
+        assert d.lots() == 0 and d.m.faults
+        d.full = False
+        await quiet(d)
+        assert d.lots() == 100 and not d.m.faults
+    run(main)
+
+def test_the_kill_switch_proves_that_nothing_is_left():
+    async def main(d):
+        for k in range(10): d.ask(buy(0, "limit", qty=.1, px=90. + k / 10))
+        d.venue.will("cancel", "lost", "hang", "busy", "done_lost")
+        d.venue.will("cancel_all", "lost")
+        assert await d.m.cancel_everything()
+        assert not d.account.open_orders() and d.open_here() == 0
+        await quiet(d)
+    run(main)
+
+def test_money_from_outside_is_no_profit():
+    async def main(d):
+        d.ask(buy(0, qty=1.))
+        await d.wait(2)
+        before = d.s.equity
+        d.account.deposit("USD", 500)
+        d.account.deposit("USD", -200)
+        await quiet(d)
+        a = d.s.world.k[0]["acct"]
+        assert round(d.s.equity - before, 6) == 300 and int(a["realised"]) == 0
+        await d.crash()
+        await quiet(d)
+        assert round(d.s.equity - before, 6) == 300
+    run(main)
+
+@pytest.mark.parametrize("native", [True, False])
+def test_a_trailing_stop(native):
+    async def main(d):
+        d.ask(buy(0, qty=1.), sell(0, "trail", trail_ppm=20_000, link=LINK_CHILD, reduce_only=1))
+        await d.wait(2)
+        assert d.lots() == 100 and d.account.open_orders()
+        for p in [101, 102, 104, 108, 110, 109]:
+            d.trade(float(p), 5.)
+            await d.wait(2)
+        assert d.lots() == 100
+        d.trade(107.5, 5.)
+        await d.wait(3)
+        d.trade(107.4, 5.)
+        await quiet(d)
+        assert d.lots() == 0 and 107 <= d.account._fills[-1].px / 10 <= 108
+    facts = {} if native else dict(types=frozenset({1, 2, 3}))
+    run(main, ins=[perp()], facts=facts)
+
+RATES = dict(submit=dict(lost=.05, hang=.03, done_lost=.06, done_hang=.03, late=.03, busy=.04, rate=.01, refuse=.03, bare=.2),
+             cancel=dict(lost=.08, hang=.03, done_lost=.08, done_hang=.03, busy=.04, bare=.2), amend=dict(lost=.08, done_lost=.08, hang=.03, busy=.03, bare=.2),
+             find=dict(down=.1, hang=.02), fills=dict(down=.1), open_orders=dict(down=.05), balances=dict(down=.05), positions=dict(down=.03),
+             stream=dict(drop=.1, twice=.1, often=.01, delay=.1, swap=.1, nameless=.1))
+
+def a_wish(rng, px, open_, margin):
+    "What a strategy might ask for."
+    u, q, away = rng.random(), rng.choice([.1, .37, 1., 2.5]), rng.choice([-.5, -.1, 0., .1, .5, 1.])
+    side = buy if not margin or rng.random() < .5 else sell
+    sign = 1 if side is buy else -1
+    if u < .2: return [side(0, qty=q)]
+    if u < .4: return [side(0, "limit", qty=q, px=round(px - sign * away, 1), tif=rng.choice([0, 0, 0, 1, 2]))]
+    if u < .5: return [sell(0, qty=0., reduce_only=1), buy(0, qty=0., reduce_only=1)]
+    if u < .65:
+        out = sell if side is buy else buy
+        kids = [out(0, "stop", stop=round(px - sign * 2, 1), link=LINK_CHILD, reduce_only=1),
+                out(0, "limit", px=round(px + sign * 2, 1), link=LINK_CHILD, reduce_only=1)]
+        entry = side(0, qty=q) if rng.random() < .5 else side(0, "limit", qty=q, px=round(px - sign * .1, 1))
+        return [entry, *(kids if rng.random() < .7 else [out(0, "trail", trail_ppm=10_000, link=LINK_CHILD, reduce_only=1)])]
+    if u < .75 and open_: return [stop_asking(0, rng.choice(open_))]
+    if open_: return [amend(0, rng.choice(open_), px=round(px - rng.choice([.3, 1., -1.]), 1), qty=rng.choice([0., .2, 1.5]))]
+    return [side(0, "limit", qty=q, px=round(px - sign * 1.5, 1))]
+
+async def a_bad_day(d, rng, steps=60, crashes=2, outside=True):
+    "Wishes, trades and faults at random; then peace, everything taken back, and both books laid side by side."
+    px, margin = 100., d.venue.facts.margin
+    d.venue.rates = {k: dict(v) for k, v in RATES.items()}
+    died = sorted(rng.sample(range(5, steps), crashes))
+    for k in range(steps):
+        o = d.s.world.k[0]["ords"]
+        if rng.random() < .6: d.ask(*a_wish(rng, px, o["id"][o["state"] > 0].tolist(), margin))
+        for _ in range(rng.randint(0, 4)):
+            px = round(max(px + rng.choice([-.3, -.1, 0., .1, .3]), 50.), 1)
+            d.trade(px, rng.choice([.05, .5, 5.]), rng.choice([BUY, SELL]))
+            if rng.random() < .5: await d.wait(rng.random() * 2)
+        if rng.random() < .03: d.venue.hole(rng.random() * 20)
+        if outside and rng.random() < .02: d.account.deposit("USD", rng.choice([100, -50]))
+        if rng.random() < .02 and d.account.open_orders():
+            s = rng.choice(d.account.open_orders())
+            d.account.cancel(s.id, s.symbol, s.venue_id)
+        await d.wait(rng.choice([0., .02, .3, 2., 8.]))
+        once(d)
+        if k in died: await d.crash(rng.choice([.1, 5., 60.]))
+    d.venue.rates, d.venue.fates = {}, {}
+    await d.wait(90)
+    assert await d.m.cancel_everything(), list(d.m.open.values())
+    await d.wait(30)
+    from algo_kit.core.records import CMD_FLATTEN
+    from algo_kit.engine.session import command
+    for _ in range(20):  # the book may be thin
+        if not d.lots(): break
+        d.trade(px, 5., BUY)
+        d.tell(command(CMD_FLATTEN, d.clock.now_ns()))
+        await d.wait(2)
+    await quiet(d)
+    assert d.lots() == 0 and d.open_here() == 0, (d.lots(), list(d.m.open.values()))
+
+def one_day(seed, **kw):
+    rng = random.Random(seed)
+    margin, lag = rng.random() < .5, rng.choice([0., 0., 2.])
+    facts = dict(amend=rng.choice(["native", "none"]), **({} if rng.random() < .5 else dict(types=frozenset({1, 2, 3}))))
+    async def main(d): await a_bad_day(d, rng, **kw)
+    return run(main, seed, ins=[perp() if margin else spot()], lag_s=lag, facts=facts, exchange=dict(coin_fees=rng.random() < .5), cash=1_000_000)
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_day_of_lies_ends_with_equal_books(seed): one_day(seed)
