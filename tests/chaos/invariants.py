@@ -6,7 +6,7 @@ from decimal import Decimal
 import numpy as np
 
 from algo_kit.adapters.protocol import TAKEN, ClientIds, id_number
-from algo_kit.core.records import (AMEND, BUY, CANCELED, EXPIRED, FILL, MARKET, PLACE, REJECT, SELL, STATE_NAMES, decision_dt, event_dt)
+from algo_kit.core.records import AMEND, BUY, CANCELED, EXPIRED, FILL, MARKET, PLACE, REJECT, SELL, STATE_NAMES, STOP, decision_dt, event_dt
 from algo_kit.engine.journal import HEAD, INSERT, OUT, scan, unpack_out
 from algo_kit.engine.session import Session, Walk
 from algo_kit.strategies.contract import ENGINE_GATES
@@ -24,9 +24,11 @@ class Watch:
         self.flying = {}  # client id -> (process, order) that left and has not arrived
         self.accepted, self.first_sent, self.sends = Counter(), {}, deque()
         self.done, self.seen_trades, self.external = Counter(), 0, defaultdict(list)
+        self.held, self.whole = Counter(), {}  # lots of ours by the venue's trades; order for whatever is held -> the most that was held while it stood
         self.kinds, self.alive_at, self.placed_at = Counter(), 0, 0
         self.prices, self.heard = defaultdict(deque), {}  # symbol -> (ts, px) printed lately; when news of it last reached the process
         self.ends, self.taken_at, self.mode_at = [], {}, 0
+        self.rows = {i.symbol: n for n, i in enumerate(day.listed)}
     def anchored(self, n):
         "Where the `n`th frame ends."
         from algo_kit.engine.journal import scan
@@ -53,9 +55,16 @@ class Watch:
                     continue
                 if d["px"]: day.count("OR-5")
                 o = int(d["order"])
-                if d["wish"] == PLACE: self.intents[o], self.most[o] = (d, end), int(d["qty"])
+                if d["wish"] == PLACE:
+                    self.intents[o], self.most[o] = (d, end), int(d["qty"])
+                    if d["reduce_only"] and d["type"] >= STOP and not d["parent"]: self.whole[o] = self.now_held(d["row"])
                 elif d["wish"] == AMEND: self.most[o] = max(self.most.get(o, 0), int(d["qty"]))
         elif kind == INSERT: self.kinds["insert"] += 1
+
+    def now_held(self, row): return abs(self.held[self.day.listed[int(row)].symbol])
+    def allowed(self, n):
+        "The most that wish `n` may ever trade."
+        return max(self.most.get(n, 0), self.whole.get(n, 0))
 
     # requests leave
     def sent(self, proc, kind, what, order):
@@ -76,7 +85,7 @@ class Watch:
                 self.broke("I9", f"{proc} places {what[0]} with token {proc.token}; the lease has {held[0][0] if held else 'nobody'}")
             elif held[0][1] <= proc.now() - day.t0:
                 self.broke("I9", f"{proc} places {what[0]} on a lease that ran out {(proc.now() - day.t0 - held[0][1]) / S:.1f} s ago")
-        if order.lots > self.most.get(name[0], 0): self.broke("I3", f"{what[0]} asks for {order.lots} lots, wished were {self.most.get(name[0], 0)}")
+        if order.lots > self.allowed(name[0]): self.broke("I3", f"{what[0]} asks for {order.lots} lots, wished were {self.allowed(name[0])}")
         first = what[0] not in self.first_sent
         if risk and first: self._limits(proc, order, d)
         if risk and first:
@@ -170,8 +179,11 @@ class Watch:
                 self.external[f.symbol].append(f)
                 continue
             self.done[name[0]] += f.lots
-            if self.done[name[0]] > self.most.get(name[0], 0):
-                self.broke("I3", f"wish {name[0]} asked for {self.most.get(name[0], 0)} lots and has {self.done[name[0]]}")
+            if self.done[name[0]] > self.allowed(name[0]):
+                self.broke("I3", f"wish {name[0]} asked for {self.allowed(name[0])} lots and has {self.done[name[0]]}")
+            self.held[f.symbol] += f.side * f.lots
+            for n in self.whole:
+                if self.intents[n][0]["row"] == self.rows[f.symbol]: self.whole[n] = max(self.whole[n], self.done[n] + abs(self.held[f.symbol]))
         self.seen_trades = len(fills)
 
     # quiet
@@ -208,7 +220,7 @@ class Watch:
         for n in sorted({*ours, *there}):
             a, b = ours.get(n), there.get(n, 0)
             if a is None: self.broke("I1", f"{where}: order {n} is open at the venue and not in our books")
-            elif a[2] and b <= a[0]: continue  # children, pairs and reductions are sized by what there is to protect: less may lie at the venue
+            elif a[2] and b <= max(a[0], self.whole.get(n, 0)): continue  # children, pairs and reductions are sized by what there is to protect: less may lie at the venue
             elif a[0] != b: self.broke("I1", f"{where}: order {n} ({a[1]}) has {a[0]} lots left, at the venue {b}")
         self.booked(where)
 

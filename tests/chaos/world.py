@@ -126,7 +126,8 @@ class Day:
     # truth
     def position(self, symbol):
         "Lots of the customer that came from its own orders, by the venue's trades."
-        return sum(f.side * f.lots for f in self.account._fills if f.symbol == symbol and self.ids.parse(f.id))
+        self.watch.trades()
+        return self.watch.held[symbol]
     def reduces(self, id):
         got = self.watch.intents.get((self.ids.parse(id) or (0,))[0])
         return got is not None and bool(got[0]["reduce_only"])
