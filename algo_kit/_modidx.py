@@ -2622,6 +2622,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                         'algo_kit.adapters.live.Market.now_ns': ( 'adapters/live.html#market.now_ns',
                                                                                   'algo_kit/adapters/live.py'),
                                         'algo_kit.adapters.live.checks': ('adapters/live.html#checks', 'algo_kit/adapters/live.py'),
+                                        'algo_kit.adapters.live.deadly': ('adapters/live.html#deadly', 'algo_kit/adapters/live.py'),
                                         'algo_kit.adapters.live.history': ('adapters/live.html#history', 'algo_kit/adapters/live.py'),
                                         'algo_kit.adapters.live.look': ('adapters/live.html#look', 'algo_kit/adapters/live.py'),
                                         'algo_kit.adapters.live.paper_runs': ('adapters/live.html#paper_runs', 'algo_kit/adapters/live.py'),

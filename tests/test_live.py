@@ -1,0 +1,206 @@
+"Real processes on a real (loopback) exchange: whatever ends a live trader, the same command goes on with it, and the venue's own books agree."
+import hashlib
+import hmac
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from contextlib import suppress
+from decimal import Decimal
+from itertools import count
+from pathlib import Path
+from urllib.parse import urlencode
+
+import pytest
+
+pytest.importorskip("ccxt.pro")
+
+from algo_kit.adapters.protocol import ClientIds  # noqa: E402
+from algo_kit.core.runs import RunDir, read_table  # noqa: E402
+
+HERE = Path(__file__).resolve().parent
+ENV = {k: v for k, v in os.environ.items() if not k.startswith("AKEY_")} | dict(
+    PYTHONPATH=os.pathsep.join(filter(None, (str(HERE.parent), os.environ.get("PYTHONPATH")))))
+SYMBOL, RAW, MONEY = "BTC/USDT:USDT", "BTCUSDT", Decimal(10_000)
+QUICK = dict(how=0, seconds=1, qty=0.003, lot=0.001, hold_s=1, every_s=1, check_s=0.2)  # at the market, protected, sold again, and so on
+RESTING = dict(how=1, seconds=3600, wait_s=3600, hurry_s=3600, qty=0.003, lot=0.001, chases=0, urgency=0, save_bps=1000)  # a limit order that waits
+SETS = {"live.require_paper": False, "risk.max_orders_per_minute": 10_000, "risk.duplicate_s": 0, "live.proof_s": 1, "live.window_ms": 2_000}
+SERIAL = count()
+
+class Nursery:
+    "A process that forks a trader for each job."
+    def __init__(self):
+        self.p = subprocess.Popen([sys.executable, str(HERE/"live_child.py")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=ENV)
+        self.born, self.ended = queue.Queue(), {}
+        threading.Thread(target=self._listen, daemon=True).start()
+        assert self.born.get(timeout=400) == 0
+    def _listen(self):
+        for line in self.p.stdout:
+            what, pid, code = line.split()
+            if what == b"died": self.ended[int(pid)] = int(code)
+            else: self.born.put(int(pid))
+    def start(self, job):
+        self.p.stdin.write(json.dumps(job).encode() + b"\n")
+        self.p.stdin.flush()
+        return self.born.get(timeout=30)
+
+class Exchange:
+    "The exchange's process: its switchboard, and the books of an account as its owner may read them."
+    def __init__(self, accounts=60):
+        self.p = subprocess.Popen([sys.executable, str(HERE/"live_child.py"), "exchange", str(accounts)], stdout=subprocess.PIPE, text=True, env=ENV)
+        self.port = json.loads(self.p.stdout.readline())["port"]
+        self.url = f"http://127.0.0.1:{self.port}"
+    def get(self, path, n, **q):
+        q |= dict(timestamp=int(time.time() * 1000), recvWindow=60_000)
+        text = urlencode(q)
+        sig = hmac.new(f"s{n}".encode(), text.encode(), hashlib.sha256).hexdigest()
+        r = urllib.request.Request(f"{self.url}{path}?{text}&signature={sig}", headers={"X-MBX-APIKEY": f"k{n}"})
+        with urllib.request.urlopen(r, timeout=60) as f: return json.load(f, parse_float=Decimal)
+    def admin(self, what, **q):
+        r = urllib.request.Request(f"{self.url}/admin/{what}", json.dumps(q).encode(), {"X-Admin-Token": "t", "Content-Type": "application/json"})
+        with urllib.request.urlopen(r, timeout=60) as f: return json.load(f)
+    def books(self, n):
+        get = lambda path, **q: self.get(path, n, **q)
+        plain, algo = get("/fapi/v1/allOrders", symbol=RAW, limit=1000), get("/fapi/v1/allAlgoOrders", symbol=RAW)
+        money = next(Decimal(b["balance"]) for b in get("/fapi/v2/balance") if b["asset"] == "USDT")
+        pos = [p for p in get("/fapi/v2/positionRisk", symbol=RAW) if Decimal(p["positionAmt"])]
+        return dict(plain=plain, algo=algo, trades=get("/fapi/v1/userTrades", symbol=RAW, limit=1000), money=money,
+                    position=Decimal(pos[0]["positionAmt"]) if pos else Decimal(0), entry=Decimal(pos[0]["entryPrice"]) if pos else Decimal(0),
+                    open=get("/fapi/v1/openOrders", symbol=RAW), open_algo=get("/fapi/v1/openAlgoOrders", symbol=RAW))
+
+@pytest.fixture(scope="module")
+def exchange():
+    x = Exchange()
+    yield x
+    with suppress(ProcessLookupError): os.kill(x.p.pid, signal.SIGCONT)
+    x.p.terminate()
+    x.p.wait(20)
+
+@pytest.fixture(scope="module")
+def nursery():
+    n = Nursery()
+    yield n
+    n.p.stdin.close()
+    n.p.wait(10)
+
+class Desk:
+    "One account, one folder, one command that is started again and again."
+    def __init__(self, home, nursery, exchange, params=None, sets=None, n=None):
+        self.home, self.nursery, self.x, self.n = Path(home), nursery, exchange, next(SERIAL) if n is None else n
+        self.home.mkdir(parents=True, exist_ok=True)
+        self.params, self.sets, self.k = params or QUICK, SETS | (sets or {}), 0
+        self.env = dict(AKEY_BINANCEUSDM_MAIN_ID=f"k{self.n}", AKEY_BINANCEUSDM_MAIN_SECRET=f"s{self.n}")
+    def argv(self, *more):
+        out = ["live", "round_trip", "--venue", "binanceusdm", "--symbol", SYMBOL, "--at", self.x.url, "--cash", "1000", "--i-accept-real-orders"]
+        for k, v in self.sets.items(): out += ["--set", f"{k}={str(v).lower() if isinstance(v, bool) else v}"]
+        for k, v in self.params.items(): out += ["-p", f"{k}={v}"]
+        return [*out, "--no-report", "--json", *more]
+    def start(self, *more, kill="", argv=None, **env): return Child(self, argv or self.argv(*more), self.env | dict(ALGO_KIT_TEST_KILL=kill) | env)
+    def algo(self, *argv, timeout=120):
+        "Another command in the same folder: exit code, document."
+        c = self.start(argv=list(argv))
+        return c.join(timeout), c.doc
+    @property
+    def dir(self): return max((self.home/"runs").glob("*/manifest.json")).parent
+    @property
+    def run(self): return RunDir(self.dir)
+    def status(self):
+        try: return json.loads((self.dir/"status.json").read_text())
+        except (OSError, ValueError): return {}
+    def notes(self): return [json.loads(x) for x in (self.dir/"log.jsonl").read_text().splitlines()]
+    def wait(self, f, timeout=90, what="", child=None):
+        end = time.monotonic() + timeout
+        while time.monotonic() < end:
+            with suppress(OSError, ValueError, KeyError):
+                if f(): return True
+            if child is not None and child.exitcode is not None: break
+            time.sleep(0.1)
+        log = [(x["message"], {k: v for k, v in x.items() if k not in ("ts", "run", "strategy", "message")}) for x in self.notes()[-12:]]
+        raise AssertionError(f"not within {timeout} s: {what}; {self.status()}; {log}; {child and child.err}")
+    def rounds(self, n, child, timeout=90):
+        "Until `n` more fills than there are now."
+        have = self.status().get("fills", 0)
+        self.wait(lambda: self.status().get("fills", 0) >= have + n, timeout, f"{n} more fills", child)
+
+class Child:
+    def __init__(self, desk, argv, env):
+        self.desk, desk.k = desk, desk.k + 1
+        self.out, self.errors = desk.home/f"out{desk.k}.txt", desk.home/f"err{desk.k}.txt"
+        self.pid = desk.nursery.start(dict(argv=argv, env=env, cwd=str(desk.home), out=str(self.out), err=str(self.errors)))
+    @property
+    def exitcode(self): return self.desk.nursery.ended.get(self.pid)
+    @property
+    def doc(self):
+        try: return json.loads(self.out.read_text())
+        except (OSError, ValueError): return {}
+    @property
+    def err(self): return self.errors.read_text()[-2000:] if self.errors.exists() else ""
+    def send(self, sig):
+        with suppress(ProcessLookupError): os.kill(self.pid, sig)
+    def join(self, timeout=90):
+        end = time.monotonic() + timeout
+        while self.exitcode is None and time.monotonic() < end: time.sleep(0.02)
+        if self.exitcode is None: self.send(signal.SIGKILL)
+        return self.exitcode
+    def stop(self, sig=signal.SIGTERM, timeout=90):
+        self.send(sig)
+        code = self.join(timeout)
+        assert code == 0, (code, self.doc, self.err)
+        return self.doc
+
+def agree(desk, resting=0):
+    "The venue's books and the run's, order by order, trade by trade, to the last unit of money; and the journal replays."
+    b, run = desk.x.books(desk.n), desk.run
+    ids, wished = ClientIds(run.run), {}
+    orders = read_table(desk.dir/"orders.parquet")
+    for o, q in zip(orders["order"].tolist(), orders["qty"].tolist(), strict=True): wished[o] = q
+    done = {}
+    seen = [o["clientOrderId"] for o in b["plain"] if not o.get("strategyId")] + [o["clientAlgoId"] for o in b["algo"]]
+    own = [s for s in seen if ids.parse(s)]
+    assert own and len(set(seen)) == len(seen), f"a client id twice: {sorted(seen)}"
+    for o in b["plain"]:
+        k = ids.parse(o["clientOrderId"])
+        assert Decimal(o["executedQty"]) <= Decimal(o["origQty"])
+        if k: done[k[0]] = done.get(k[0], 0) + float(o["executedQty"])
+    for k in map(ids.parse, own): assert k[0] in wished, f"an order that was never decided: {k}"
+    for k, q in done.items(): assert q <= wished[k] + 1e-9, f"order {k}: {q} executed, {wished[k]} asked"
+    fills = read_table(desk.dir/"fills.parquet")
+    theirs = sorted((int(t["id"]), float(t["qty"]), t["side"]) for t in b["trades"])
+    ours = sorted(zip(fills["trade_id"].tolist(), fills["qty"].tolist(), [s.upper() for s in fills["side"]], strict=True))
+    assert [(i, round(q, 8), s) for i, q, s in ours] == [(i, round(q, 8), s) for i, q, s in theirs]
+    net = sum(q if s == "BUY" else -q for _, q, s in ours)
+    assert abs(net - float(b["position"])) < 1e-9, (net, b["position"])
+    flow = sum(float(t["price"]) * float(t["qty"]) * (-1 if t["side"] == "BUY" else 1) - float(t["commission"]) for t in b["trades"])
+    mine = sum(p * q * (-1 if s.upper() == "BUY" else 1) - f for p, q, s, f in zip(fills["price"].tolist(), fills["qty"].tolist(), fills["side"],
+                                                                               fills["fee"].tolist(), strict=True))
+    moved = float(b["money"] - MONEY) - float(b["position"] * b["entry"])
+    assert abs(mine - flow) < 1e-6 and abs(moved - flow) < 1e-4, (mine, flow, moved)
+    cash = read_table(desk.dir/"cash.parquet")
+    left = [o["clientOrderId"] for o in b["open"]] + [o["clientAlgoId"] for o in b["open_algo"]]
+    assert len(left) == resting, f"{left} rest"
+    code, doc = desk.algo("replay", run.run, "--json")
+    assert code == 0 and doc["differences"] == 0, doc
+    return dict(trades=len(theirs), orders=len(own), position=b["position"], cash=len(cash["ts"]) if "ts" in cash else 0)
+
+# --- killed anywhere
+
+def killed(desk, kill):
+    assert desk.start(kill=kill).join(120) == -signal.SIGKILL, f"{kill} was not reached: {desk.status()} {desk.notes()[-5:]}"
+    c = desk.start()
+    desk.rounds(2, c)
+    assert c.stop()["resumed"]
+    return agree(desk)
+
+PLACES = ("before-intent:1", "half-intent:1", "after-intent:1", "send:1", "sent:1", "answer:1", "before-ack:1", "before-fill:1", "half-fill:1", "after-fill:1",
+          "sent:2", "answer:2", "before-snap:1", "half-snap:1", "after-snap:1")
+FAST = ("sent:1", "half-fill:1")
+
+@pytest.mark.parametrize("kill", [pytest.param(k, marks=() if k in FAST else pytest.mark.slow) for k in PLACES])
+def test_killed_and_started_again(tmp_path, nursery, exchange, kill):
+    desk = Desk(tmp_path, nursery, exchange, sets={"run.snapshot_events": 20} if "snap" in kill else None)
+    print(kill, killed(desk, kill))
