@@ -66,7 +66,7 @@ def deadly(
             write(k, payload, seq)
         journal.write = deadly_write
 
-# %% ../../nbs/adapters/680_live.ipynb #abf3a44d
+# %% ../../nbs/adapters/680_live.ipynb #4dad058a
 HOLDS = ("lease", "stop", "start", "journal", "venue", "clock", "account", "reconcile", "feed")  # in this order: the first is told
 
 class LiveDesk:
@@ -140,7 +140,9 @@ class LiveDesk:
             elif kind == "answer":
                 x["recv"] = np.maximum(x["recv"], self.clock.now_ns())
                 self.recorder.insert(x)
-            else: self.recorder.insert(command(x, self.clock.now_ns()))
+            else:
+                self.recorder.insert(command(x, self.clock.now_ns()))
+                if x: self.recorder.j.sync()  # a person's wish outlives a power cut, whether or not an order came of it
             if self.recorder.owed: raise OSError("what came out is not written yet")
         except (OSError, KitError) as e:
             if isinstance(e, KitError) and e.key in ("engine", "events"): raise

@@ -271,6 +271,7 @@ class Day:
             self.waits = True
             return
         if t is None or not t.alive or not t.ready:
+            if self.world.now < self.healed + 75 * S: return self.world.after(S, self._alive)  # a comparison may just be going on
             how = f"{t.stage} {t.may_place()}" if t and t.alive else f"dead: {t and (t.ended or t.why)}"
             self.broke("I11", f"60 s after all is well again {t} is {how}")
     def _quiet(self):
