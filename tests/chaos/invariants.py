@@ -105,10 +105,10 @@ class Watch:
         self.flying[what[0]] = (proc, order)
         self.placed_at = now
 
-    def worst(self, symbol, but=""):
+    def worst(self, symbol, but="", proc=None):
         "(most lots long, most lots short) that may come out of what the venue has and what is on its way to it."
         day = self.day
-        up = down = day.position(symbol)
+        up = down = day.position(symbol) - (self.exits_untold(proc, symbol) if proc else 0)
         for s in day.account.open_orders(symbol):
             if self.ids.parse(s.id) is None or day.reduces(s.id): continue
             if s.side == BUY: up += s.lots - s.filled
@@ -119,10 +119,17 @@ class Watch:
             else: down -= o.lots
         return up, down
 
+    def exits_untold(self, proc, symbol):
+        "Lots of exits that have just traded, and of which the process cannot know: to it the position that they close is still there."
+        n, known, row = 0, proc.manager.known, self.rows[symbol]
+        for f in reversed(self.day.account._fills[-40:]):
+            if f.symbol == symbol and self.ids.parse(f.id) and self.day.reduces(f.id) and (row, id_number(f.trade_id)) not in known: n += f.side * f.lots
+        return n
+
     def _limits(self, proc, order, d):
         "I5, from the venue's own books: what is there, what is open, what is under way, and this."
         day, ins, r = self.day, self.day.exchange.instruments[order.symbol], self.day.settings.risk
-        up, down = self.worst(order.symbol, order.id)
+        up, down = self.worst(order.symbol, order.id, proc)
         up, down = (up + order.lots, down) if order.side == BUY else (up, down - order.lots)
         px = min(float(d["arrival_px"]), day.exchange.last(order.symbol))
         worst, equity = max(abs(up), abs(down)) * float(ins.lot) * px, day.equity()

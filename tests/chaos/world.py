@@ -113,9 +113,7 @@ class Day:
     def trading(self, proc):
         self.up_at = self.world.now
         self.say(f"{proc} trades")
-        if self.resume_due:
-            self.resume_due = False
-            proc.release()
+        if self.resume_due: proc.release()
     def died(self, proc):
         self.say(f"{proc} ended: {proc.ended or proc.why}")
         proc.lock.release()
