@@ -109,6 +109,7 @@ class Watch:
         "(most lots long, most lots short) that may come out of what the venue has and what is on its way to it."
         day = self.day
         up = down = day.position(symbol) - (self.exits_untold(proc, symbol) if proc else 0)
+        up = down = up + sum(f.side * f.lots for f in self.external[symbol])  # what others hold counts, and offsets
         for s in day.account.open_orders(symbol):
             if self.ids.parse(s.id) is None or day.reduces(s.id): continue
             if s.side == BUY: up += s.lots - s.filled
