@@ -95,7 +95,7 @@ class Watch:
         if risk and first: self._data(proc, order, d)
         if risk and now - (int(d["ts"]) - proc.skew) > 90 * S + abs(proc.skew):
             self.broke("I6", f"{what[0]} leaves {(now - int(d['ts'])) / S:.0f} s after it was decided")
-        if risk and self.mode_at and now > self.mode_at + 45 * S:
+        if risk and self.mode_at and now > self.mode_at + 60 * S:
             self.broke("I10", f"{what[0]} leaves, and mode or leverage of the account were changed {(now - self.mode_at) / S:.0f} s ago")
         if now < proc.patient_until - S // 10:
             self.broke("I10", f"{what[0]} leaves {(proc.patient_until - now) / S:.1f} s before the venue's patience is over")
@@ -134,7 +134,7 @@ class Watch:
         up, down = (up + order.lots, down) if order.side == BUY else (up, down - order.lots)
         px = min(float(d["arrival_px"]), day.exchange.last(order.symbol))
         worst, equity = max(abs(up), abs(down)) * float(ins.lot) * px, day.equity()
-        own = abs(up) if order.side == BUY else abs(down)
+        own = max(up, 0) if order.side == BUY else max(-down, 0)
         if own * float(ins.lot) * px > r.max_position_frac * equity * 1.02 + 10 and own > 0 and not day.outside_lately():
             self.broke("I5", f"{order.id}: {order.symbol} may come to {own * float(ins.lot) * px:.0f} of {equity:.0f}, allowed {r.max_position_frac}")
         if order.lots * float(ins.lot) * px > r.max_order_frac * equity * 1.02 + 10: self.broke("I5", f"{order.id}: order of {order.lots} lots too large")
