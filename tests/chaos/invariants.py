@@ -228,7 +228,7 @@ class Watch:
         for n in sorted({*ours, *there}):
             a, b = ours.get(n), there.get(n, 0)
             if a is None: self.broke("I1", f"{where}: order {n} is open at the venue and not in our books")
-            elif a[2] and b <= max(a[0], self.whole.get(n, 0)): continue  # children, pairs and reductions are sized by what there is to protect: less may lie at the venue
+            elif a[2] and b <= max(a[0], self.whole.get(n, 0)): continue  # sized by what there is to protect: less may lie there
             elif a[0] != b: self.broke("I1", f"{where}: order {n} ({a[1]}) has {a[0]} lots left, at the venue {b}")
         self.booked(where)
 
@@ -243,7 +243,8 @@ class Watch:
         got, ids = Counter(), {k[1] for k in want}  # one that came after the end of its order is booked without it
         for i in sc.of(OUT):
             for f in unpack_out(sc.payload(i))["fil"]:
-                if f["order"] or int(f["trade_id"]) in ids: got[(day.exchange.listed[f["row"]].symbol, int(f["trade_id"]), int(f["qty"]), int(f["px"]), int(f["fee"]))] += 1
+                key = (day.exchange.listed[f["row"]].symbol, int(f["trade_id"]), int(f["qty"]), int(f["px"]), int(f["fee"]))
+                if f["order"] or key[1] in ids: got[key] += 1
         for key, n in (got - want).items(): self.broke("I2", f"{where}: fill {key} is booked {n} times too often")
         for key, n in (want - got).items(): self.broke("I2", f"{where}: fill {key} of the venue is not booked ({n})")
 
