@@ -14,7 +14,9 @@ def one(job):
     from .world import Day
     seed, defect, only, trace = job
     t = REAL["perf_counter"]()
-    d = Day(seed, only=only, trace=trace)
+    from .defects import DEFECTS
+    x = DEFECTS.get(defect)
+    d = Day(seed, only=only, trace=trace, **(dict(thin=x.thin, habits=dict(again=x.again) if x.again else None, kind=x.kind or None) if x else {}))
     with planted(defect):
         try: d.run_day()
         except Exception as e:
@@ -90,7 +92,7 @@ def hunt(job):
     "The first day that catches a defect: (name, (seed, invariant, what) or None)."
     from .defects import DEFECTS
     name, seeds = job
-    for s in seeds:
+    for s in [*DEFECTS[name].seeds, *seeds]:
         _, _, found, _, digest, *_ = one((s, name, DEFECTS[name].only, False))
         if found: return name, (s, found[0][0], found[0][2])
         if DEFECTS[name].twice and one((s, name, DEFECTS[name].only, False))[4] != digest: return name, (s, "I7", "the same seed gives another day")

@@ -20,6 +20,10 @@ class Defect:
     only: tuple = ()  # Faults of the days on which it is hunted; empty: whatever the seed draws
     twice: bool = False  # Seen by running the same day twice
     over: tuple = ()  # Settings of the trader, not of the checker
+    thin: float = 1.  # Size of other people's trades in the days on which it is hunted
+    again: float = 0.  # How often the strategy takes back or amends at once
+    kind: str = ""  # spot, perp; empty: drawn
+    seeds: tuple = ()  # Days on which its situation is known to come up; tried first
 
 DEFECTS = {}
 def defect(name, *only, **k):

@@ -5,8 +5,9 @@ from decimal import Decimal
 
 import numpy as np
 
+from algo_kit.adapters.managed import OVER
 from algo_kit.adapters.protocol import TAKEN, ClientIds, id_number
-from algo_kit.core.records import AMEND, BUY, CANCELED, EXPIRED, FILL, MARKET, PLACE, REJECT, SELL, STATE_NAMES, STOP, decision_dt, event_dt
+from algo_kit.core.records import ACK, AMEND, BUY, CANCEL, CANCELED, EXPIRED, FILL, LIMIT, MARKET, PLACE, REJECT, SELL, STATE_NAMES, STOP, decision_dt, event_dt
 from algo_kit.engine.journal import HEAD, INSERT, OUT, scan, unpack_out
 from algo_kit.engine.session import Session, Walk
 from algo_kit.strategies.contract import ENGINE_GATES
@@ -28,6 +29,7 @@ class Watch:
         self.kinds, self.alive_at, self.placed_at = Counter(), 0, 0
         self.prices, self.heard = defaultdict(deque), {}  # symbol -> (ts, px) printed lately; when news of it last reached the process
         self.ends, self.taken_at, self.mode_at = [], {}, 0
+        self.cancels, self.amends = {}, defaultdict(set)  # order -> when it was to be cancelled; the sizes it was to have
         self.rows = {i.symbol: n for n, i in enumerate(day.listed)}
     def anchored(self, n):
         "Where the `n`th frame ends."
@@ -58,8 +60,22 @@ class Watch:
                 if d["wish"] == PLACE:
                     self.intents[o], self.most[o] = (d, end), int(d["qty"])
                     if d["reduce_only"] and d["type"] >= STOP and not d["parent"]: self.whole[o] = self.now_held(d["row"])
-                elif d["wish"] == AMEND: self.most[o] = max(self.most.get(o, 0), int(d["qty"]))
-        elif kind == INSERT: self.kinds["insert"] += 1
+                elif d["wish"] == CANCEL: self.cancels.setdefault(o, day.world.now)
+                elif d["wish"] == AMEND:
+                    self.most[o] = max(self.most.get(o, 0), int(d["qty"]))
+                    self.amends[o].add(int(d["qty"]))
+        elif kind == INSERT:
+            for e in np.frombuffer(body, event_dt):
+                if e["kind"] == ACK: self.acked(int(e["spare"]))
+    def plain(self, n):
+        "Is wish `n` an order by itself? Children, pairs and reductions are sized by what there is to protect."
+        d = self.intents[n][0] if n in self.intents else None
+        return d is not None and not (d["parent"] or d["group"] or d["reduce_only"])
+    def acked(self, n):
+        "I4: nothing is said to be accepted that the venue has not accepted."
+        if not self.plain(n) or self.intents[n][0]["type"] not in (LIMIT, MARKET): return
+        if not self.accepted[self.ids.make(n)] and not any(self.ids.parse(i)[0] == n for i in self.accepted):
+            self.broke("I4", f"order {n} is said to be accepted, and the venue never took it")
 
     def now_held(self, row): return abs(self.held[self.day.listed[int(row)].symbol])
     def allowed(self, n):
@@ -103,7 +119,7 @@ class Watch:
             self.broke("I10", f"{what[0]} leaves {(now - day.halted_at) / S:.1f} s after the stop button")
         self.first_sent.setdefault(what[0], now)
         self.flying[what[0]] = (proc, order)
-        self.placed_at = now
+        if risk: self.placed_at = now
 
     def worst(self, symbol, but="", proc=None):
         "(most lots long, most lots short) that may come out of what the venue has and what is on its way to it."
@@ -164,7 +180,11 @@ class Watch:
         self.flying.pop(order.id, None)
     def acted(self, proc, kind, what, out):
         if kind == "cancel" and getattr(out, "what", "") == TAKEN and out.order is not None and out.order.filled: self.day.count("OR-8")
-        if kind != "place" or getattr(out, "what", "") != TAKEN: return
+        if getattr(out, "what", "") != TAKEN: return
+        if kind == "amend" and (name := self.ids.parse(what[0])) and not name[1] and self.plain(name[0]) and out.order is not None and out.order.lots:
+            wished = self.amends[name[0]] | {int(self.intents[name[0]][0]["qty"]), 0}
+            if out.order.lots not in wished: self.broke("I3", f"{what[0]} is amended to {out.order.lots} lots; wished were {sorted(wished)}")
+        if kind != "place": return
         self.accepted[what[0]] += 1
         self.taken_at[what[0]] = self.day.world.now
         if self.accepted[what[0]] > 1: self.broke("I4", f"{what[0]} was accepted {self.accepted[what[0]]} times: sent again without proof")
@@ -193,6 +213,19 @@ class Watch:
             for n in self.whole:
                 if self.intents[n][0]["row"] == self.rows[f.symbol]: self.whole[n] = max(self.whole[n], self.done[n] + abs(self.held[f.symbol]))
         self.seen_trades = len(fills)
+
+    def overdue(self, proc):
+        "I11: what the venue has ended is known a minute later, and what was to be cancelled is gone."
+        day, now = self.day, self.day.world.now
+        for o in proc.session.world.k[0]["ords"]:
+            n = int(o["id"])
+            if o["state"] <= 0: continue
+            if o["cancelling"] and now - self.cancels.get(n, now) > MINUTE:
+                self.broke("I11", f"order {n} was to be cancelled {(now - self.cancels[n]) / S:.0f} s ago, and that is not settled")
+            if not self.plain(n): continue
+            s = day.account.find(self.ids.make(n), day.listed[int(o["row"])].symbol)
+            if s is not None and s.state in OVER and now - s.ts > MINUTE and not any((self.ids.parse(x.id) or (0,))[0] == n for x in day.account.open_orders()):
+                self.broke("I11", f"order {n} was ended by the venue {(now - s.ts) / S:.0f} s ago, and we have it open")
 
     # quiet
     def quiet(self, proc, where):

@@ -52,7 +52,7 @@ class Plan:
 class Day:
     "One seeded day. `run()` goes through it; `watch.found` is what was violated."
     SESSIONS = 5
-    def __init__(self, seed, faults=True, only=(), home=None, kind=None, sessions=None, trace=False):
+    def __init__(self, seed, faults=True, only=(), home=None, kind=None, sessions=None, trace=False, thin=1., habits=None):
         self.seed, self.rng, self.only, self.faulty, self.trace = seed, random.Random(f"day {seed}"), tuple(only), faults, trace
         self.plan = random.Random(f"plan {seed}")
         self.kind = kind or self.rng.choice(("spot", "perp", "perp"))
@@ -75,13 +75,14 @@ class Day:
         self.live = self.theirs.live
         self.strategy = strategy()
         big = {"spot": 0.02, "perp": 0.02}[self.kind]
-        self.params = self.strategy.check(dict(seed=seed % 2**31, busy=0.2, size=big, lot=float(self.listed[0].lot), most=0.4, short=int(self.margin)))
+        self.params = self.strategy.check(dict(seed=seed % 2**31, busy=0.2, size=big, lot=float(self.listed[0].lot), most=0.4, short=int(self.margin)) | (habits or {}))
+        self.thin = thin  # how much of the usual size trades of others have
         self.exchange = Exchange(self.listed, load_settings({"venue.book_levels": 64, "run.cash": 1}, home=None), self.t0)
         self.account = self.exchange.open_account("main", {"USDT": cash})
         self.faults = Faults(seed, now=lambda: self.world.now)
         self.lag_until = 0
         self.lines, self.line_free, self.trader, self.n, self.off_until, self.wanted = {}, {}, None, 0, 0, False
-        self.outside_at, self.up_at, self.outside, self.waits = -10**18, 0, False, False
+        self.outside_at, self.up_at, self.outside, self.waits, self.ready_since = -10**18, 0, False, False, 0
         self.crash, self.api, self.mute, self.halted_at, self.resume_due, self.healed, self.damaged, self.skew = None, None, {}, 0, False, 0, False, 0
         self.ids = ClientIds(self.run)
 
@@ -219,7 +220,7 @@ class Day:
             px = self.last[k] * np.exp(np.cumsum(g.normal(0, 3e-4, len(at))))
             ticks = np.maximum(np.rint(px / float(i.tick)), 10)
             ev["px"][at] = ticks * float(i.tick)
-            lots = np.maximum(np.rint(g.lognormal(-4.2, 1.3, len(at)) * (40_000 / PRICES[i.base]) / float(i.lot)), 1)
+            lots = np.maximum(np.rint(g.lognormal(-4.2, 1.3, len(at)) * self.thin * (40_000 / PRICES[i.base]) / float(i.lot)), 1)
             ev["qty"][at] = lots * float(i.lot)
             if len(at): self.last[k] = float(px[-1])
         self.id = getattr(self, "id", 0)
@@ -238,6 +239,7 @@ class Day:
             if self.faulty: self._schedule(bad, heal)
             w.at(heal, self._heal)
             w.at(heal + 60 * S, self._alive)
+            for t in range(a + 60 * S, end, 5 * S): w.at(t, self._overdue)
             w.run(end + 60 * S)
             self._quiet()
             self.stop()
@@ -263,6 +265,10 @@ class Day:
         self.waits = False
         self.healed, self._placed = self.world.now, self.watch.placed_at
         self.say("healed")
+    def _overdue(self):
+        t, now = self.trader, self.world.now
+        if t is None or not t.alive or not t.ready or now - self.up_at < 60 * S or self.waits: self.ready_since = now
+        elif now - self.ready_since > 60 * S and t.desk.recorder.owed == []: self.watch.overdue(t)
     def _alive(self):
         t = self.trader
         if t is not None and t.alive and t.patient_until > self.healed:  # the venue has asked for patience, and that is still running
