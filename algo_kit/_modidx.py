@@ -2569,6 +2569,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                      'algo_kit/adapters/live.py'),
                                         'algo_kit.adapters.live.LiveDesk._tick': ( 'adapters/live.html#livedesk._tick',
                                                                                    'algo_kit/adapters/live.py'),
+                                        'algo_kit.adapters.live.LiveDesk._wait': ( 'adapters/live.html#livedesk._wait',
+                                                                                   'algo_kit/adapters/live.py'),
                                         'algo_kit.adapters.live.LiveDesk.catch_up': ( 'adapters/live.html#livedesk.catch_up',
                                                                                       'algo_kit/adapters/live.py'),
                                         'algo_kit.adapters.live.LiveDesk.close': ( 'adapters/live.html#livedesk.close',

@@ -66,7 +66,7 @@ def deadly(
             write(k, payload, seq)
         journal.write = deadly_write
 
-# %% ../../nbs/adapters/680_live.ipynb #4dad058a
+# %% ../../nbs/adapters/680_live.ipynb #f02897e8
 HOLDS = ("lease", "stop", "start", "journal", "venue", "clock", "account", "reconcile", "feed")  # in this order: the first is told
 
 class LiveDesk:
@@ -211,6 +211,7 @@ class LiveDesk:
             except (VenueError, OSError, TimeoutError) as e:
                 if getattr(e, "kind", "") in ("auth", "wrong"): raise
                 self.hold(name, f"{type(e).__name__}: {without_secrets(e)}")
+                self._wait(e)
                 await asyncio.sleep(max(getattr(e, "retry_after_s", 0), min(pause, 30) * self.rng.uniform(0.5, 1)))
                 pause *= 2
 
@@ -284,10 +285,17 @@ class LiveDesk:
                 self.hold("reconcile", "; ".join(map(str, open_[:3])))
                 self.loop.call_later(1., self._again.set)
 
+    def _wait(self, e):
+        "A pause that the venue asks for holds for everything that is sent, whichever question it was the answer to."
+        if (s := getattr(e, "retry_after_s", 0)) > 0:
+            self.manager.quiet_until = max(self.manager.quiet_until, self.clock.now_ns() + round(s * 1e9))
+            self.note("the venue asks for a pause", "WARNING", seconds=s)
+
     async def _skew(self):
         while True:
             await asyncio.sleep(5 if "clock" in self.holds else 60)
-            with suppress(VenueError, OSError, TimeoutError): await self._measure()
+            try: await self._measure()
+            except (VenueError, OSError, TimeoutError) as e: self._wait(e)
 
     async def _beat(self):
         "Keep the venue's dead-man switch from firing, where it has one that leaves protective stops alone."

@@ -267,7 +267,7 @@ class Day:
         self.say("healed")
     def _overdue(self):
         t, now = self.trader, self.world.now
-        if t is None or not t.alive or not t.ready or now - self.up_at < 60 * S or self.waits: self.ready_since = now
+        if t is None or not t.alive or not t.ready or now - self.up_at < 60 * S or self.waits or t.patient_until > now: self.ready_since = now
         elif now - self.ready_since > 60 * S and t.desk.recorder.owed == []: self.watch.overdue(t)
     def _alive(self):
         t = self.trader
