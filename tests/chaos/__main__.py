@@ -17,8 +17,8 @@ def one(job):
     from .defects import DEFECTS
     without = defect.startswith("without ")  # the same day, its defect not planted
     x = DEFECTS.get(defect.removeprefix("without "))
-    d = Day(seed, only=only, trace=trace, **(dict(thin=x.thin, habits=dict(again=x.again) if x.again else None, kind=x.kind or None) if x else {}))
     with planted("" if without else defect):
+        d = Day(seed, only=only, trace=trace, **(dict(thin=x.thin, habits=dict(again=x.again) if x.again else None, kind=x.kind or None) if x else {}))
         try: d.run_day()
         except Exception as e:
             if trace: raise

@@ -75,7 +75,8 @@ class Day:
         self.live = self.theirs.live
         self.strategy = strategy()
         big = {"spot": 0.02, "perp": 0.02}[self.kind]
-        self.params = self.strategy.check(dict(seed=seed % 2**31, busy=0.2, size=big, lot=float(self.listed[0].lot), most=0.4, short=int(self.margin)) | (habits or {}))
+        habits = habits or {}
+        self.params = self.strategy.check(dict(seed=seed % 2**31, busy=0.2, size=big, lot=float(self.listed[0].lot), most=0.4, short=int(self.margin)) | habits)
         self.thin = thin  # how much of the usual size trades of others have
         self.exchange = Exchange(self.listed, load_settings({"venue.book_levels": 64, "run.cash": 1}, home=None), self.t0)
         self.account = self.exchange.open_account("main", {"USDT": cash})
@@ -267,7 +268,8 @@ class Day:
         self.say("healed")
     def _overdue(self):
         t, now = self.trader, self.world.now
-        if t is None or not t.alive or not t.ready or now - self.up_at < 60 * S or self.waits or t.patient_until > now: self.ready_since = now
+        quiet = t is not None and t.alive and t.ready and now - self.up_at >= 60 * S and not self.waits and t.patient_until <= now
+        if not quiet: self.ready_since = now
         elif now - self.ready_since > 60 * S and t.desk.recorder.owed == []: self.watch.overdue(t)
     def _alive(self):
         t = self.trader
