@@ -30,6 +30,7 @@ demo: $(READY)  ## the paper trader on recorded trades: executed notebook, repor
 
 lint: $(READY)  ## style
 	$(BIN)/ruff check algo_kit tests benchmarks .ci setup.py
+	$(BIN)/python .ci/secrets.py
 
 house: $(READY)  ## notebooks and modules in step, imports, wheel
 	$(BIN)/python -m pytest tests/test_house.py
@@ -42,6 +43,9 @@ test: lint house nbs  ## all of these and the fast tests
 
 test-all: lint nbs  ## slow and adversarial tests as well
 	$(BIN)/python -m pytest
+
+chaos: $(READY)  ## two thousand days of faults around the live trader, in virtual time
+	$(BIN)/python -m tests.chaos --days 2000 --jobs 2
 
 bench: setup  ## throughput, memory, start times
 	$(BIN)/python -m benchmarks
@@ -62,4 +66,4 @@ clean:  ## caches and builds; environment, runs and data stay
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 	@[ ! -x $(BIN)/nbdev-clean ] || $(BIN)/nbdev-clean
 
-.PHONY: help setup demo lint house nbs test test-all bench lab docs readme clean
+.PHONY: help setup demo lint house nbs test test-all chaos bench lab docs readme clean

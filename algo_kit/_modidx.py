@@ -1041,6 +1041,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                        'algo_kit/adapters/conformance.py'),
                                                'algo_kit.adapters.conformance.CcxtRig': ( 'adapters/conformance.html#ccxtrig',
                                                                                           'algo_kit/adapters/conformance.py'),
+                                               'algo_kit.adapters.conformance.CcxtRig.adapter': ( 'adapters/conformance.html#ccxtrig.adapter',
+                                                                                                  'algo_kit/adapters/conformance.py'),
                                                'algo_kit.adapters.conformance.CcxtRig.new_client': ( 'adapters/conformance.html#ccxtrig.new_client',
                                                                                                      'algo_kit/adapters/conformance.py'),
                                                'algo_kit.adapters.conformance.ExchangeRig': ( 'adapters/conformance.html#exchangerig',

@@ -62,7 +62,7 @@ def trader(feed_port, exchange_port, durability, socket, seconds, folder):
     s = load_settings(over)
     urls = connect.stream_urls
     connect.stream_urls = lambda name, port: dict.fromkeys(urls(name, port), f"ws://127.0.0.1:{feed_port}") | dict(rest=f"http://127.0.0.1:{feed_port}")
-    spec = RunSpec(f"{HERE/'pulse.py'}:pulse", stage="live", venue="binance", symbol="BTC/USDT", feed="ws:binance:BTC/USDT", fresh=True,
+    spec = RunSpec(f"{HERE/'pulse.py'}:pulse", stage="live", venue="binanceusdm", symbol="BTC/USDT:USDT", feed="ws:binanceusdm:BTC/USDT:USDT", fresh=True,
                    for_ns=int(seconds * 1e9))
     t = live_trader(spec, s, True, f"http://127.0.0.1:{exchange_port}", kinds=("trades",))
     v, handed, clock = t.venue, [], t.venue.clock
@@ -105,7 +105,7 @@ def main(argv):
     if a.role == "cells": return cells()
     if a.role == "trader": return trader(int(a.rest[0]), int(a.rest[1]), a.rest[2], a.rest[3] if a.rest[3] != "-" else "", a.seconds, a.rest[4])
     me, py, out = str(Path(__file__).resolve()), sys.executable, {}
-    keys = os.environ | dict(AKEY_BINANCE_MAIN_ID="demo-key", AKEY_BINANCE_MAIN_SECRET="demo-secret")
+    keys = os.environ | dict(AKEY_BINANCEUSDM_MAIN_ID="demo-key", AKEY_BINANCEUSDM_MAIN_SECRET="demo-secret")
     with tempfile.TemporaryDirectory() as d:
         run = []
         try:
@@ -114,8 +114,8 @@ def main(argv):
             run.append(subprocess.Popen([py, "-m", "algo_kit.adapters.loopback", "--speed", "1x", "--json"], stdout=subprocess.PIPE, text=True, cwd=d))
             ex = int(json.loads(run[-1].stdout.readline())["url"].rsplit(":", 1)[1])
             run.append(subprocess.Popen([py, me, "--role", "cells"]))
-            Path(d, "policy.toml").write_text('[account."binance.main"]\ndialect = "binance"\norder_max = 1000\nday_max = 1000000000\nper_second = 1000\n'
-                                              'per_minute = 10000\n[account."binance.main".symbols.BTCUSDT]\nprice = 120000\n')
+            Path(d, "policy.toml").write_text('[account."binanceusdm.main"]\ndialect = "binance"\norder_max = 1000\nday_max = 1000000000\nper_second = 1000\n'
+                                              'per_minute = 10000\n[account."binanceusdm.main".symbols.BTCUSDT]\nprice = 120000\n')
             os.chmod(Path(d, "policy.toml"), 0o600)
             sock = str(Path(d, "s", "signer.sock"))
             run.append(subprocess.Popen([py, "-m", "algo_kit.adapters.signer", "--socket", sock, "--keys", "env", "--policy", str(Path(d, "policy.toml")),

@@ -11,6 +11,6 @@ state_dt = np.dtype([("n", "i8")], align=True)
 def on_event(st, row, e, acct, p, out):
     if e.kind != TRADE: return
     st[row].n += 1
-    if st[row].n % 100 == 0: place(out, row, BUY, LIMIT, 0.001, 0.0, e.px * 0.95, tif=IOC)
+    if st[row].n % 100 == 0: place(out, row, BUY, LIMIT, 0.004, 0.0, e.px * 0.95, tif=IOC)
 
 pulse = Strategy("pulse", "One order for every hundred trades.", on_event=on_event, state_dt=state_dt)

@@ -39,6 +39,12 @@ class Lossy(MemorySession):
         if executed is False: raise aiohttp.ServerDisconnectedError()
         for path, what in (("/capital/deposit/hisrec", "deposit"), ("/capital/withdraw/history", "withdrawal")):  # the wallet's own two lists, which the loopback exchange has not
             if path in str(url): return MemoryResponse(200, json.dumps(self.wallet(what)), {}, str(url))
+        body = (kw.get("data") or b"").decode()
+        if "cancelReplace" in str(url) and "ONLY_NEW" in body:  # a rule of Binance that the loopback exchange does not have
+            oid = body.partition("cancelOrderId=")[2].partition("&")[0]
+            if any(str(r.oid) == oid and r.seen_filled for r in self.partly()):
+                no = dict(code=-2011, msg="Order was not canceled due to cancel restrictions.")
+                return MemoryResponse(400, json.dumps(dict(code=-2022, msg="Order cancel-replace failed.", data=dict(cancelResult="FAILURE", newOrderResult="NOT_ATTEMPTED", cancelResponse=no, newOrderResponse=None))), {}, str(url))
         r = await super()._request(method, url, **kw)
         if executed: raise aiohttp.ServerDisconnectedError()
         return r
@@ -65,6 +71,10 @@ class Lossy(MemorySession):
             return s
         later.make = go
         return later
+    def partly(self):
+        from types import SimpleNamespace
+        return [SimpleNamespace(oid=r.oid, seen_filled=next((k.seen.filled for a in self.api.exchanges[0].accounts.values() for k in a.orders.values() if k.seen.venue_id == v), 0))
+                for (_, _, v), r in self.api._by_vid.items()]
     def wallet(self, what):
         out = []
         for a in self.api.exchanges[0].accounts.values():

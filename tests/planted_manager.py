@@ -32,12 +32,6 @@ def an_unknown_order_is_taken_as_refused(right): return lambda self, leg, now: s
 def not_found_is_taken_as_absent_at_once(right): return lambda self, sent: sent
 @plant(A.Life, "late")
 def a_market_order_is_sent_late(right): return lambda self, now: False
-@plant(A.Life, "_finish")
-def the_end_is_told_before_the_fills(right):
-    def wrong(self, now):
-        for x in self.legs: x.said = x.told
-        right(self, now)
-    return wrong
 @plant(A.Life, "_turn")
 def the_end_does_not_wait_for_fills(right):
     def wrong(self, now):

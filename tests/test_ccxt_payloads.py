@@ -263,3 +263,18 @@ def test_hyperliquid_money():
     raw = load("hyperliquid/http_clearinghouse_state_negative_total_raw_usd.json")
     b = asked("hyperliquid", "linear", HL, lambda v: v.balances(), lambda m, u, h, b: (200, raw))
     assert b["USDC"].total == Decimal("1736.030875") and b["USDC"].free == Decimal("772.232111")
+
+def test_streams_that_come_through_ccxts_caches_lose_nothing():
+    "Hyperliquid and Kraken, in the shape of their documents: an order that came and was filled in one breath is two reports."
+    o = lambda sz, status: dict(channel="orderUpdates", data=[dict(order=dict(coin="BTC", side="B", limitPx="30000.0", sz=sz, oid=7456484275, timestamp=1710163596492, origSz="0.001", cloid="0x6b303132336162633000000000000000"),
+                                                                   status=status, statusTimestamp=1710163596492)])
+    got = heard("hyperliquid", "linear", HL, [o("0.001", "open"), o("0.0", "filled")])
+    assert [(s.id, s.state, s.lots, s.filled) for s in got] == [("k0123abc0", ACCEPTED, 100, 0), ("k0123abc0", FILLED, 100, 100)], got
+    base = dict(order_id="OK4GJX-KSTLS-7DZZO5", cl_ord_id="k0123abc0", symbol="BTC/USDT", timestamp="2023-09-22T10:33:05.709950Z")
+    e = lambda **k: dict(channel="executions", type="update", sequence=1, data=[base | k])
+    msgs = [e(order_qty=0.01, limit_price=50000.0, order_type="limit", side="buy", order_status="new", exec_type="new", cum_qty=0, time_in_force="GTC"),
+            e(order_status="partially_filled", exec_type="trade", exec_id="TDXX-1", trade_id=1, last_qty=0.004, last_price=50000.0, cost=200.0, cum_qty=0.004, side="buy", order_type="limit", liquidity_ind="m", fees=[dict(asset="USDT", qty=0.3)]),
+            e(order_status="canceled", exec_type="canceled", cum_qty=0.004, reason="User requested")]
+    got = heard("kraken", "spot", KR, msgs, setup=lambda v: v.ex.client("wss://x/").subscriptions.update({"orders": {"name": "orders"}, "myTrades": {}}))
+    seen = [(s.state, s.lots, s.filled) for s in got if isinstance(s, Seen)]
+    assert seen[-1] == (CANCELED_, 1_000_000, 400_000) and seen[0] == (ACCEPTED, 1_000_000, 0), got

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import Phase, given, settings, strategies as st
 
 from algo_kit.adapters.decoders import (BinanceDecoder, KrakenDecoder, OkxDecoder, DECODERS, decoder, venue_name)
 from algo_kit.core.errors import KitError
@@ -17,6 +17,7 @@ SHARED = Path(__file__).resolve().parents[2]/"shared"/"data"
 RAW, PAY = SHARED/"trades_book_raw", SHARED/"payloads"
 shared = pytest.mark.skipif(not PAY.is_dir(), reason="the recorded markets of ../shared/data are not here")
 MS, T = 1_000_000, 1_723_161_250_000
+PLAIN = (Phase.explicit, Phase.generate)  # a failing stream is long to shrink and its seed is enough
 SPOT, PERP = [instrument("binance", "BTC/USDT")], [instrument("binanceusdm", "BTC/USDT:USDT")]
 
 def fine(venue, symbol): return Instrument(venue=venue, symbol=symbol, tick="0.00000001", lot="0.00000001", **(dict(market="perp") if ":" in symbol else {}))
@@ -303,7 +304,7 @@ def test_bybit_and_hyperliquid_equal_ccxt():
     if S in ex.trades: assert ours(np.concatenate(ev)) == [t[:4] + (int(t[4]),) for t in trades_of(ex.trades[S])]
 
 # ---- numbers
-@settings(max_examples=300, deadline=None)
+@settings(phases=PLAIN, max_examples=300, deadline=None)
 @given(st.decimals(min_value=Decimal("1e-12"), max_value=Decimal("1e15"), allow_nan=False, allow_infinity=False, places=None), st.integers(0, 12))
 def test_a_price_is_the_float_of_its_text(x, places):
     t = f"{x:.{places}f}"
@@ -376,7 +377,7 @@ def test_a_venue_that_counts_anew_is_followed():
     assert d.take(agg(0, 1000), at(1)) == 0 and d.take(agg(0, 999), at(1)) == 0 and d.counts["duplicates"] == 2
     assert d.take(agg(5, 1), at(6)) == 2 and kinds(rows(d)) == [COMMAND, TRADE] and d.take(agg(6, 2), at(7)) == 1
 
-@settings(max_examples=60, deadline=None)
+@settings(phases=PLAIN, max_examples=60, deadline=None)
 @given(st.randoms(use_true_random=False), st.integers(5, 60))
 def test_trades_lost_copied_and_swapped_leave_the_same_tape(r, n):
     d, tape, msgs = decoder("binance", SPOT, check=False), [], []
@@ -409,7 +410,7 @@ def chain(r, n, futures):
         out.append((U, u, pu))
     return out
 
-@settings(max_examples=150, deadline=None)
+@settings(phases=PLAIN, max_examples=150, deadline=None)
 @given(st.randoms(use_true_random=False), st.booleans())
 def test_the_rules_are_those_of_the_capture_reader(r, futures):
     msgs = chain(r, 25, futures)

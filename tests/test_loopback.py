@@ -612,6 +612,8 @@ def test_private_events_and_questions_tell_the_same_story(n, seed):
             assert o["t"] not in told
             told[o["t"]] = (o["i"], Decimal(o["l"]), Decimal(o["L"]))
     asked = b.ask("GET", path + ("userTrades" if n else "myTrades"), symbol="BTCUSDT", limit=1000)
+    every, now = b.ask("GET", path + "allOrders", symbol="BTCUSDT", limit=1000), b.ask("GET", path + "openOrders", symbol="BTCUSDT")
+    assert [o["orderId"] for o in now] == [o["orderId"] for o in every if o["status"] in ("NEW", "PARTIALLY_FILLED")]
     assert len(asked) > 20 and {t["id"]: (t["orderId"], Decimal(t["qty"]), Decimal(t["price"])) for t in asked} == told
     assert order == sorted(order)
     for o in b.ask("GET", path + "allOrders", symbol="BTCUSDT", limit=1000):
@@ -656,6 +658,19 @@ def test_the_stream_rebuilds_the_book_and_a_lost_message_shows(n):
         now = b.ask("GET", "/fapi/v1/depth" if n else "/api/v3/depth", signed=False, symbol="BTCUSDT", limit=1000)
         same = book == ({p: q for p, q in now["bids"]}, {p: q for p, q in now["asks"]})
         assert (holes, same) == (0, True) if lose is None else holes == 1
+
+@pytest.mark.parametrize("n", [0, 1], ids=["spot", "usdm"])
+def test_whoever_comes_later_finds_a_snapshot_that_fits_the_next_message(n):
+    b, symbol = Bench(), (SPOT, PERP)[n]
+    path = "/fstream/public/ws/btcusdt@depth@100ms" if n else "/ws/btcusdt@depth@100ms"
+    b.api.connect(path)
+    for k in range(5):
+        b.trade(symbol, 60_000 + k)
+        c = b.api.connect(path)  # nothing is on its way now
+        last = b.ask("GET", "/fapi/v1/depth" if n else "/api/v3/depth", signed=False, symbol="BTCUSDT")["lastUpdateId"]
+        b.trade(symbol, 60_010 + k)
+        m = json.loads(c.take()[0])
+        assert m["U"] <= last <= m["u"], (m["U"], last, m["u"])
 
 # --- what goes wrong
 
@@ -706,6 +721,7 @@ def test_5xx_says_what_it_says(variant, n):
     r = b.raw("POST", "/fapi/v1/order" if n else "/api/v3/order", b.text(symbol="BTCUSDT", side="BUY", type="LIMIT", timeInForce="GTC", quantity="0.01",
                                                                          price="59000", newClientOrderId="u"))
     there = "orderId" in b.ask("GET", "/fapi/v1/order" if n else "/api/v3/order", symbol="BTCUSDT", origClientOrderId="u")
+    assert there == (variant in (0, 4, 6, 7)), "carried out, or not, as the variant says"
     definite = "Service Unavailable." in r.text or "-1008" in r.text
     assert r.status in (400, 502, 503, 504) and not r.lost and not (definite and there), (r.status, r.text, there)
     assert UNKNOWN_TEXT in r.text or definite or r.status in (502, 504) or r.body["code"] in (-1006, -1007)

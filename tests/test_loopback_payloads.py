@@ -31,7 +31,7 @@ def said():
     b, out = Bench(), {}
     sp = b.api.connect("/ws/" + b.ask("POST", "/api/v3/userDataStream", signed=False)["listenKey"])
     fu = b.api.connect("/private/ws?listenKey=" + b.ask("POST", "/fapi/v1/listenKey", signed=False)["listenKey"])
-    pub = b.api.connect("/fstream/ws/btcusdt@trade/btcusdt@aggTrade/btcusdt@depth@100ms/btcusdt@bookTicker/btcusdt@kline_1m/btcusdt@markPrice@1s/btcusdt@ticker")
+    pub = b.api.connect("/fstream/ws/" + "/".join(f"btcusdt@{s}" for s in "trade aggTrade depth@100ms bookTicker kline_1m markPrice@1s ticker".split()))
     o = {}
     for n, r in ((0, "spot"), (1, "futures")):
         o[r] = b.order(n, newClientOrderId="a", newOrderRespType="FULL")

@@ -236,6 +236,8 @@ def test_or16_the_stream_ends_and_the_hole_is_found_by_asking():
         d.venue.hole(5)
         d.trade(98.)
         d.ask(buy(0, qty=.5))
+        await d.wait(12)
+        assert d.lots() == 150, "it waited for the next comparison"
         await quiet(d)
         assert d.lots() == 150
     run(main)
@@ -598,3 +600,37 @@ def test_a_status_of_one_market_holds_only_that_one():
         await quiet(d)
         assert d.lots(1) == 100
     run(main, ins=[perp(), spot(symbol="DEF/USD:USD", market="perp", short_ok=True)])
+
+def test_a_stop_for_whatever_is_held_grows_with_it():
+    async def main(d):
+        d.ask(buy(0, qty=1.))
+        await d.wait(2)
+        d.ask(sell(0, "stop", stop=95., reduce_only=1))
+        await d.wait(2)
+        d.ask(buy(0, qty=.5))
+        await d.wait(2)
+        assert sum(s.lots for s in d.account.open_orders()) == 150
+        await d.crash()
+        await d.wait(30)
+        assert sum(s.lots for s in d.account.open_orders()) == 150
+        d.trade(94., 50.)
+        await d.wait(60)
+        assert d.lots() == 0 and d.open_here() == 0 and books_agree(d)
+    run(main, ins=[perp()])
+
+def test_all_names_of_a_stop_that_grew_are_found_again_after_a_crash():
+    async def main(d):
+        d.ask(buy(0, "limit", qty=1., px=100.), sell(0, "stop", stop=95., link=LINK_CHILD, reduce_only=1))
+        await d.wait(1)
+        for _ in range(4):
+            d.trade(100., .2, SELL)
+            await d.wait(1)
+        legs = len(d.account.open_orders()) - 1
+        assert legs == 4
+        await d.crash()
+        await d.wait(3)
+        d.trade(100., .2, SELL)
+        await d.wait(40)
+        assert sum(s.lots for s in d.account.open_orders() if s.stop) == d.lots() == 100
+        assert books_agree(d) and once(d)
+    run(main, ins=[perp()], exchange=dict(levels=0))

@@ -149,6 +149,17 @@ def test_refused_connections_never_come_too_often():
         await ended(w)
     run(main)
 
+def test_the_venues_limit_holds_whatever_the_back_off_says():
+    async def main(loop):
+        w = await started(Watched(loop, 5, attempts=Attempts(4, 100.)))
+        w.venue.refuse_until = loop.time() + 600
+        w.venue.close_all()
+        await asyncio.sleep(600.)
+        c = w.venue.connects
+        assert len(c) > 15 and max(sum(1 for t in c if x <= t < x + 100) for x in c) <= 4 and w.stream.counts["limited"] > 3
+        await ended(w)
+    run(main)
+
 def test_a_server_that_accepts_and_closes_is_not_hammered():
     async def main(loop):
         w = Watched(loop, 6)

@@ -765,7 +765,7 @@ async def reports(self):
     if self.signing is not None and self.streams: await self._listen()
     while (x := await self._queue.get()) is not None: yield x
 
-# %% ../../nbs/adapters/644_ccxt_venue.ipynb #9263b0c0
+# %% ../../nbs/adapters/644_ccxt_venue.ipynb #f37cd52a
 _MS = 10**6
 
 def _missing(e): return e.verdict.reason == "unknown_order" or e.verdict.rule.startswith("younger")
@@ -846,6 +846,8 @@ class _Binance(_Tongue):
             old = k.read_order(self.ex.parse_order(data["cancelResponse"], self.ex.market(o.symbol)))
             if v.what == REFUSED: out = replace(out, what=REFUSED, reason=v.reason, text=f"the old order is cancelled, the new one was refused: {v.text}",
                                                 order=old)
+        if out.code.endswith("-2022") and isinstance(data, dict) and "restrictions" in str((data.get("cancelResponse") or {}).get("msg")):
+            return await self.replace(o, new, seen, venue_id)  # some of it was filled meanwhile: what is left is placed anew, when it is known how much that is
         if out.code.endswith("-2022"): out = replace(out, reason="unknown_order")  # the cancel failed and nothing was placed: it is no longer as it was
         return out
     async def pair(self, a, b, ins):

@@ -556,6 +556,7 @@ async def serve(
                                                                   hint="folder='data/loopback'")
     how.setdefault("faults", Faults(how.get("seed", 7), now=how.get("ns", wall_ns)))
     api, drives = make_exchange(**how)
+    for x in api.exchanges: x.warm()  # no customer waits for a compiler
     return await Loopback(api, drives, token, hang_s, ns=how.get("ns", wall_ns)).start(port, tls_port, folder)
 
 def main(argv=None):

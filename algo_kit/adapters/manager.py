@@ -6,7 +6,7 @@
 __all__ = ['S', 'NUMBER', 'BASE', 'FORCED', 'Manager', 'take', 'price', 'report', 'covered', 'restore', 'reconcile', 'start',
            'settle', 'cancel_everything', 'close']
 
-# %% ../../nbs/adapters/652_manager.ipynb #1292421f
+# %% ../../nbs/adapters/652_manager.ipynb #1af4fcaa
 import asyncio
 import random
 from decimal import ROUND_FLOOR, Decimal
@@ -14,9 +14,9 @@ from decimal import ROUND_FLOOR, Decimal
 import numpy as np
 
 from ..core.errors import KitError
-from ..core.records import (ACCEPTED, AMEND, BUY, CANCEL, CANCELED, CANCELED_, CASH, COIN_FEE, DEPOSIT, EXPIRED, EXTERNAL, FEE, FILL, INSURANCE,
+from ..core.records import (ACCEPTED, AMEND, BUY, CANCEL, CANCELED, CANCELED_, CASH, COIN_FEE, DEPOSIT, EXPIRED, EXTERNAL, FEE, FILL, GTD, INSURANCE,
                                    INTEREST, LIMIT, LIQUIDATION_FEE, MARKET, PAID_FUNDING, PARTIALLY_FILLED, PLACE, SELL, STATE_NAMES, STOP, STOP_LIMIT,
-                                   SUBMITTED, SWAP, TAKE, TAKE_LIMIT, TRAIL, UNKNOWN, event_dt)
+                                   SUBMITTED, SWAP, TAKE, TAKE_LIMIT, TRAIL, UNKNOWN, decision_dt, event_dt)
 from .managed import INFERRED, OVER, Leg, Life, Rules
 from .protocol import (REFUSED, UNSURE, Balances, Broken, Fill, Held, Outcome, Payment, Seen, Status, VenueError, id_number,
                                         without_secrets)
@@ -71,7 +71,7 @@ class Manager:
         self.counts = dict(place=0, cancel=0, amend=0, query=0, fills=0, unknown=0, refused=0, halted=0, duplicates=0)
         self._lock = self._wake = None
 
-# %% ../../nbs/adapters/652_manager.ipynb #906af468
+# %% ../../nbs/adapters/652_manager.ipynb #562c4f24
 def _patch(f):
     "A method of `Manager`, written where it is explained."
     setattr(Manager, f.__name__, f)
@@ -81,8 +81,9 @@ def _patch(f):
 def take(self, dec: np.ndarray):
     "Decisions that are durable: begin to carry them out. Cancels go first."
     now = self.now()
-    for d in sorted((d for d in dec if not d["gate"]), key=lambda d: d["wish"] != CANCEL or int(d["order"]) not in self.lives):
-        wish, order = int(d["wish"]), int(d["order"])
+    rows = [dict(zip(decision_dt.names, d.item(), strict=True)) for d in dec if not d["gate"]]
+    for d in sorted(rows, key=lambda d: d["wish"] != CANCEL or d["order"] not in self.lives):
+        wish, order = d["wish"], d["order"]
         life = self.lives.get(order)
         if wish == PLACE: self._place(d, now)
         elif life is None: self._note(f"a decision about order {order}, which is not known here", "ERROR", wish=wish)
@@ -95,9 +96,11 @@ def take(self, dec: np.ndarray):
 def _place(self, d, now):
     order = int(d["order"])
     if order in self.lives: return
-    o = self.session.world.k[0]["ords"]
-    mine = np.flatnonzero((o["id"] == order) & (o["state"] > 0))
-    good, whole = (int(o[mine[0]]["good_till"]), int(o[mine[0]]["reduce_only"]) == 2) if len(mine) else (0, False)
+    good, whole = 0, False
+    if d["tif"] == GTD or (d["reduce_only"] and d["type"] >= STOP):  # the decision does not say until when, nor whether it is for whatever is held
+        o = self.session.world.k[0]["ords"]
+        mine = np.flatnonzero((o["id"] == order) & (o["state"] > 0))
+        if len(mine): good, whole = int(o[mine[0]]["good_till"]), int(o[mine[0]]["reduce_only"]) == 2
     life = self._life(d, good, whole)
     self._native(life)
     self._sizes(life)
@@ -211,7 +214,7 @@ def _touched(self, life, type):
             self._after(other)
     life.trigger(self.now(), type)
 
-# %% ../../nbs/adapters/652_manager.ipynb #a2124184
+# %% ../../nbs/adapters/652_manager.ipynb #625cd072
 @_patch
 def _after(self, life):
     "Something has happened to it: tell, let relatives know, do what is next."
@@ -231,6 +234,12 @@ def _after(self, life):
             before = (other.size, other.closing)
             self._sizes(other)
             if (other.size, other.closing) != before or other.out: self._after(other)
+        for other in [x for x in self.open.values() if x.whole and x.row == life.row and x is not life and not x.over]:
+            held = other.told - self.lots[life.row] * other.side
+            if held > other.lots:  # a stop for whatever is held grows with it
+                other.lots = held
+                other.resize(held, self.now())
+                self._after(other)
     if life.over: self.open.pop(life.order, None)
     else: self.open.setdefault(life.order, life)
     self._next(life)
@@ -668,7 +677,7 @@ def _still(self, row):
 @_patch
 def _rearm(self, row): self.deadlines[f"row {row}"] = asyncio.get_running_loop().call_later(self.cfg.protect_s, self._still, row)
 
-# %% ../../nbs/adapters/652_manager.ipynb #9d6cd118
+# %% ../../nbs/adapters/652_manager.ipynb #b6ac38e2
 @_patch
 def restore(self,
     decisions: np.ndarray,  # `decision_dt`, the whole run
@@ -715,9 +724,9 @@ def restore(self,
     for life in list(self.open.values()):
         o = table[life.order]
         self._native(life)
-        many = life.parent or life.order in amends or life.type == TRAIL or life.order in numbers
+        many = life.parent or life.order in amends or life.type == TRAIL or life.whole or life.order in numbers
         if life.parent: life.size = 0
-        for n in range(1 + (numbers.get(life.order, 0) + 1 if many else 0)):
+        for n in range(1 + numbers.get(life.order, 0)):  # each was written down before it left
             life.legs.append(Leg(self.ids.make(life.order, n), max(life.lots, 1), life.px if life.type in (LIMIT, STOP_LIMIT, TAKE_LIMIT) else 0, life.stop,
                                  life.as_type or life.type, UNKNOWN, acked=life.acked and not many, probe=bool(n) or bool(life.parent)))
         life.numbers = len(life.legs)

@@ -260,6 +260,7 @@ class Day:
         self.mute.clear()
         self.skew = 0
         if self.trader: self.trader.skew = 0
+        if self.trader and self.trader.alive and self.trader.stage == "trading" and "stop" in self.trader.desk.holds: self.trader.release()
         self.waits = False
         self.healed, self._placed = self.world.now, self.watch.placed_at
         self.say("healed")
