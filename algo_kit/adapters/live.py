@@ -66,7 +66,7 @@ def deadly(
             write(k, payload, seq)
         journal.write = deadly_write
 
-# %% ../../nbs/adapters/680_live.ipynb #abf3a44d
+# %% ../../nbs/adapters/680_live.ipynb #4a88d4bf
 HOLDS = ("lease", "stop", "start", "journal", "venue", "clock", "account", "reconcile", "feed")  # in this order: the first is told
 
 class LiveDesk:
@@ -99,7 +99,7 @@ class LiveDesk:
     # what may leave
     def may_place(self) -> str:
         "Why nothing that adds risk may leave now; empty: it may."
-        if self.lease is not None and not self.lease.ok(): self.holds.setdefault("lease", "the right to place orders has run out")
+        if "lease" not in self.holds and self.lease is not None and not self.lease.ok(): self.hold("lease", "the right to place orders has run out")
         for k in HOLDS:
             if k in self.holds: return f"{k}: {self.holds[k]}"
         return ""
@@ -311,6 +311,7 @@ class LiveDesk:
         "`algo stop --now`: halted here at once, then everything of ours taken back at the venue; with `flatten` positions are closed."
         self.hold("stop", "stopped now")
         self.command(CMD_HALT)
+        self.command(CMD_CANCEL_ALL)  # written down: what cannot be taken back now is taken back by the next start
         try:
             async with asyncio.timeout(timeout_s):
                 await self.manager.cancel_everything()
