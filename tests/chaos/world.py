@@ -52,7 +52,8 @@ class Plan:
 class Day:
     "One seeded day. `run()` goes through it; `watch.found` is what was violated."
     SESSIONS = 5
-    def __init__(self, seed, faults=True, only=(), home=None, kind=None, sessions=None, trace=False):
+    def __init__(self, seed, faults=True, only=(), home=None, kind=None, sessions=None, trace=False, adapter="sim"):
+        self.adapter = adapter
         self.seed, self.rng, self.only, self.faulty, self.trace = seed, random.Random(f"day {seed}"), tuple(only), faults, trace
         self.plan = random.Random(f"plan {seed}")
         self.kind = kind or self.rng.choice(("spot", "perp", "perp"))
@@ -77,6 +78,7 @@ class Day:
         big = {"spot": 0.02, "perp": 0.02}[self.kind]
         self.params = self.strategy.check(dict(seed=seed % 2**31, busy=0.2, size=big, lot=float(self.listed[0].lot), most=0.4, short=int(self.margin)))
         self.exchange = Exchange(self.listed, load_settings({"venue.book_levels": 64, "run.cash": 1}, home=None), self.t0)
+        self.kinds, self.market = ("trades",), {}
         self.account = self.exchange.open_account("main", {"USDT": cash})
         self.faults = Faults(seed, now=lambda: self.world.now)
         self.lag_until = 0
@@ -84,6 +86,10 @@ class Day:
         self.outside_at, self.up_at, self.outside, self.waits = -10**18, 0, False, False
         self.crash, self.api, self.mute, self.halted_at, self.resume_due, self.healed, self.damaged, self.skew = None, None, {}, 0, False, 0, False, 0
         self.ids = ClientIds(self.run)
+        self.bench = None
+        if adapter != "sim":
+            from .adapter import Bench
+            self.bench = Bench(self, adapter)
 
     # what processes call
     def draw_ms(self, lo, hi): return self.rng.randrange(lo * MS, hi * MS)
@@ -119,7 +125,9 @@ class Day:
     def died(self, proc):
         self.say(f"{proc} ended: {proc.ended or proc.why}")
         proc.lock.release()
-        for line in [x for x in self.lines if x.proc is proc]: del self.lines[line]
+        for line in [x for x in self.lines if x.proc is proc]:
+            del self.lines[line]
+            if self.bench: line.gone()
         if proc is self.trader: self.disk.die_at, self.disk.die_on = None, ""
         if self.wanted and proc is self.trader: self.world.after(self.rng.randrange(S // 2, 8 * S), self.start)
 
@@ -149,13 +157,15 @@ class Day:
     # the venue
     def pump(self):
         "What the exchange has to say goes out to whoever listens."
+        if self.bench: return self.bench.pump()
         for r in self.account.take_reports():
             for line in list(self.lines): line.tell(r)
         self.watch.trades()
     def trade(self, ev):
-        self.exchange.market(ev)
+        (self.bench or self.exchange).market(ev)
         symbol = self.listed[int(ev["row"][0])].symbol
         self.watch.printed(symbol, int(ev["ts"][0]), float(ev["px"][0]))
+        if self.bench: return
         self.pump()
         t = self.trader
         if t is None or not t.alive or self.offline(t): return
@@ -306,6 +316,7 @@ class Day:
             try: self.execute()
             finally:
                 self.world.bury()
+                if self.bench: self.bench.bury()
             self.hash = self.watch.replayed()
             path = self.home/"journal"/"journal.bin"
             self.digest = hashlib.sha256(path.read_bytes() if path.exists() else b"").hexdigest()
