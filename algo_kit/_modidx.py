@@ -961,6 +961,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                        'algo_kit/adapters/ccxt_venue.py'),
                                               'algo_kit.adapters.ccxt_venue._raw': ( 'adapters/ccxt_venue.html#_raw',
                                                                                      'algo_kit/adapters/ccxt_venue.py'),
+                                              'algo_kit.adapters.ccxt_venue._renewed': ( 'adapters/ccxt_venue.html#_renewed',
+                                                                                         'algo_kit/adapters/ccxt_venue.py'),
                                               'algo_kit.adapters.ccxt_venue._request': ( 'adapters/ccxt_venue.html#_request',
                                                                                          'algo_kit/adapters/ccxt_venue.py'),
                                               'algo_kit.adapters.ccxt_venue._round': ( 'adapters/ccxt_venue.html#_round',
