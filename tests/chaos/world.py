@@ -61,6 +61,7 @@ class Day:
         self.world = World(self.t0)
         self.active, self.traces, self.log = Counter(), Counter(), []
         self.listed = instruments(self.kind)
+        if adapter != "sim": self.listed = [replace(i, cash_unit="0.00000001") for i in self.listed]  # money has eight places in Binance's messages
         self.venue_name = self.listed[0].venue
         self._home = home
         cash = 100_000
