@@ -61,6 +61,7 @@ class Day:
         self.world = World(self.t0)
         self.active, self.traces, self.log = Counter(), Counter(), []
         self.listed = instruments(self.kind)
+        if adapter != "sim": self.listed = [replace(i, cash_unit="0.00000001") for i in self.listed]  # money has eight places in Binance's messages
         self.venue_name = self.listed[0].venue
         self._home = home
         cash = 100_000
@@ -79,6 +80,8 @@ class Day:
         self.params = self.strategy.check(dict(seed=seed % 2**31, busy=0.2, size=big, lot=float(self.listed[0].lot), most=0.4, short=int(self.margin)))
         self.exchange = Exchange(self.listed, load_settings({"venue.book_levels": 64, "run.cash": 1}, home=None), self.t0)
         self.kinds, self.market = ("trades",), {}
+        if adapter != "sim":
+            self.kinds, self.market = ("trades", "depth"), dict(offers=["depth"] * len(self.listed), quotes_only=[False] * len(self.listed))
         self.account = self.exchange.open_account("main", {"USDT": cash})
         self.faults = Faults(seed, now=lambda: self.world.now)
         self.lag_until = 0
@@ -287,6 +290,7 @@ class Day:
         if t is None or not t.alive: return self.broke("I11", f"no trader at the end of a session: {t and (t.ended or t.why)}")
         if self.watch.placed_at < self.healed and not self.waits:
             self.broke("I11", f"no order since {(self.healed - self.watch.placed_at) / S:.0f} s before all was well again")
+        if self.bench: self.bench.checked(t)
         where = f"session to {(self.world.now - self.t0) / S:.0f}"
         stays = None
         for _ in range(20):  # the strategy has a timer: what is under way may arrive; what stays is wrong
