@@ -66,7 +66,7 @@ def deadly(
             write(k, payload, seq)
         journal.write = deadly_write
 
-# %% ../../nbs/adapters/680_live.ipynb #0d3059e5
+# %% ../../nbs/adapters/680_live.ipynb #372e2b4c
 HOLDS = ("lease", "stop", "start", "journal", "venue", "clock", "account", "reconcile", "feed")  # in this order: the first is told
 
 class LiveDesk:
@@ -142,7 +142,9 @@ class LiveDesk:
             elif kind == "answer":
                 x["recv"] = np.maximum(x["recv"], self.clock.now_ns())
                 self.recorder.insert(x)
-            else: self.recorder.insert(command(x, self.clock.now_ns()))
+            else:
+                self.recorder.insert(command(x, self.clock.now_ns()))
+                if x: self.recorder.j.sync()  # a person's wish outlives a power cut, whether or not an order came of it
             if self.recorder.owed: raise OSError("what came out is not written yet")
         except (OSError, KitError) as e:
             if isinstance(e, KitError) and e.key in ("engine", "events"): raise

@@ -16,8 +16,12 @@ def one(job):
     from .world import Day
     seed, defect, only, trace, *how = job
     t = REAL["perf_counter"]()
-    d = Day(seed, only=only, trace=trace, adapter=how[0] if how else "sim")
-    with planted(defect):
+    from .defects import DEFECTS
+    without = defect.startswith("without ")  # the same day, its defect not planted
+    x = DEFECTS.get(defect.removeprefix("without "))
+    more = dict(thin=x.thin, habits=dict(again=x.again) if x.again else None, kind=x.kind or None) if x else {}
+    d = Day(seed, only=only, trace=trace, adapter=how[0] if how else "sim", **more)
+    with planted("" if without else defect):
         try: d.run_day()
         except Exception as e:
             if trace: raise
@@ -96,9 +100,11 @@ def hunt(job):
     "The first day that catches a defect: (name, (seed, invariant, what) or None)."
     from .defects import DEFECTS
     name, seeds = job
-    for s in seeds:
+    for s in [*DEFECTS[name].seeds, *seeds]:
         _, _, found, _, digest, *_ = one((s, name, DEFECTS[name].only, False))
-        if found: return name, (s, found[0][0], found[0][2])
+        if found:
+            same = {f[0] for f in one((s, f"without {name}", DEFECTS[name].only, False))[2]}  # what the day does by itself is not the defect's doing
+            if (new := [f for f in found if f[0] not in same]): return name, (s, new[0][0], new[0][2])
         if DEFECTS[name].twice and one((s, name, DEFECTS[name].only, False))[4] != digest: return name, (s, "I7", "the same seed gives another day")
     return name, None
 

@@ -36,6 +36,13 @@ def act(s, row, acct, p, out):
     step, u = px * p.step, draw(s)
     side, q = BUY if draw(s) < 0.5 else SELL, p.size * (1.0 + np.floor(draw(s) * 5.0))
     if abs(a.lots) * p.lot > p.most: side = SELL if a.lots > 0 else BUY
+    if p.again > 0.0 and draw(s) < p.again:  # out with the old and the new at once, or another size for the old
+        o = pick(s)
+        if draw(s) < 0.5:
+            place(out, row, side, LIMIT, q, 0.0, px - side * step * 3.0)
+            cancel(out, row)
+        elif o: amend(out, row, o, px + side * step * (draw(s) - 0.5), p.size * (1.0 + np.floor(draw(s) * 6.0)))
+        return
     if p.short == 0 and side == SELL and a.lots - a.selling <= 0: side = BUY
     if u < p.market: place(out, row, side, MARKET, q)
     elif u < 0.30: place(out, row, side, LIMIT, q, 0.0, px - side * step * (1.0 + 4.0 * draw(s)))
@@ -95,5 +102,6 @@ strategy = Strategy("churn", "Trades all the time, in every way there is.", (
     Param("step", 0.0004, 0, 1, "fraction of the price", "Usual distance of a resting order"),
     Param("market", 0.16, 0, 1, "", "Chance of a market order"),
     Param("short", 1, 0, 1, "", "Whether it sells what it does not have"),
+    Param("again", 0.0, 0, 1, "", "Chance of taking back, or amending, at once"),
     Param("timer_s", 20.0, 0.1, 3600, "s", "Period of its timer"),
 ), state_dt, on_event, timers=("timer_s",))

@@ -20,6 +20,10 @@ class Defect:
     only: tuple = ()  # Faults of the days on which it is hunted; empty: whatever the seed draws
     twice: bool = False  # Seen by running the same day twice
     over: tuple = ()  # Settings of the trader, not of the checker
+    thin: float = 1.  # Size of other people's trades in the days on which it is hunted
+    again: float = 0.  # How often the strategy takes back or amends at once
+    kind: str = ""  # spot, perp; empty: drawn
+    seeds: tuple = ()  # Days on which its situation is known to come up; tried first
 
 DEFECTS = {}
 def defect(name, *only, **k):
@@ -63,7 +67,7 @@ def _():
         old(self, *a)
         self.known.clear()
     return [around(Manager, "restore", f)]
-@defect("late fills are dropped", "OR-11", "OR-9", "OR-12")
+@defect("late fills are dropped", "OR-11", "OR-9", "OR-12", thin=0.05, again=0.3)
 def _(): return [around(Life, "fill", lambda old, self, f, now: None if self.over else old(self, f, now))]
 @defect("older fills are dropped", "OR-11")
 def _():
@@ -174,14 +178,14 @@ def _():
         return old(self, leg, o, now)
     def see(old, self, leg, s, now): return None if leg.end else old(self, leg, s, now)
     return [around(Life, "canceled", f), around(Life, "_see", see), around(Life, "fill", lambda old, self, x, now: None if self.over else old(self, x, now))]
-@defect("rest of a cancelled order not released")
+@defect("rest of a cancelled order not released", "OR-9", thin=0.02)
 def _():
     def f(old, self, now):
         n = len(self.out)
         old(self, now)
         if self.told: self.out[n:] = [a for a in self.out[n:] if a.kind != CANCELED]
     return [around(Life, "_finish", f)]
-@defect("cancel sorted before its own place")
+@defect("cancel sorted before its own place", "RK-2", again=0.3)
 def _():
     def f(old, self, dec):
         dec = dec[[int(k) for k in sorted(range(len(dec)), key=lambda k: dec[k]["wish"] == PLACE)]]
@@ -208,7 +212,7 @@ def _():
         old(self, *a)
         self.out[n:] = [x for x in self.out[n:] if x.kind != AMENDED]
     return [around(Life, "_changed", f)]
-@defect("amendment filled before its answer is filled up again")
+@defect("amendment filled before its answer is filled up again", "OR-2", thin=0.05, again=0.6)
 def _(): return [(Life, "_resized", nothing)]
 @defect("the venue's own amendment ignored", "OR-14")
 def _(): return [(Life, "_follow", nothing), (Life, "_resized", nothing)]

@@ -5,8 +5,9 @@ from decimal import Decimal
 
 import numpy as np
 
+from algo_kit.adapters.managed import OVER
 from algo_kit.adapters.protocol import TAKEN, ClientIds, id_number
-from algo_kit.core.records import (AMEND, BUY, CANCELED, EXPIRED, FILL, MARKET, PLACE, REJECT, SELL, STATE_NAMES, decision_dt, event_dt)
+from algo_kit.core.records import ACK, AMEND, BUY, CANCEL, CANCELED, EXPIRED, FILL, LIMIT, MARKET, PLACE, REJECT, SELL, STATE_NAMES, STOP, decision_dt, event_dt
 from algo_kit.engine.journal import HEAD, INSERT, OUT, scan, unpack_out
 from algo_kit.engine.session import Session, Walk
 from algo_kit.strategies.contract import ENGINE_GATES
@@ -24,9 +25,12 @@ class Watch:
         self.flying = {}  # client id -> (process, order) that left and has not arrived
         self.accepted, self.first_sent, self.sends = Counter(), {}, deque()
         self.done, self.seen_trades, self.external = Counter(), 0, defaultdict(list)
+        self.held, self.whole = Counter(), {}  # lots of ours by the venue's trades; order for whatever is held -> the most that was held while it stood
         self.kinds, self.alive_at, self.placed_at = Counter(), 0, 0
         self.prices, self.heard = defaultdict(deque), {}  # symbol -> (ts, px) printed lately; when news of it last reached the process
         self.ends, self.taken_at, self.mode_at = [], {}, 0
+        self.cancels, self.amends = {}, defaultdict(set)  # order -> when it was to be cancelled; the sizes it was to have
+        self.rows = {i.symbol: n for n, i in enumerate(day.listed)}
     def anchored(self, n):
         "Where the `n`th frame ends."
         from algo_kit.engine.journal import scan
@@ -53,9 +57,30 @@ class Watch:
                     continue
                 if d["px"]: day.count("OR-5")
                 o = int(d["order"])
-                if d["wish"] == PLACE: self.intents[o], self.most[o] = (d, end), int(d["qty"])
-                elif d["wish"] == AMEND: self.most[o] = max(self.most.get(o, 0), int(d["qty"]))
-        elif kind == INSERT: self.kinds["insert"] += 1
+                if d["wish"] == PLACE:
+                    self.intents[o], self.most[o] = (d, end), int(d["qty"])
+                    if d["reduce_only"] and d["type"] >= STOP and not d["parent"]: self.whole[o] = self.now_held(d["row"])
+                elif d["wish"] == CANCEL: self.cancels.setdefault(o, day.world.now)
+                elif d["wish"] == AMEND:
+                    self.most[o] = max(self.most.get(o, 0), int(d["qty"]))
+                    self.amends[o].add(int(d["qty"]))
+        elif kind == INSERT:
+            for e in np.frombuffer(body, event_dt):
+                if e["kind"] == ACK: self.acked(int(e["spare"]))
+    def plain(self, n):
+        "Is wish `n` an order by itself? Children, pairs and reductions are sized by what there is to protect."
+        d = self.intents[n][0] if n in self.intents else None
+        return d is not None and not (d["parent"] or d["group"] or d["reduce_only"])
+    def acked(self, n):
+        "I4: nothing is said to be accepted that the venue has not accepted."
+        if not self.plain(n) or self.intents[n][0]["type"] not in (LIMIT, MARKET): return
+        if not self.accepted[self.ids.make(n)] and not any(self.ids.parse(i)[0] == n for i in self.accepted):
+            self.broke("I4", f"order {n} is said to be accepted, and the venue never took it")
+
+    def now_held(self, row): return abs(self.held[self.day.listed[int(row)].symbol])
+    def allowed(self, n):
+        "The most that wish `n` may ever trade."
+        return max(self.most.get(n, 0), self.whole.get(n, 0))
 
     # requests leave
     def sent(self, proc, kind, what, order):
@@ -76,7 +101,7 @@ class Watch:
                 self.broke("I9", f"{proc} places {what[0]} with token {proc.token}; the lease has {held[0][0] if held else 'nobody'}")
             elif held[0][1] <= proc.now() - day.t0:
                 self.broke("I9", f"{proc} places {what[0]} on a lease that ran out {(proc.now() - day.t0 - held[0][1]) / S:.1f} s ago")
-        if order.lots > self.most.get(name[0], 0): self.broke("I3", f"{what[0]} asks for {order.lots} lots, wished were {self.most.get(name[0], 0)}")
+        if order.lots > self.allowed(name[0]): self.broke("I3", f"{what[0]} asks for {order.lots} lots, wished were {self.allowed(name[0])}")
         first = what[0] not in self.first_sent
         if risk and first: self._limits(proc, order, d)
         if risk and first:
@@ -86,7 +111,7 @@ class Watch:
         if risk and first: self._data(proc, order, d)
         if risk and now - (int(d["ts"]) - proc.skew) > 90 * S + abs(proc.skew):
             self.broke("I6", f"{what[0]} leaves {(now - int(d['ts'])) / S:.0f} s after it was decided")
-        if risk and self.mode_at and now > self.mode_at + 45 * S:
+        if risk and self.mode_at and now > self.mode_at + 60 * S:
             self.broke("I10", f"{what[0]} leaves, and mode or leverage of the account were changed {(now - self.mode_at) / S:.0f} s ago")
         if now < proc.patient_until - S // 10:
             self.broke("I10", f"{what[0]} leaves {(proc.patient_until - now) / S:.1f} s before the venue's patience is over")
@@ -94,12 +119,13 @@ class Watch:
             self.broke("I10", f"{what[0]} leaves {(now - day.halted_at) / S:.1f} s after the stop button")
         self.first_sent.setdefault(what[0], now)
         self.flying[what[0]] = (proc, order)
-        self.placed_at = now
+        if risk: self.placed_at = now
 
-    def worst(self, symbol, but=""):
+    def worst(self, symbol, but="", proc=None):
         "(most lots long, most lots short) that may come out of what the venue has and what is on its way to it."
         day = self.day
-        up = down = day.position(symbol)
+        up = down = day.position(symbol) - (self.exits_untold(proc, symbol) if proc else 0)
+        up = down = up + sum(f.side * f.lots for f in self.external[symbol])  # what others hold counts, and offsets
         for s in day.account.open_orders(symbol):
             if self.ids.parse(s.id) is None or day.reduces(s.id): continue
             if s.side == BUY: up += s.lots - s.filled
@@ -110,14 +136,21 @@ class Watch:
             else: down -= o.lots
         return up, down
 
+    def exits_untold(self, proc, symbol):
+        "Lots of exits that have just traded, and of which the process cannot know: to it the position that they close is still there."
+        n, known, row = 0, proc.manager.known, self.rows[symbol]
+        for f in reversed(self.day.account._fills[-40:]):
+            if f.symbol == symbol and self.ids.parse(f.id) and self.day.reduces(f.id) and (row, id_number(f.trade_id)) not in known: n += f.side * f.lots
+        return n
+
     def _limits(self, proc, order, d):
         "I5, from the venue's own books: what is there, what is open, what is under way, and this."
         day, ins, r = self.day, self.day.exchange.instruments[order.symbol], self.day.settings.risk
-        up, down = self.worst(order.symbol, order.id)
+        up, down = self.worst(order.symbol, order.id, proc)
         up, down = (up + order.lots, down) if order.side == BUY else (up, down - order.lots)
         px = min(float(d["arrival_px"]), day.exchange.last(order.symbol))
         worst, equity = max(abs(up), abs(down)) * float(ins.lot) * px, day.equity()
-        own = abs(up) if order.side == BUY else abs(down)
+        own = max(up, 0) if order.side == BUY else max(-down, 0)
         if own * float(ins.lot) * px > r.max_position_frac * equity * 1.02 + 10 and own > 0 and not day.outside_lately():
             self.broke("I5", f"{order.id}: {order.symbol} may come to {own * float(ins.lot) * px:.0f} of {equity:.0f}, allowed {r.max_position_frac}")
         if order.lots * float(ins.lot) * px > r.max_order_frac * equity * 1.02 + 10: self.broke("I5", f"{order.id}: order of {order.lots} lots too large")
@@ -147,7 +180,11 @@ class Watch:
         self.flying.pop(order.id, None)
     def acted(self, proc, kind, what, out):
         if kind == "cancel" and getattr(out, "what", "") == TAKEN and out.order is not None and out.order.filled: self.day.count("OR-8")
-        if kind != "place" or getattr(out, "what", "") != TAKEN: return
+        if getattr(out, "what", "") != TAKEN: return
+        if kind == "amend" and (name := self.ids.parse(what[0])) and not name[1] and self.plain(name[0]) and out.order is not None and out.order.lots:
+            wished = self.amends[name[0]] | {int(self.intents[name[0]][0]["qty"]), 0}
+            if out.order.lots not in wished: self.broke("I3", f"{what[0]} is amended to {out.order.lots} lots; wished were {sorted(wished)}")
+        if kind != "place": return
         self.accepted[what[0]] += 1
         self.taken_at[what[0]] = self.day.world.now
         if self.accepted[what[0]] > 1: self.broke("I4", f"{what[0]} was accepted {self.accepted[what[0]]} times: sent again without proof")
@@ -170,9 +207,25 @@ class Watch:
                 self.external[f.symbol].append(f)
                 continue
             self.done[name[0]] += f.lots
-            if self.done[name[0]] > self.most.get(name[0], 0):
-                self.broke("I3", f"wish {name[0]} asked for {self.most.get(name[0], 0)} lots and has {self.done[name[0]]}")
+            if self.done[name[0]] > self.allowed(name[0]):
+                self.broke("I3", f"wish {name[0]} asked for {self.allowed(name[0])} lots and has {self.done[name[0]]}")
+            self.held[f.symbol] += f.side * f.lots
+            for n in self.whole:
+                if self.intents[n][0]["row"] == self.rows[f.symbol]: self.whole[n] = max(self.whole[n], self.done[n] + abs(self.held[f.symbol]))
         self.seen_trades = len(fills)
+
+    def overdue(self, proc):
+        "I11: what the venue has ended is known a minute later, and what was to be cancelled is gone."
+        day, now = self.day, self.day.world.now
+        for o in proc.session.world.k[0]["ords"]:
+            n = int(o["id"])
+            if o["state"] <= 0: continue
+            if o["cancelling"] and now - self.cancels.get(n, now) > MINUTE:
+                self.broke("I11", f"order {n} was to be cancelled {(now - self.cancels[n]) / S:.0f} s ago, and that is not settled")
+            if not self.plain(n): continue
+            s = day.account.find(self.ids.make(n), day.listed[int(o["row"])].symbol)
+            if s is not None and s.state in OVER and now - s.ts > MINUTE and not any((self.ids.parse(x.id) or (0,))[0] == n for x in day.account.open_orders()):
+                self.broke("I11", f"order {n} was ended by the venue {(now - s.ts) / S:.0f} s ago, and we have it open")
 
     # quiet
     def quiet(self, proc, where):
@@ -208,7 +261,7 @@ class Watch:
         for n in sorted({*ours, *there}):
             a, b = ours.get(n), there.get(n, 0)
             if a is None: self.broke("I1", f"{where}: order {n} is open at the venue and not in our books")
-            elif a[2] and b <= a[0]: continue  # children, pairs and reductions are sized by what there is to protect: less may lie at the venue
+            elif a[2] and b <= max(a[0], self.whole.get(n, 0)): continue  # sized by what there is to protect: less may lie there
             elif a[0] != b: self.broke("I1", f"{where}: order {n} ({a[1]}) has {a[0]} lots left, at the venue {b}")
         self.booked(where)
 
@@ -220,10 +273,11 @@ class Watch:
         fee = lambda f: int((f.fee / unit[f.symbol][0]).to_integral_value()) if f.fee_asset == unit[f.symbol][1] else 0
         want = Counter((f.symbol, id_number(f.trade_id), f.lots, f.px, fee(f)) for f in mine)
         sc = scan(day.home/"journal"/"journal.bin", verify=False)
-        got = Counter()
+        got, ids = Counter(), {k[1] for k in want}  # one that came after the end of its order is booked without it
         for i in sc.of(OUT):
             for f in unpack_out(sc.payload(i))["fil"]:
-                if f["order"]: got[(day.exchange.listed[f["row"]].symbol, int(f["trade_id"]), int(f["qty"]), int(f["px"]), int(f["fee"]))] += 1
+                key = (day.exchange.listed[f["row"]].symbol, int(f["trade_id"]), int(f["qty"]), int(f["px"]), int(f["fee"]))
+                if f["order"] or key[1] in ids: got[key] += 1
         for key, n in (got - want).items(): self.broke("I2", f"{where}: fill {key} is booked {n} times too often")
         for key, n in (want - got).items(): self.broke("I2", f"{where}: fill {key} of the venue is not booked ({n})")
 

@@ -28,6 +28,10 @@ def schedule(day, start, end):
     for f in todo:
         a = start + r.randrange(0, (end - start) // 3)
         b = min(a + r.randrange(10 * S, 60 * S), end)
+        if day.only and f in ("AC-1", "AC-2"):  # directed: it stays as long as it can
+            w.at(start, act, day, f)
+            w.at(end - S, undo, day, f)
+            continue
         if f in RATES or f in MARKET: rate(day, f, a, b)
         elif f in ACTS:
             for _ in range(ACTS[f]): w.at(r.randrange(a, b), act, day, f)

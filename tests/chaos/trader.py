@@ -105,7 +105,12 @@ class Trader(Process):
         self.loop.call_soon(lambda: self.loop.create_task(self.desk.kill_switch()))
     def release(self):
         "A person lets it go on."
-        self.loop.call_soon(lambda: (self.desk.hold("stop"), self.desk.command(CMD_RESUME)))
+        self.day.resume_due = True  # until it has been taken: a person looks whether it was
+        def go():
+            self.desk.hold("stop")
+            self.desk.command(CMD_RESUME)
+            self.day.resume_due = False
+        self.loop.call_soon(go)
     def stop(self):
         self.loop.call_soon(lambda: self.loop.create_task(self._stop()))
     async def _stop(self):

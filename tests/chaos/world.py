@@ -52,7 +52,7 @@ class Plan:
 class Day:
     "One seeded day. `run()` goes through it; `watch.found` is what was violated."
     SESSIONS = 5
-    def __init__(self, seed, faults=True, only=(), home=None, kind=None, sessions=None, trace=False, adapter="sim"):
+    def __init__(self, seed, faults=True, only=(), home=None, kind=None, sessions=None, trace=False, adapter="sim", thin=1., habits=None):
         self.adapter = adapter
         self.seed, self.rng, self.only, self.faulty, self.trace = seed, random.Random(f"day {seed}"), tuple(only), faults, trace
         self.plan = random.Random(f"plan {seed}")
@@ -77,7 +77,8 @@ class Day:
         self.live = self.theirs.live
         self.strategy = strategy()
         big = {"spot": 0.02, "perp": 0.02}[self.kind]
-        self.params = self.strategy.check(dict(seed=seed % 2**31, busy=0.2, size=big, lot=float(self.listed[0].lot), most=0.4, short=int(self.margin)))
+        self.params = self.strategy.check(dict(seed=seed % 2**31, busy=0.2, size=big, lot=float(self.listed[0].lot), most=0.4, short=int(self.margin)) | (habits or {}))
+        self.thin = thin  # how much of the usual size trades of others have
         self.exchange = Exchange(self.listed, load_settings({"venue.book_levels": 64, "run.cash": 1}, home=None), self.t0)
         self.kinds, self.market = ("trades",), {}
         if adapter != "sim":
@@ -86,7 +87,7 @@ class Day:
         self.faults = Faults(seed, now=lambda: self.world.now)
         self.lag_until = 0
         self.lines, self.line_free, self.trader, self.n, self.off_until, self.wanted = {}, {}, None, 0, 0, False
-        self.outside_at, self.up_at, self.outside, self.waits = -10**18, 0, False, False
+        self.outside_at, self.up_at, self.outside, self.waits, self.ready_since = -10**18, 0, False, False, 0
         self.crash, self.api, self.mute, self.halted_at, self.resume_due, self.healed, self.damaged, self.skew = None, None, {}, 0, False, 0, False, 0
         self.ids = ClientIds(self.run)
         self.bench = None
@@ -122,9 +123,7 @@ class Day:
     def trading(self, proc):
         self.up_at = self.world.now
         self.say(f"{proc} trades")
-        if self.resume_due:
-            self.resume_due = False
-            proc.release()
+        if self.resume_due: proc.release()
     def died(self, proc):
         self.say(f"{proc} ended: {proc.ended or proc.why}")
         proc.lock.release()
@@ -137,7 +136,8 @@ class Day:
     # truth
     def position(self, symbol):
         "Lots of the customer that came from its own orders, by the venue's trades."
-        return sum(f.side * f.lots for f in self.account._fills if f.symbol == symbol and self.ids.parse(f.id))
+        self.watch.trades()
+        return self.watch.held[symbol]
     def reduces(self, id):
         got = self.watch.intents.get((self.ids.parse(id) or (0,))[0])
         return got is not None and bool(got[0]["reduce_only"])
@@ -233,7 +233,7 @@ class Day:
             px = self.last[k] * np.exp(np.cumsum(g.normal(0, 3e-4, len(at))))
             ticks = np.maximum(np.rint(px / float(i.tick)), 10)
             ev["px"][at] = ticks * float(i.tick)
-            lots = np.maximum(np.rint(g.lognormal(-4.2, 1.3, len(at)) * (40_000 / PRICES[i.base]) / float(i.lot)), 1)
+            lots = np.maximum(np.rint(g.lognormal(-4.2, 1.3, len(at)) * self.thin * (40_000 / PRICES[i.base]) / float(i.lot)), 1)
             ev["qty"][at] = lots * float(i.lot)
             if len(at): self.last[k] = float(px[-1])
         self.id = getattr(self, "id", 0)
@@ -252,6 +252,7 @@ class Day:
             if self.faulty: self._schedule(bad, heal)
             w.at(heal, self._heal)
             w.at(heal + 60 * S, self._alive)
+            for t in range(a + 60 * S, end, 5 * S): w.at(t, self._overdue)
             w.run(end + 60 * S)
             self._quiet()
             self.stop()
@@ -277,12 +278,17 @@ class Day:
         self.waits = False
         self.healed, self._placed = self.world.now, self.watch.placed_at
         self.say("healed")
+    def _overdue(self):
+        t, now = self.trader, self.world.now
+        if t is None or not t.alive or not t.ready or now - self.up_at < 60 * S or self.waits: self.ready_since = now
+        elif now - self.ready_since > 60 * S and t.desk.recorder.owed == []: self.watch.overdue(t)
     def _alive(self):
         t = self.trader
         if t is not None and t.alive and t.patient_until > self.healed:  # the venue has asked for patience, and that is still running
             self.waits = True
             return
         if t is None or not t.alive or not t.ready:
+            if self.world.now < self.healed + 75 * S: return self.world.after(S, self._alive)  # a comparison may just be going on
             how = f"{t.stage} {t.may_place()}" if t and t.alive else f"dead: {t and (t.ended or t.why)}"
             self.broke("I11", f"60 s after all is well again {t} is {how}")
     def _quiet(self):
