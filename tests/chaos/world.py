@@ -77,7 +77,8 @@ class Day:
         self.live = self.theirs.live
         self.strategy = strategy()
         big = {"spot": 0.02, "perp": 0.02}[self.kind]
-        self.params = self.strategy.check(dict(seed=seed % 2**31, busy=0.2, size=big, lot=float(self.listed[0].lot), most=0.4, short=int(self.margin)) | (habits or {}))
+        usual = dict(seed=seed % 2**31, busy=0.2, size=big, lot=float(self.listed[0].lot), most=0.4, short=int(self.margin))
+        self.params = self.strategy.check(usual | (habits or {}))
         self.thin = thin  # how much of the usual size trades of others have
         self.exchange = Exchange(self.listed, load_settings({"venue.book_levels": 64, "run.cash": 1}, home=None), self.t0)
         self.kinds, self.market = ("trades",), {}
