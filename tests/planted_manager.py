@@ -1,4 +1,6 @@
 "Defects planted in the order manager, each of which a test of `test_manager.py` must notice. For tests only."
+from dataclasses import replace
+
 import algo_kit.adapters.managed as A
 import algo_kit.adapters.manager as B
 from algo_kit.adapters.protocol import REFUSED, TAKEN, UNSURE, Broken, Outcome
@@ -146,6 +148,24 @@ def a_certain_failure_is_tried_for_ever(right):
 def the_venues_own_amendment_is_ignored(right): return lambda self, leg, s, now: None
 @plant(B.Manager, "_apart")
 def what_others_hold_is_not_told(right): return lambda self, symbol, lots, now: self.apart_lots.__setitem__(symbol, lots)
+@plant(B.Manager, "_apart")
+def what_lay_there_is_counted(right):
+    def wrong(self, symbol, lots, now):
+        self.lay.clear()
+        right(self, symbol, lots, now)
+    return wrong
+@plant(B.Manager, "_patience")
+def a_limit_for_orders_holds_back_cancels(right): return lambda self, seconds, what="query": right(self, seconds)
+@plant(B.Manager, "restore")
+def dust_is_forgotten(right):
+    def wrong(self, *a):
+        right(self, *a)
+        self.side.clear()
+    return wrong
+@plant(B.Manager, "_mode")
+def the_mode_of_the_account_is_not_looked_at(right): return lambda self, h: None
+@plant(B.Manager, "_seen")
+def the_venues_own_closing_is_not_ours(right): return lambda self, s, now: right(self, s if s.reason not in B.FORCED else replace(s, reason=""), now)
 @plant(B.Manager, "cancel_everything")
 def the_kill_switch_does_not_look_back(right):
     async def wrong(self, timeout_s=60.):

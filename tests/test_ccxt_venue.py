@@ -129,3 +129,41 @@ def test_an_amendment_never_asks_for_more_than_was_wished():
             total = sum(f.lots for f in await rig.venue.fills(rig.symbol)) + sum(s.lots - s.filled for s in await rig.venue.open_orders(rig.symbol))
             assert total <= o.lots, (out, total)
     in_a_loop(go)
+
+def test_without_a_key_everything_is_closed_again(recwarn):
+    import asyncio, gc
+    from algo_kit.adapters.ccxt_venue import CcxtVenue
+    from algo_kit.core.errors import ConfigError
+    class Keys:
+        def api_key(self, account): raise ConfigError("no key", key="key", value=account, rule="a key", hint="set it")
+    async def go():
+        v = CcxtVenue("binance", "main", Keys(), symbols=["BTC/USDT"])
+        with pytest.raises(ConfigError): await v.open()
+        assert v.session is None and v._closed and not v.ex.clients
+    asyncio.run(go())
+    gc.collect()
+    assert not [w for w in recwarn if "nclosed" in str(w.message)]
+
+def test_a_place_is_signed_under_the_name_of_its_order_and_a_new_key_is_taken_up():
+    import asyncio
+    from types import SimpleNamespace
+    from algo_kit.adapters.binance_native import NativeBinance
+    from algo_kit.adapters.ccxt_venue import CcxtVenue
+    asked = []
+    class Keys:
+        key = "old"
+        def api_key(self, account): return self.key
+        def sign(self, account, dialect, payload, request_id="", token=0): return asked.append(request_id) or "sig"
+    async def go():
+        for cls in (CcxtVenue, NativeBinance):
+            v = cls("binance", "main", Keys(), symbols=["BTC/USDT"])
+            v._closed, v._who, v.ex = False, "binance.main", SimpleNamespace(apiKey="old")
+            async def place(v=v): return v.sign_now("a=1")
+            asked.clear()
+            await v._request("place", place, "place", "kabc1")
+            assert asked[0].startswith("binance:place:kabc1:") and len(asked) == 1
+            v.signing.key = "new"
+            if cls is CcxtVenue: v.sign_now("a=2")
+            else: v._message("order.cancel", [("apiKey", v.ex.apiKey)])
+            assert v.ex.apiKey == "new"
+    asyncio.run(go())

@@ -5,7 +5,7 @@ from chaos.__main__ import hunt, one
 from chaos.clockwork import S, Process, World
 from chaos.coverage import FAULTS, elsewhere
 from chaos.defects import DEFECTS
-from chaos.plans import ACTS, PROCESS, RATES
+from chaos.plans import ACTS, MARKET, PROCESS, RATES
 from chaos.world import Day
 
 def test_time_passes_only_when_nothing_is_left_to_do():
@@ -40,8 +40,16 @@ def test_the_same_seed_is_the_same_day():
     assert (a.digest, a.hash, a.watch.found, a.active) == (b.digest, b.hash, b.watch.found, b.active)
     assert a.digest != Day(13, sessions=2).run_day().digest
 
+@pytest.mark.parametrize("how", ["ccxt", "native"])
+def test_the_real_adapter_in_the_loop_is_the_same_day_twice(how):
+    a, b = (Day(2, sessions=1, adapter=how).run_day() for _ in range(2))
+    assert (a.digest, a.hash, a.watch.found, a.active) == (b.digest, b.hash, b.watch.found, b.active)
+    assert not a.watch.found, a.watch.found[:3]
+    assert a.bench.api.requests > 100 and len(a.account._fills) > 10 and a.trader.venue.name == "binanceusdm"
+    assert how != "native" or a.trader.venue.sent_native > 0
+
 def test_every_fault_is_injected_here_or_named_elsewhere():
-    here = {*RATES, *ACTS, *PROCESS, "OR-5", "OR-8", "RK-6", "RK-7"}
+    here = {*RATES, *MARKET, *ACTS, *PROCESS, "OR-5", "OR-8", "RK-6", "RK-7"}
     assert set(FAULTS) == here | set(elsewhere), set(FAULTS) ^ (here | set(elsewhere))
 
 @pytest.mark.parametrize("name", ["dedupe removed", "not found taken as rejected"])

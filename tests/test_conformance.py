@@ -57,20 +57,16 @@ def test_ccxt_on_the_loopback_exchange_keeps_every_promise(margin):
     r = _ccxt(margin, None)
     assert len(r.of("passed")) >= 200
 
-# Still broken, and told to the authors: a cancel of an unknown market raises; patience is not told over the ws-api; the exchange's faults do not reach
-# ws-fapi
-NATIVE_OPEN = {1820, 1823, 1824, 1825, 1826, 1830}
-
 class NativeRig(CcxtRig):
     "Plain orders as signed messages of a WebSocket, everything else through ccxt."
     def adapter(self): return NativeBinance
 
 @pytest.mark.parametrize("margin", [False, True], ids=["spot", "usdm"])
-def test_native_orders_keep_an_eighth_of_them(margin): _ccxt(margin, lambda c: c.number % 8 == 4 + margin, NativeRig, NATIVE_OPEN)
+def test_native_orders_keep_an_eighth_of_them(margin): _ccxt(margin, lambda c: c.number % 8 == 4 + margin, NativeRig)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("margin", [False, True], ids=["spot", "usdm"])
-def test_native_orders_keep_every_promise(margin): assert len(_ccxt(margin, None, NativeRig, NATIVE_OPEN).of("passed")) >= 200
+def test_native_orders_keep_every_promise(margin): assert len(_ccxt(margin, None, NativeRig).of("passed")) >= 200
 
 def _ccxt(margin, only, rig=CcxtRig, known=()):
     r = run_suite(lambda: rig(margin), only)

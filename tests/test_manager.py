@@ -1,5 +1,7 @@
 "The order manager over the simulated venue and a network that lies: every fault of the catalogue's section 4, and orders of events at random."
 import random
+from dataclasses import replace
+from decimal import Decimal
 
 import numpy as np
 import pytest
@@ -7,8 +9,9 @@ from lying import S, Desk, books_agree, once
 from market import amend, buy, perp, sell, spot, stop_asking
 from simloop import simulate
 
-from algo_kit.adapters.protocol import Order
-from algo_kit.core.records import AMENDED, BUY, CANCELED, EXPIRED, FILL, LIMIT, LINK_CHILD, LINK_OCO, REJECT, SELL, UNSURE, V
+from algo_kit.adapters.manager import FORCED
+from algo_kit.adapters.protocol import Order, Seen
+from algo_kit.core.records import AMENDED, BUY, CANCELED, EXPIRED, FILL, FILLED, LIMIT, LINK_CHILD, LINK_OCO, REJECT, SELL, UNSURE, V
 
 def run(main, seed=1, **kw):
     "Run `main(desk)` in virtual time."
@@ -634,3 +637,166 @@ def test_all_names_of_a_stop_that_grew_are_found_again_after_a_crash():
         assert sum(s.lots for s in d.account.open_orders() if s.stop) == d.lots() == 100
         assert books_agree(d) and once(d)
     run(main, ins=[perp()], exchange=dict(levels=0))
+
+def outside(d): return int(d.s.world.rows[0]["pos"]["external"])
+
+@pytest.mark.parametrize("fees", [False, True])
+def test_coins_that_lay_there_are_not_counted_and_what_others_change_is(fees):
+    async def main(d):
+        assert outside(d) == 0 and [str(f) for f in await d.m.reconcile("test") if f.kind == "apart"], "not shown"
+        d.ask(buy(0, qty=1.))
+        await quiet(d)
+        assert d.lots() in (99, 100) and not d.said("refused")
+        await d.crash()
+        await quiet(d)
+        assert outside(d) == 0 and d.m.lay == {"ABC/USD": 200} and [f for f in await d.m.reconcile("test") if f.kind == "apart"]
+        d.account.submit(Order("by-hand", "ABC/USD", BUY, LIMIT, 50, 1001))
+        d.trade(100., 5.)
+        await quiet(d)
+        bought = outside(d)
+        assert bought in (49, 50) and d.said("counted in the limits")
+        await d.crash()
+        await quiet(d)
+        assert outside(d) == bought and d.m.apart_lots["ABC/USD"] == 200 + bought
+        d.account.submit(Order("by-hand-2", "ABC/USD", SELL, LIMIT, 200, 990))
+        d.trade(100., 5.)
+        await quiet(d)
+        assert outside(d) == 0, "selling what lay there gives no room"
+        await d.crash()
+        await quiet(d)
+        assert outside(d) == 0 and d.m.lay == {"ABC/USD": 200}
+        d.ask(sell(0, qty=0., reduce_only=1))
+        await quiet(d)
+        assert d.lots() == 0
+    run(main, balances={"USD": 100_000, "ABC": "2.007"}, exchange=dict(coin_fees=fees), risk__max_position_frac=0.0015)
+
+def test_a_position_on_margin_counts_from_the_start():
+    async def main(d):
+        d.account.submit(Order("by-hand", "ABC/USD:USD", BUY, LIMIT, 70, 1001))
+        d.trade(100., 5.)
+        d.m.based = False
+        await quiet(d)
+        assert outside(d) == 70 and not d.m.lay
+    run(main, ins=[perp()])
+
+def test_dust_of_fees_in_the_coin_survives_a_crash():
+    async def main(d):
+        for n in range(12):
+            d.ask(buy(0, qty=.37))
+            await d.wait(1)
+            if n % 3 == 2: await d.crash()
+        await quiet(d)
+        assert outside(d) == 0 and not d.said("not this run's, "), "dust was taken for somebody else's"
+    run(main, balances={"USD": 100_000, "ABC": "0.009"}, exchange=dict(coin_fees=True))
+
+def test_fees_in_an_asset_without_a_wallet_are_told_as_not_compared_also_after_a_crash():
+    async def main(d):
+        d.ask(buy(0, qty=1.))
+        await d.wait(1)
+        real, d.venue.v.fills = d.venue.v.fills, None
+        async def fills(*a, **k): return [replace(f, fee=Decimal("0.01"), fee_asset="BNB") for f in await real(*a, **k)]
+        d.venue.v.fills = fills
+        for _ in range(3):
+            await d.crash()
+            found = [f for f in await d.m.reconcile("test") if f.kind == "asset"]
+            assert [(f.what, f.ours, f.clean) for f in found] == [("BNB", "-0.01 paid or received", True)] and "not compared" in found[0].theirs
+    run(main)
+
+@pytest.mark.parametrize("lying", ["0", "2"])
+@pytest.mark.parametrize("fees", [False, True])
+def test_coins_that_are_not_there_or_not_ours_are_never_sold(lying, fees):
+    async def main(d):
+        d.ask(buy(0, qty=1.))
+        await d.wait(2)
+        held = d.lots()
+        d.ask(sell(0, qty=1., reduce_only=1), sell(0, qty=1., reduce_only=1))  # both in one breath, each for all there is
+        await quiet(d)
+        assert d.lots() == 0 and sum(f.lots for f in d.account._fills if f.side == SELL) == held
+        assert sum(m == "submit" for m, *_ in d.venue.sent) == 2 and V["reduce_only"] in d.heard(REJECT)["ref"].tolist()
+    run(main, balances={"USD": 100_000} | ({"ABC": lying} if lying != "0" else {}), exchange=dict(coin_fees=fees))
+
+def test_or17_a_limit_for_orders_does_not_hold_back_cancels_and_questions():
+    async def main(d):
+        d.ask(buy(0, "limit", qty=1., px=90.))
+        await d.wait(1)
+        d.venue.will("submit", "rate")
+        d.ask(buy(0, "limit", qty=.5, px=90.))
+        await d.wait(0.2)
+        t = d.clock.now_ns()
+        d.ask(stop_asking(0, 1))
+        await d.wait(0.5)
+        c = [r for r in d.log if r["what"] == "cancel"]
+        assert len(c) == 1 and c[0]["sent_ns"] - t < S // 10 and c[0]["outcome"] == "accepted"
+        await d.wait(10)
+        p = [r["sent_ns"] for r in d.log if r["what"] == "place"]
+        assert len(p) == 3 and p[2] - p[1] >= 3 * S
+        d.venue.will("cancel", "rate")
+        d.ask(stop_asking(0, 2))
+        await d.wait(10)
+        c = [r["sent_ns"] for r in d.log if r["what"] == "cancel"]
+        assert len(c) == 3 and c[2] - c[1] >= 3 * S, "its own limit is obeyed"
+        await quiet(d)
+    run(main)
+
+@pytest.mark.parametrize("how", [dict(hedged=True), dict(margin_mode="isolated")])
+def test_ac2_margin_mode_or_hedge_mode_from_outside_holds_new_risk_until_it_is_back(how):
+    async def main(d):
+        d.ask(buy(0, qty=1.))
+        await d.wait(2)
+        real = d.venue.v.positions
+        async def positions(): return [replace(h, **how) for h in await real()]
+        d.venue.v.positions = positions
+        found = await d.m.reconcile("test")
+        assert [f.kind for f in found] == ["mode"] and ("hedge" if "hedged" in how else "isolated") in str(found[0])
+        d.ask(buy(0, qty=1.))
+        assert d.heard(REJECT)["ref"].tolist() == [V["halted"]]
+        d.ask(sell(0, qty=.4, reduce_only=1))
+        await d.wait(2)
+        assert d.lots() == 60, "an exit was held back"
+        d.venue.v.positions = real
+        await d.m.reconcile("test")
+        d.ask(buy(0, qty=1.))
+        await quiet(d)
+        assert d.lots() == 160
+    run(main, ins=[perp()])
+
+@pytest.mark.parametrize("why", FORCED)
+@pytest.mark.parametrize("fill_first", [False, True])
+def test_ac5_what_the_venue_closes_for_us_is_booked_as_ours(why, fill_first):
+    async def main(d):
+        d.ask(buy(0, qty=1.))
+        await d.wait(2)
+        d.venue.deaf = True
+        d.account.submit(Order("autoclose-1", "ABC/USD:USD", SELL, LIMIT, 100, 990))
+        d.trade(100., 5.)
+        f = replace(d.account._fills[-1], id="")
+        s = Seen("autoclose-1", f.venue_id, f.symbol, SELL, LIMIT, FILLED, 100, 100, reason=why)
+        for x in ((f, s) if fill_first else (s, f)): d.m.report(x)
+        await quiet(d)
+        assert d.lots() == 0 and outside(d) == 0 and d.said(f"the venue closes the position: {why}")
+        assert int(d.s.world.k[0]["acct"]["realised"]) != 0
+        await d.crash()
+        await quiet(d)
+        assert d.lots() == 0 and outside(d) == 0
+    run(main, ins=[perp()])
+
+@pytest.mark.parametrize("how", ["halt", "count"])
+@pytest.mark.parametrize("ins", [spot, perp])
+def test_external_halt_holds_new_risk_while_somebody_else_trades(how, ins):
+    async def main(d):
+        d.ask(buy(0, qty=1.))
+        await quiet(d)
+        d.account.submit(Order("by-hand", d.ins[0].symbol, BUY, LIMIT, 30, 900))
+        await d.m.reconcile("test")
+        d.ask(buy(0, qty=1.))
+        await d.wait(1)
+        assert d.heard(REJECT)["ref"].tolist() == ([V["halted"]] if how == "halt" else [])
+        d.ask(sell(0, qty=.5, reduce_only=1))
+        await d.wait(2)
+        assert d.lots() == (50 if how == "halt" else 150), "an exit was held back"
+        d.account.cancel("by-hand", d.ins[0].symbol)
+        await d.m.reconcile("test")
+        d.ask(buy(0, qty=.1))
+        await quiet(d)
+        assert len(d.heard(REJECT)) == (how == "halt")
+    run(main, ins=[ins()], cfg=dict(external=how), balances={"USD": 100_000, "ABC": "2"} if ins is spot else None)

@@ -1746,7 +1746,7 @@ WS_API = {
         "userDataStream.ping": ("PUT", "v1/listenKey"), "userDataStream.stop": ("DELETE", "v1/listenKey")}.items()},
 }
 
-# %% ../../nbs/adapters/660_binance_api.ipynb #c40d421b
+# %% ../../nbs/adapters/660_binance_api.ipynb #1bc187b2
 class BinanceApi(Streams, Desk, PublicRest, PrivateRest):
     "Binance's interface over one or more simulated exchanges. No sockets, no clock of its own, no chance but a seeded one."
     def __init__(self,
@@ -1905,7 +1905,9 @@ class BinanceApi(Streams, Desk, PublicRest, PrivateRest):
         except Refusal as e:
             if retry := e.more.pop("retry", 0): e.more["data"] = dict(serverTime=self.now_ms(), retryAfter=self.now_ms() + int(retry * 1000))
             out = dict(id=i, status=e.status, error=e.body)
-        if fate.status: out = dict(id=i, status=fate.status, error=dict(code=fate.code, msg=fate.text))
+        if fate.status:
+            wait = dict(data=dict(serverTime=self.now_ms(), retryAfter=self.now_ms() + int(fate.retry_after_s * 1000))) if fate.retry_after_s else {}
+            out = dict(id=i, status=fate.status, error=dict(code=fate.code, msg=fate.text) | wait)
         if fate.lose_after: return
         if p.get("returnRateLimits") != "false":
             used = self.limits[c.market]._used.get(c.ip, (0, 0))[1]

@@ -16,7 +16,7 @@ from .outcomes import Answer, classify
 from .protocol import REFUSED, TAKEN, UNSURE, Order, Outcome, VenueError, text_of, without_secrets
 from .venue_facts import refusal
 
-# %% ../../nbs/adapters/684_binance_native.ipynb #776075b5
+# %% ../../nbs/adapters/684_binance_native.ipynb #37b7dfee
 WS_API = dict(binance="wss://ws-api.binance.com/ws-api/v3", binanceusdm="wss://ws-fapi.binance.com/ws-fapi/v1")
 
 class NativeBinance(CcxtVenue):
@@ -30,7 +30,6 @@ class NativeBinance(CcxtVenue):
         await super().open()
         if self.signing is None: return
         self._tail = f"&recvWindow={self.window_ms}"
-        self._key = self.signing.api_key(self._who)
         url = self._ws_url
         if not url:
             api = self.ex.urls["api"]["ws"].get("ws-api") or {}
@@ -71,7 +70,7 @@ class NativeBinance(CcxtVenue):
     ) -> str:  # One message, ready for the socket
         "An order, signed."
         ins = self.instruments[order.symbol]
-        p = [("apiKey", self._key), ("newClientOrderId", self._wire(order.id)), ("newOrderRespType", "FULL" if self.name == "binance" else "RESULT")]
+        p = [("apiKey", self.ex.apiKey), ("newClientOrderId", self._wire(order.id)), ("newOrderRespType", "FULL" if self.name == "binance" else "RESULT")]
         limit, spot = order.type == LIMIT, self.name == "binance"
         if limit: p.append(("price", self._text_of(order.px, ins.tick)))
         p.append(("quantity", self._text_of(order.lots, ins.lot)))
@@ -86,6 +85,7 @@ class NativeBinance(CcxtVenue):
     def _message(self, method, p, rid=""):
         s = self.signing.sign(self._who, self.v.dialect, "&".join(f"{k}={v}" for k, v in p), request_id=rid,
                               token=self.token() if callable(self.token) else self.token)
+        self._renewed()
         self._n += 1
         body = ",".join(f'"{k}":{v}' if type(v) is int else f'"{k}":"{v}"' for k, v in p)
         return f'{{"id":{self._n},"method":"{method}","params":{{{body},"signature":"{s}"}}}}'
@@ -118,8 +118,10 @@ class NativeBinance(CcxtVenue):
         if d is None: return None, classify(self.v.rules, ask, Answer(error="the connection broke, or nothing came in time"))
         ok, err = d.get("status") == 200, d.get("error") or {}
         a = Answer(int(d.get("status") or 0), json.dumps(err) if not ok else "", {}, body=err if not ok else d.get("result"))
-        if a.status in (418, 429): self.budget.ban(float((err.get("data") or {}).get("retryAfter") or 0) / 1e3 - self.clock.now_ns() / 1e9)
-        return d.get("result") if ok else None, classify(self.v.rules, ask, a, self.clock.now_ns(), **self._age(id))
+        v = classify(self.v.rules, ask, a, self.clock.now_ns(), **self._age(id))
+        if a.status in (418, 429): self.budget.ban(v.retry_after_s)
+        elif ok: self.budget.well()
+        return d.get("result") if ok else None, v
 
     async def submit(self, order: Order) -> Outcome:
         "Send an order once."
@@ -162,9 +164,10 @@ class NativeBinance(CcxtVenue):
     async def cancel(self, id: str, symbol: str, venue_id: str = "") -> Outcome:
         "Rejected with reason `unknown_order` when the venue has no such open order."
         o = self._orders.get(id)
-        if self._ws is None or o is None or o.type not in (MARKET, LIMIT) or not self.budget.take(self.v.cost.get("cancel", {}), True):
+        known = o is not None and symbol in self.instruments and o.type in (MARKET, LIMIT)
+        if self._ws is None or not known or not self.budget.take(self.v.cost.get("cancel", {}), True):
             return await super().cancel(id, symbol, venue_id)
-        p = [("apiKey", self._key), ("origClientOrderId", self._wire(id)), ("recvWindow", self.window_ms), ("symbol", self._mid(symbol)),
+        p = [("apiKey", self.ex.apiKey), ("origClientOrderId", self._wire(id)), ("recvWindow", self.window_ms), ("symbol", self._mid(symbol)),
              ("timestamp", self.clock.now_ns() // 1_000_000)]
         try: message = self._message("order.cancel", p)
         except (RefusedByGate, VenueError) as e: return Outcome(REFUSED, "halted", "signer", without_secrets(str(e)), retry=True)

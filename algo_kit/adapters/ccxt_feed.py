@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ref_of', 'CcxtDecoder', 'CcxtStream', 'instrument_of', 'market_stream', 'parse_live', 'LiveFeed', 'live_feed']
 
-# %% ../../nbs/adapters/634_ccxt_feed.ipynb #926b585e
+# %% ../../nbs/adapters/634_ccxt_feed.ipynb #61f4201b
 import asyncio, random
 from collections import Counter, deque
 
@@ -15,6 +15,7 @@ from .decoders import Decoder, _Bad, _SIDES
 from .protocol import Clock, id_number
 from .streams import STREAMS, Attempts, MarketStream, pause_s, why_of
 from ..core.errors import ConfigError, KitError, unknown
+from ..core.records import event_dt
 from ..core.settings import LiveSettings
 from ..data.feeds import Feed
 from ..data.instruments import Instrument, instrument, venues
@@ -243,7 +244,7 @@ def market_stream(
     if through == "native" or through == "auto" and venue in STREAMS: return MarketStream(venue, symbols, kinds, sink, **how)
     return CcxtStream(venue, symbols, kinds, sink, **how)
 
-# %% ../../nbs/adapters/634_ccxt_feed.ipynb #70370178
+# %% ../../nbs/adapters/634_ccxt_feed.ipynb #f92813f8
 def parse_live(
     spec: str,  # ws:VENUE:SYMBOL[,SYMBOL…][#KIND,KIND…], as in ws:binance:BTC/USDT#trades,depth
 ) -> tuple:  # venue, symbols, kinds
@@ -281,6 +282,14 @@ class LiveFeed(Feed):
         self._n += len(ev)
         self.last_received_ns = self.stream.clock.now_ns()
         if self._news is not None: self._news.set()
+
+    def missed(self, after: list, **how) -> tuple:  # As of `MarketStream.missed`
+        "What was traded since, fetched now, before the feed is started; it then goes on where this ends."
+        if not hasattr(self.stream, "missed"):
+            return np.zeros(0, event_dt), [dict(symbol=i.symbol, trades=0, missing=None, why="not through ccxt") for i in self.instruments]
+        loop = asyncio.new_event_loop()
+        try: return loop.run_until_complete(self.stream.missed(after, **how))
+        finally: loop.close()
 
     def now_ns(self) -> int: return self.stream.clock.now_ns()
     def quiet_s(self) -> float:

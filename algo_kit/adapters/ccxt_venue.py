@@ -7,8 +7,9 @@ __all__ = ['CcxtVenue', 'open', 'close', 'sign_now', 'time_ns', 'load', 'read_or
            'amend', 'cancel', 'cancel_all', 'find', 'open_orders', 'fills', 'balances', 'positions', 'payments', 'fees',
            'permissions', 'set_leverage', 'set_margin_mode', 'dead_man', 'arm_disconnect', 'reports']
 
-# %% ../../nbs/adapters/644_ccxt_venue.ipynb #3c0af6aa
+# %% ../../nbs/adapters/644_ccxt_venue.ipynb #ba7f0bca
 import asyncio, json, random, re
+from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import replace
 from decimal import Decimal
@@ -24,9 +25,10 @@ from .protocol import (REFUSED, TAKEN, UNSURE, Balance, Balances, Broken, Clock,
                                         text_of, whole, without_secrets)
 from .venue_facts import ccxt_order, kind_of, own_id, refusal, venue_facts, wire_id
 
-# %% ../../nbs/adapters/644_ccxt_venue.ipynb #9457308b
+# %% ../../nbs/adapters/644_ccxt_venue.ipynb #830193e0
 class _Call:
-    def __init__(self, ask="query", cost="query", id=""): self.ask, self.cost, self.id, self.sent, self.answers, self.held = ask, cost, id, False, [], False
+    def __init__(self, ask="query", cost="query", id="", name=""):
+        self.ask, self.cost, self.id, self.name, self.sent, self.answers, self.held = ask, cost, id, name or id, False, [], False
 
 _NOW = ContextVar("ccxt_call", default=None)
 
@@ -197,7 +199,7 @@ class CcxtVenue:
         self.seen = 0  # Messages of private streams
         self._tongue = _TONGUES[self.v.rules](self)
 
-# %% ../../nbs/adapters/644_ccxt_venue.ipynb #f32ef734
+# %% ../../nbs/adapters/644_ccxt_venue.ipynb #eb69a6be
 def _patch(cls):
     "Add functions to a class, a cell at a time."
     def f(fn):
@@ -228,16 +230,16 @@ async def open(self) -> None:
     if "brokerId" in ex.options and self.v.rules in ("okx", "bybit"): ex.options["brokerId"] = None
     if self._testnet: ex.set_sandbox_mode(True)
     if self._urls: ex.urls = ex.deep_extend(ex.urls, self._urls)
-    if self.signing is not None:
-        from algo_kit.adapters.keys import account_name
-        self._who = account_name(self.name, self.account)
-        key = self.signing.api_key(self._who)
-        ex.apiKey, ex.secret = key, "held-by-the-signer"
-        if self.v.dialect == "okx": ex.password = self.signing.passphrase(self._who)
-        if self.v.dialect == "kraken": ex.secret = "aGVsZA=="
-        if self.v.dialect == "hyperliquid": ex.walletAddress, ex.privateKey = key, "0x" + "0" * 64
     self._queue, self._closed = asyncio.Queue(), False
     try:
+        if self.signing is not None:
+            from algo_kit.adapters.keys import account_name
+            self._who = account_name(self.name, self.account)
+            key = self.signing.api_key(self._who)
+            ex.apiKey, ex.secret = key, "held-by-the-signer"
+            if self.v.dialect == "okx": ex.password = self.signing.passphrase(self._who)
+            if self.v.dialect == "kraken": ex.secret = "aGVsZA=="
+            if self.v.dialect == "hyperliquid": ex.walletAddress, ex.privateKey = key, "0x" + "0" * 64
         await self._sync()
         await self.load()
         if self.signing is not None and self.streams: await self._listen()
@@ -275,7 +277,7 @@ async def _sync(self):
     t1 = self.clock.now_ns()
     self.skew_ns = there - (t0 + t1) // 2
 
-# %% ../../nbs/adapters/644_ccxt_venue.ipynb #6b560700
+# %% ../../nbs/adapters/644_ccxt_venue.ipynb #30c828f6
 def _unwritten(e):
     "Did it fail before anything left?"
     import aiohttp
@@ -312,8 +314,15 @@ def sign_now(self, payload):
     "A signature, from wherever the keys are."
     if self.signing is None: raise VenueError(f"{self.name}: no keys", "wrong", key="signing", hint="give signing=")
     call = _NOW.get() or _Call()
-    rid = f"{self.name}:{call.ask}:{call.id}:{self.clock.now_ns()}" if call.ask != "query" else ""
-    return self.signing.sign(self._who, self.v.dialect, payload, request_id=rid, token=self.token() if callable(self.token) else self.token)
+    rid = f"{self.name}:{call.ask}:{call.name}:{self.clock.now_ns()}" if call.ask != "query" else ""
+    s = self.signing.sign(self._who, self.v.dialect, payload, request_id=rid, token=self.token() if callable(self.token) else self.token)
+    self._renewed()
+    return s
+
+@_P
+def _renewed(self):
+    "The key may have been exchanged for another: the next request names the one that signs."
+    with suppress(KitError): self.ex.apiKey = self.signing.api_key(self._who)
 
 @_P
 def _sign(self, payload):
@@ -332,7 +341,7 @@ def _age(self, id):
 @_P
 def _time(self): return asyncio.get_running_loop().time()
 
-# %% ../../nbs/adapters/644_ccxt_venue.ipynb #95d58d74
+# %% ../../nbs/adapters/644_ccxt_venue.ipynb #a95ea07f
 @_P
 async def _query(self, what, f, cost="query", id=""):
     "Ask; the answer, or VenueError."
@@ -361,7 +370,7 @@ async def _request(self, ask, f, cost=None, id="", read=None, heard=None) -> Out
     if left:
         if risky: self.breaker.neither()
         return Outcome(REFUSED, "rate_limit", "budget", f"the rate limit allows it in {left:.1f} s", retry_after_s=left, retry=True)
-    call = _Call(ask, cost or ask, id if ask != "place" else "")
+    call = _Call(ask, cost or ask, id if ask != "place" else "", id)
     if heard is not None: call.answers = heard
     if ask == "place" and id: self._sent_at[id] = self._time()
     tok = _NOW.set(call)

@@ -13,7 +13,7 @@ from .live import look, prepare_live
 from .protocol import Clock
 from .streams import STREAMS, MarketStream
 
-# %% ../../nbs/adapters/690_connect.ipynb #96dcbd98
+# %% ../../nbs/adapters/690_connect.ipynb #a78921c5
 VENUES = ("binance", "binanceusdm", "bybit", "okx", "kraken", "hyperliquid")
 
 def port_of(
@@ -23,6 +23,7 @@ def port_of(
     if not at: return 0
     m = re.fullmatch(r"(?:http://)?(?:127\.0\.0\.1|localhost):(\d{1,5})/?", at)
     if not m:
+        at = re.sub(r"//.*@", "//…@", at)  # a password where none belongs is not repeated
         raise ConfigError(f"address {at!r} is not on this machine", key="at", value=at, rule="http://127.0.0.1:PORT", hint="start one: `algo exchange`")
     return int(m[1])
 

@@ -40,7 +40,7 @@ FAULTS = {
 ACTS = tuple(f for f, (where, _) in FAULTS.items() if where == "act")
 CLOSE = None  # a message that is none: the venue closes the connection
 
-# %% ../../nbs/adapters/615_faults.ipynb #0e1144d6
+# %% ../../nbs/adapters/615_faults.ipynb #2e9372a2
 @dataclass(frozen=True, slots=True)
 class Fate:
     "What the wire and the venue do with one request."
@@ -91,6 +91,7 @@ def kind_of(
     if not method and path in ("place", "amend", "cancel", "cancel_all", "batch", "query", "account", "depth", "market", "key", "other"): return path
     tail = path.rstrip("/").rsplit("/", 1)[-1]
     if "." in tail:
+        tail = tail.removeprefix("fapi.")
         if tail.startswith("account."): return "account"
         words = dict(place="place", cancel="cancel", cancelReplace="amend", modify="amend", status="query", cancelAll="cancel_all")
         return words.get(tail.rsplit(".", 1)[-1], "other") if tail.startswith(("order.", "openOrders.", "orderList.", "algoOrder.")) else "other"

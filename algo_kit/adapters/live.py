@@ -66,7 +66,7 @@ def deadly(
             write(k, payload, seq)
         journal.write = deadly_write
 
-# %% ../../nbs/adapters/680_live.ipynb #f02897e8
+# %% ../../nbs/adapters/680_live.ipynb #372e2b4c
 HOLDS = ("lease", "stop", "start", "journal", "venue", "clock", "account", "reconcile", "feed")  # in this order: the first is told
 
 class LiveDesk:
@@ -99,7 +99,9 @@ class LiveDesk:
     # what may leave
     def may_place(self) -> str:
         "Why nothing that adds risk may leave now; empty: it may."
-        if self.lease is not None and not self.lease.ok(): self.holds.setdefault("lease", "the right to place orders has run out")
+        if "lease" not in self.holds and self.lease is not None and not self.lease.ok():
+            if self.lease.token: self.hold("lease", "the right to place orders has run out")
+            else: self.holds["lease"] = "the right to place orders is not acquired yet"
         for k in HOLDS:
             if k in self.holds: return f"{k}: {self.holds[k]}"
         return ""
@@ -321,6 +323,7 @@ class LiveDesk:
         "`algo stop --now`: halted here at once, then everything of ours taken back at the venue; with `flatten` positions are closed."
         self.hold("stop", "stopped now")
         self.command(CMD_HALT)
+        self.command(CMD_CANCEL_ALL)  # written down: what cannot be taken back now is taken back by the next start
         try:
             async with asyncio.timeout(timeout_s):
                 await self.manager.cancel_everything()
@@ -434,7 +437,7 @@ def checks(
     ]
     return [dict(check=k, ok=bool(ok), value=v, rule=r, hint="" if ok else h) for k, ok, v, r, h in rows]
 
-# %% ../../nbs/adapters/680_live.ipynb #0f0c5853
+# %% ../../nbs/adapters/680_live.ipynb #7365c835
 class Market:
     "What a live run trades on."
     def __init__(self, instruments: list, source: str = "", market: dict | None = None):
@@ -468,6 +471,7 @@ class LiveTrader(Trader):
         self.run_dir.update(instruments_units=units)
         super().recover()
         self.recorder.every = min(self.recorder.every, SNAPSHOT)
+        self.recorder.next_snap = min(self.recorder.next_snap, (self.session.taken // self.recorder.every + 1) * self.recorder.every)
         self.session.drive(np.zeros(0, event_dt), 0, 0, 0)  # the kernels are there before a clock runs
         if self.run_dir.resumed: self.past = history(scan(self.journal.path, verify=False))
 

@@ -98,7 +98,7 @@ class Do:
     leg: "Leg | None"
     at: int
 
-# %% ../../nbs/adapters/650_managed.ipynb #af859961
+# %% ../../nbs/adapters/650_managed.ipynb #cde2f69b
 _FIRST = ("cancel", "expire", "place", "amend", "query", "fills")
 INFERRED = 2  # flag of a FILL that nobody has seen, and that must have been
 
@@ -452,7 +452,7 @@ class Life:
                 self.change = None
                 self._say(AMENDED, now, qty=lots, ticks=ticks or (self.px if self.type == LIMIT else self.stop))
             else: self.change, self.applied = (lots, self.px if self.type == LIMIT else self.stop), True
-        elif self.rules.facts.amend != "native" or len(opened) > 1 or self.as_type:
+        elif self.rules.facts.amend != "native" or len(opened) > 1 or self.as_type or (k := self.rules.facts.amends) is not None and self.type not in k:
             for x in opened:
                 if x.acked: x.cancel = True
     def _new(self, lots, now):

@@ -269,7 +269,7 @@ def rules(
         out.append(Rule(https, _codes(code), re.compile(text) if text else None, asks, what, reason, "retry" in flags, kind, " ".join(line.split())))
     return tuple(out)
 
-# %% ../../nbs/adapters/640_outcomes.ipynb #2cf99a26
+# %% ../../nbs/adapters/640_outcomes.ipynb #eeafc722
 def code_of(
     venue: str,
     body,  # Parsed JSON
@@ -316,6 +316,8 @@ def patience(
         until = [int(m) for m in _UNTIL.findall(answer.text or "")]
         reset = str(h.get("x-bapi-limit-reset-timestamp", ""))
         if answer.status in (403, 429) and reset.isdigit(): until.append(int(reset))
+        try: until.append(int(answer.body["data"]["retryAfter"]))  # Binance over a WebSocket: the ms at which it listens again
+        except (TypeError, KeyError, ValueError): pass
         for ms in until: s = max(s, ms / 1e3 - now_ns / 1e9)
     return min(s, 7 * 86_400.) if s == s else 0.
 

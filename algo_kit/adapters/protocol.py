@@ -187,7 +187,7 @@ class VenueError(KitError):
         super().__init__(message, **kw)
         self.kind, self.retry_after_s = kind, retry_after_s
 
-# %% ../../nbs/adapters/600_protocol.ipynb #0265128c
+# %% ../../nbs/adapters/600_protocol.ipynb #72b8e4a3
 @dataclass(frozen=True)
 class Facts:
     "What a venue can do. An adapter that lacks something says so here, and the order manager does without."
@@ -198,6 +198,7 @@ class Facts:
     reduce_only: bool = False
     margin: bool = False  # Positions rather than coins
     amend: str = "replace"  # native: the order stays the same; replace: another order takes its place; none
+    amends: frozenset | None = None  # Kinds of orders that are amended natively, the others are cancelled and placed anew; None: all
     oco: bool = False
     cancel_all: bool = True
     dead_man: float = 0.  # Shortest timer of a dead-man switch, s; 0: none

@@ -5,14 +5,17 @@
 # %% auto #0
 __all__ = ['STREAMS', 'StreamTable', 'asking', 'Attempts', 'pause_s', 'why_of', 'MarketStream']
 
-# %% ../../nbs/adapters/632_streams.ipynb #c609875e
-import asyncio, random
+# %% ../../nbs/adapters/632_streams.ipynb #0932d03e
+import asyncio, json, random
 from collections import Counter, deque
 from dataclasses import dataclass, field
+
+import numpy as np
 
 from .decoders import decoder, venue_name
 from .protocol import Clock, without_secrets
 from ..core.errors import ConfigError, KitError, unknown
+from ..core.records import COMMAND, TRADE, event_dt
 from ..core.settings import LiveSettings
 from ..data.instruments import instrument
 
@@ -114,7 +117,7 @@ def pause_s(
     "How long to wait before the next try: doubling, half of it to one and a half of it."
     return min(first_s * 2. ** min(tries, 20), most_s) * rng.uniform(.5, 1.5)
 
-# %% ../../nbs/adapters/632_streams.ipynb #085857fc
+# %% ../../nbs/adapters/632_streams.ipynb #9a739794
 _TEXT, _BINARY = 1, 2  # aiohttp's message types
 _KINDS = ("trades", "raw_trades", "depth", "quotes", "mark", "bars")
 
@@ -494,6 +497,68 @@ class MarketStream:
             d.give_up(row, self.clock.now_ns())
             self._out()
             self.counts["given_up"] += 1
+
+    async def missed(self,
+        after: list,  # (number, time ns) of the last trade known of each row; number 0: none is known
+        most: int=500_000,  # More than so many of a row are not fetched
+        patience: int=6,  # Failures in a row until it is given up
+    ) -> tuple:  # rows, oldest first; for each row dict(symbol, trades, missing, why)
+        "What was traded since, before `start`. The stream then goes on where this ends; what cannot be had is a row that says so."
+        kind = next((k for k in ("trades", "raw_trades") if k in self.kinds), None)
+        path, numbered = self.table.fill.get(kind, ("", False))
+        own, out, told = self.session is None, [], []
+        if own:
+            import aiohttp
+            self.session = aiohttp.ClientSession()
+        try:
+            for row, (id, ts) in enumerate(after):
+                why = "no trades are watched" if kind is None else f"{self.venue} gives no trades by number" if not numbered else "" if id else "none is known"
+                got, missing, why = await self._since(row, path, id, ts, most, patience) if not why else ([], -1, why)
+                if why:
+                    self.decoder.rows.n = 0
+                    self.decoder.gap(row, self.clock.now_ns(), max(missing, 0))
+                    got.append(self.decoder.rows.view().copy())
+                a = np.concatenate(got) if got else np.zeros(0, event_dt)
+                if len(got) > 1: a["ts"] = np.maximum.accumulate(np.where(a["kind"] == COMMAND, ts, a["ts"]))  # a hole lies where it was found
+                out.append(a)
+                told.append(dict(symbol=self.instruments[row].symbol, trades=int((a["kind"] == TRADE).sum()),
+                                 missing=int(a["qty"][a["kind"] == COMMAND].sum()) if missing >= 0 else None, why=why))
+        finally:
+            self.decoder.wants.clear()
+            if own:
+                await self.session.close()
+                self.session = None
+        a = np.concatenate(out)
+        return a[np.argsort(a["ts"], kind="stable")], told
+
+    async def _since(self, row, path, id, ts, most, patience):  # rows, how many are missing (-1: not known), why
+        d, ids, got, tries, pages = self.decoder, self.decoder.ids[row], [], 0, 0
+        pace, newest = .05 if self.venue == "binance" else .6, 0  # s for a page: half of what the venue's limit allows
+        ids.last, ids.ts = id, ts
+        while tries < patience and (not newest or ids.last < newest):
+            at = self._path(path, row, **{"from": ids.last + 1}) if newest else self._path(path.replace("fromId={from}&limit=1000", "limit=1"), row)
+            status, wait, body = await self._get(at)
+            before, now = ids.last, self.clock.now_ns()
+            if status == 200 and newest:
+                d.fill(row, body, now)
+                if ids.asked: d.give_up(row, now)  # the venue itself has a hole
+                got.append(d.rows.view().copy())
+                pages += 1
+            elif status == 200:
+                try: newest, t = (int(json.loads(body)[-1][k]) for k in ("a", "T")) if "agg" in path else (int(json.loads(body)[-1][k]) for k in ("id", "time"))
+                except (ValueError, LookupError, TypeError): newest = 0
+                if newest and newest < id:
+                    ids.last, ids.ts = 0, 0
+                    return got, -1, f"{self.venue} counts its trades anew"
+                if newest - id > most:
+                    ids.last, ids.ts = newest, t * 1_000_000
+                    return got, newest - id, f"{newest - id:,} trades, at most {most:,} are fetched"
+            tries = 0 if ids.last > before or newest and not pages and status == 200 else tries + 1
+            await asyncio.sleep(wait or (pause_s(tries - 1, self.cfg.retry_s / 4, self.rng) if tries else pace if pages > 10 else 0.))
+        if newest and ids.last >= newest: return got, 0, ""
+        missing = newest - ids.last if newest else -1
+        ids.last, ids.ts = newest, self.clock.now_ns()
+        return got, missing, f"{self.venue} does not answer"
 
     def _asked(self, row):  # what a fill showed to be missing is being fetched already
         self.decoder.wants[:] = [w for w in self.decoder.wants if w[:2] != ("trades", row)]

@@ -40,7 +40,7 @@ def own_id(
         return b.decode() if re.fullmatch(rb"[0-9a-zA-Z_.:-]{1,16}", b) else s
     return s
 
-# %% ../../nbs/adapters/643_venue_facts.ipynb #069dc914
+# %% ../../nbs/adapters/643_venue_facts.ipynb #bd4a59d6
 @dataclass(frozen=True)
 class VenueFacts:
     "`Facts` and what the adapter alone needs to know."
@@ -90,8 +90,8 @@ _SPOT = VenueFacts(
               fills=_w(weight=20), balances=_w(weight=20), load=_w(weight=20), query=_w(weight=1)), permissions="binance")
 
 _USDM = VenueFacts(
-    Facts("binanceusdm", _ALL | {TRAIL}, _TIFS | {GTD}, reduce_only=True, margin=True, amend="native", oco=False, dead_man=5., dead_man_stops=False,
-          fill_history_s=180 * 86_400., read_lag_s=5., id_chars=36,
+    Facts("binanceusdm", _ALL | {TRAIL}, _TIFS | {GTD}, reduce_only=True, margin=True, amend="native", amends=frozenset({LIMIT}), oco=False,
+          dead_man=5., dead_man_stops=False, fill_history_s=180 * 86_400., read_lag_s=5., id_chars=36,
           notes=("stops live in the book of algo orders, with numbers of their own, and become an ordinary order when triggered",
                  "only LIMIT orders can be amended",
                  "countdownCancelAll is per symbol and leaves algo orders alone", "GTD must lie more than 600 s ahead",
@@ -130,7 +130,8 @@ _OKX_COST = dict(place=_w(place=1), amend=_w(place=1), cancel=_w(cancel=1), canc
                  fills=_w(query=1),
                  balances=_w(query=2), load=_w(query=1), query=_w(query=2))
 _OKX = VenueFacts(
-    Facts("okx", _ALL | {TRAIL}, _TIFS, amend="native", oco=False, dead_man=10., dead_man_stops=False, fill_history_s=90 * 86_400., read_lag_s=5., id_chars=32,
+    Facts("okx", _ALL | {TRAIL}, _TIFS, amend="native", amends=frozenset({LIMIT}), oco=False, dead_man=10., dead_man_stops=False,
+          fill_history_s=90 * 86_400., read_lag_s=5., id_chars=32,
           notes=("a list that as a whole says 0 or 1 or 2 carries an answer per order inside", "names of orders are letters and digits: `_` travels as `Z`",
                  "trigger orders live in a book of their own and say not which side of the price they wait on")),
     "okx", "okx", "okx", ids="alnum",

@@ -7,7 +7,7 @@ __all__ = ['backtest', 'paper', 'demo', 'jobs_run', 'jobs_list', 'replay', 'why'
            'data_import', 'data_ls', 'data_check', 'config_show', 'config_explain', 'config_set', 'ini_with', 'checks',
            'doctor']
 
-# %% ../../nbs/jobs/920_cli.ipynb #8f57ec83
+# %% ../../nbs/jobs/920_cli.ipynb #172b3502
 import json, os, sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -20,12 +20,11 @@ from .console import (Cash, For, Fresh, Json, Name, Out, Params, Repair, Run, Se
                                    bar, find, main, main_files, pairs, rel, run_words, settings_of, spec_of, sub, table)
 from . import live_verbs, research_verbs, run_verbs, templates  # noqa: F401  they bring their verbs along
 
-# %% ../../nbs/jobs/920_cli.ipynb #72453fba
+# %% ../../nbs/jobs/920_cli.ipynb #496eb1a3
 def _trade(spec, s, report):
-    from algo_kit.engine.trader import prepare
-    from algo_kit.jobs.runner import finish, follow, paced
+    from algo_kit.jobs.runner import finish, follow, paced, wired
     with bar() as tick:
-        t = prepare(spec, s)
+        t = wired(spec, settings=s)
         out = follow(t.start(), paced(tick))
     out = finish(out, report)
     run = out["run"]
@@ -45,13 +44,19 @@ def backtest(strategy: StrategyArg, tape: Tape = None, venue: Venue = None, symb
 def paper(strategy: StrategyArg, tape: Tape = None, venue: Venue = None, symbol: Symbol = None, cash: Cash = None, seed: Seed = None, param: Params = None,
        set_: Sets = None,
           for_: For = None, speed: Annotated[str, typer.Option(help="of a tape: max, 1x, 10x")] = "max",
-          feed: Annotated[str | None, typer.Option(help="an unrecorded feed, socket:HOST:PORT")] = None,
+          feed: Annotated[str | None, typer.Option(help="an unrecorded feed: ws:VENUE:SYMBOL[,SYMBOL][#trades,depth], or socket:HOST:PORT")] = None,
+          at: Annotated[str, typer.Option(help="another address of the feed's venue: the exchange of `algo exchange`, http://127.0.0.1:PORT")] = "",
           warm: Warm = None,
           simulating: Annotated[bool, typer.Option("--simulating", help="stage simulating: shadow capital")] = False,
           out: Out = None, name: Name = None, fresh: Fresh = False, repair: Repair = False, json: Json = False):
     "A strategy on paper: events arrive through the feed's queue, orders go to the simulated venue."
     _trade(*spec_of(strategy, "simulating" if simulating else "paper", tape, venue, symbol, cash, seed, param, set_, for_, out=out and str(out),
-                  name=name or "", fresh=fresh, repair=repair, speed=speed, feed=feed or "", warm=warm or ""), report=True)
+                  name=name or "", fresh=fresh, repair=repair, speed=speed, feed=_at(feed or "", at), warm=warm or ""), report=True)
+
+def _at(feed, at):
+    if not at: return feed
+    from algo_kit.adapters.paper import at_address
+    return at_address(feed, at)
 
 def _job(name, parameters):
     from algo_kit.jobs.runner import run_job

@@ -158,7 +158,7 @@ Params = Annotated[list[str] | None, typer.Option("-p", "--param", help="key=val
 Sets = Annotated[list[str] | None, typer.Option("--set", help="section.key=value, any number of times")]
 Run = Annotated[str, typer.Argument(help="run name, its key, its folder, or last")]
 
-# %% ../../nbs/jobs/915_console.ipynb #0e132979
+# %% ../../nbs/jobs/915_console.ipynb #46b1e2b1
 def settings_of(overrides=None):
     "Settings, and the compile cache they ask for, before the first kernel."
     from algo_kit.core.settings import load_settings, use_cache
@@ -224,7 +224,7 @@ def spec_of(strategy, stage, tape, venue, symbol, cash, seed, params, sets, for_
     fields["params"] = params_of(params, strategy)
     if not fields["tape"] and not fields.get("feed"):
         raise ConfigError("no tape and no feed was named", "tape", "", "--tape PATH, lake:VENUE:SYMBOL, sim:SEED or sample" +
-                          (", or --feed socket:HOST:PORT" if stage != "backtest" else ""), "try --tape sample, the recorded day that ships with the kit")
+                          (", or --feed ws:VENUE:SYMBOL" if stage != "backtest" else ""), "try --tape sample, the recorded day that ships with the kit")
     from algo_kit.data.feeds import parse_speed
     from algo_kit.engine.trader import RunSpec
     parse_speed(fields.get("speed", "max"))

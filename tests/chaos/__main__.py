@@ -8,23 +8,28 @@ from collections import Counter, defaultdict
 
 from .clockwork import REAL
 
+ADAPTERS = ("sim", "ccxt", "native")
+
 def one(job):
     "A day in this process: (seed, defect, violations, faults, digest, kind, seconds)."
     from .defects import planted
     from .world import Day
-    seed, defect, only, trace = job
+    seed, defect, only, trace, *how = job
     t = REAL["perf_counter"]()
     from .defects import DEFECTS
     without = defect.startswith("without ")  # the same day, its defect not planted
     x = DEFECTS.get(defect.removeprefix("without "))
+    more = dict(thin=x.thin, habits=dict(again=x.again) if x.again else None, kind=x.kind or None) if x else {}
     with planted("" if without else defect):
-        d = Day(seed, only=only, trace=trace, **(dict(thin=x.thin, habits=dict(again=x.again) if x.again else None, kind=x.kind or None) if x else {}))
+        d = Day(seed, only=only, trace=trace, adapter=how[0] if how else "sim", **more)
         try: d.run_day()
         except Exception as e:
             if trace: raise
             d.watch.found.append(("error", 0, f"{type(e).__name__}: {e}"[:300]))
     if trace: print("\n".join(d.log))
     return seed, defect, d.watch.found, dict(d.active), getattr(d, "digest", ""), d.kind, REAL["perf_counter"]() - t
+
+def adapter_of(seed): return ("ccxt", "native")[seed // 8 % 2] if seed % 8 == 5 else "sim"
 
 def days(jobs, workers):
     if workers <= 1: yield from map(one, jobs)
@@ -47,13 +52,15 @@ def main(argv=None):
     p.add_argument("--only", default="", help="fault ids, with commas: nothing else goes wrong")
     p.add_argument("--defect", default="", help="plant this defect")
     p.add_argument("--defects", action="store_true", help="plant each defect in turn; at most --days days for each")
+    p.add_argument("--adapter", default="", choices=("", *ADAPTERS), help="what stands between the trader and the venue; empty: every eighth day the real one")
     p.add_argument("-v", action="store_true", help="say everything that happens")
     a = p.parse_args(argv)
     only, t, active, kinds = tuple(filter(None, a.only.split(","))), time.perf_counter(), Counter(), Counter()
     if a.defects: return defects(a)
     bad = []
     one((0, "", (), False)) if a.jobs > 1 else None  # the kernels, once, before there are children
-    for k, (seed, _, found, faults, digest, kind, s) in enumerate(days([(s, a.defect, only, a.v) for s in range(a.seed, a.seed + a.days)], a.jobs), 1):
+    jobs = [(s, a.defect, only, a.v, a.adapter or adapter_of(s)) for s in range(a.seed, a.seed + a.days)]
+    for k, (seed, _, found, faults, digest, kind, s) in enumerate(days(jobs, a.jobs), 1):
         kinds[kind] += 1
         for f, n in faults.items(): active["times", f] += n; active["days", f] += 1
         if found: bad.append(seed)

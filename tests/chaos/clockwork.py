@@ -1,11 +1,12 @@
 "Time that only passes when nothing is left to do: a world with a heap of happenings, and one event loop for each simulated process."
 import asyncio
+import contextvars
 import heapq
 import itertools
 import time
 from asyncio import events
 from collections import deque
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 S, MS, US = 10**9, 10**6, 10**3
 REAL = {f: getattr(time, f) for f in ("time", "time_ns", "monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns", "clock_gettime", "clock_gettime_ns",
@@ -25,8 +26,9 @@ class Loop(asyncio.AbstractEventLoop):
     def is_closed(self): return not self.proc.alive
     def create_future(self): return asyncio.Future(loop=self)
     def create_task(self, coro, *, name=None, context=None):
-        t = asyncio.Task(coro, loop=self, name=name) if context is None else asyncio.Task(coro, loop=self, name=name, context=context)
-        self.proc.tasks.append(t)
+        context = context or contextvars.copy_context()
+        t = asyncio.Task(coro, loop=self, name=name, context=context)
+        self.proc.tasks.append((t, context))
         return t
     def call_soon(self, callback, *args, context=None):
         h = asyncio.Handle(callback, args, self, context)
@@ -133,7 +135,9 @@ class World:
         "Let go of the dead: their coroutines are closed while nothing they do has an effect."
         for p in [*self.graves, *self.procs]:
             p.alive = False
-            for t in p.tasks: t._log_destroy_pending = False
+            for t, context in p.tasks:
+                t._log_destroy_pending = False
+                with suppress(RuntimeError, Killed): context.run(t.get_coro().close)
             p.tasks.clear()
             p.loop.ready.clear()
             p.loop.timers.clear()

@@ -78,17 +78,12 @@ FAULTS = {
     "LAG": "answers to questions are old",
 }
 elsewhere = {
-    "MD-1": "tests of adapters.streams and data.captures: books by sequence rules",
-    "MD-2": "adapters.streams",
-    "MD-3": "adapters.streams",
-    "MD-7": "adapters.streams",
-    "MD-8": "adapters.decoders",
     "MD-9": "tests/test_candles.py; live decides on trades",
     "MD-10": "tests/test_warm.py",
     "MD-12": "one source is configured; none is averaged",
     "CK-4": "times are ns UTC everywhere: nothing to change",
     "OR-19": "no batch is sent: each order has its own outcome (OR-4, OR-18)",
-    "OR-20": "tests of adapters.manager and exchange: fees in coins and third assets",
+    "OR-20": "tests/test_manager.py: test_or20_fees_in_the_coin_and_rebates; not on these days",
     "AC-9": "tests of adapters.live: other units are refused at the start",
     "NB-1": "tests/test_jobs.py: a killed kernel",
     "NB-4": "tests/test_jobs.py and the lease (NB-3 here)",

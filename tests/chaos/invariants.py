@@ -287,7 +287,7 @@ class Watch:
         path = day.home/"journal"/"journal.bin"
         if not path.exists(): return ""
         sc = scan(path, day.run, day.kitdb)
-        cold = Session(day.strategy, day.params, day.listed, day.theirs, sim=False)
+        cold = Session(day.strategy, day.params, day.listed, day.theirs, sim=False, **day.market)
         walk = Walk(cold, sc, None).load()
         walk.run()
         made, noted = walk.outputs(walk.made), walk.outputs(walk.noted)

@@ -49,7 +49,7 @@ class Trader(Process):
         "Everything that waits for nobody: state and journal, gone through to where they end."
         d = self.day
         self.lock.acquire(0)
-        self.session = Session(d.strategy, d.params, d.exchange.listed, d.theirs, sim=False)
+        self.session = Session(d.strategy, d.params, d.exchange.listed, d.theirs, sim=False, **d.market)
         folder = d.home/"journal"
         old = (folder/"journal.bin").exists()
         self.journal = Journal(folder, d.run, d.kitdb, "group", 50.)
@@ -70,7 +70,7 @@ class Trader(Process):
             if d.damaged: d.broke("I8", "a damaged journal was accepted")
             self.note("resumed", torn=self.journal.torn)
         else: self.journal.write(META, dict(run=d.run, strategy=d.strategy.name, params=d.params))
-        self.venue = LyingVenue(d, self)
+        self.venue = d.bench.venue(self) if d.bench else LyingVenue(d, self)
 
     @property
     def token(self): return self.lease.token if self.lease else 0
@@ -90,7 +90,7 @@ class Trader(Process):
     async def main(self):
         d = self.day
         self.lease = Lease(d.kitdb, d.account.name, d.strategy.name, self.name, d.live.lease_s)
-        self.desk = LiveDesk(self.recorder, self.venue, d.run, d.live, self.note, self.lease, None, self.past,
+        self.desk = LiveDesk(self.recorder, self.venue, d.run, d.live, self.note, self.lease, d.bench and d.bench.stream(self), self.past,
                              random.Random(f"{d.seed} {self.name}"), every_s=1.)
         self.desk.holds["start"] = "starting"
         if DELAY and self.past is not None: await asyncio.sleep(DELAY)

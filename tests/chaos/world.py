@@ -52,7 +52,8 @@ class Plan:
 class Day:
     "One seeded day. `run()` goes through it; `watch.found` is what was violated."
     SESSIONS = 5
-    def __init__(self, seed, faults=True, only=(), home=None, kind=None, sessions=None, trace=False, thin=1., habits=None):
+    def __init__(self, seed, faults=True, only=(), home=None, kind=None, sessions=None, trace=False, adapter="sim", thin=1., habits=None):
+        self.adapter = adapter
         self.seed, self.rng, self.only, self.faulty, self.trace = seed, random.Random(f"day {seed}"), tuple(only), faults, trace
         self.plan = random.Random(f"plan {seed}")
         self.kind = kind or self.rng.choice(("spot", "perp", "perp"))
@@ -60,6 +61,7 @@ class Day:
         self.world = World(self.t0)
         self.active, self.traces, self.log = Counter(), Counter(), []
         self.listed = instruments(self.kind)
+        if adapter != "sim": self.listed = [replace(i, cash_unit="0.00000001") for i in self.listed]  # money has eight places in Binance's messages
         self.venue_name = self.listed[0].venue
         self._home = home
         cash = 100_000
@@ -75,10 +77,13 @@ class Day:
         self.live = self.theirs.live
         self.strategy = strategy()
         big = {"spot": 0.02, "perp": 0.02}[self.kind]
-        habits = habits or {}
-        self.params = self.strategy.check(dict(seed=seed % 2**31, busy=0.2, size=big, lot=float(self.listed[0].lot), most=0.4, short=int(self.margin)) | habits)
+        usual = dict(seed=seed % 2**31, busy=0.2, size=big, lot=float(self.listed[0].lot), most=0.4, short=int(self.margin))
+        self.params = self.strategy.check(usual | (habits or {}))
         self.thin = thin  # how much of the usual size trades of others have
         self.exchange = Exchange(self.listed, load_settings({"venue.book_levels": 64, "run.cash": 1}, home=None), self.t0)
+        self.kinds, self.market = ("trades",), {}
+        if adapter != "sim":
+            self.kinds, self.market = ("trades", "depth"), dict(offers=["depth"] * len(self.listed), quotes_only=[False] * len(self.listed))
         self.account = self.exchange.open_account("main", {"USDT": cash})
         self.faults = Faults(seed, now=lambda: self.world.now)
         self.lag_until = 0
@@ -86,6 +91,10 @@ class Day:
         self.outside_at, self.up_at, self.outside, self.waits, self.ready_since = -10**18, 0, False, False, 0
         self.crash, self.api, self.mute, self.halted_at, self.resume_due, self.healed, self.damaged, self.skew = None, None, {}, 0, False, 0, False, 0
         self.ids = ClientIds(self.run)
+        self.bench = None
+        if adapter != "sim":
+            from .adapter import Bench
+            self.bench = Bench(self, adapter)
 
     # what processes call
     def draw_ms(self, lo, hi): return self.rng.randrange(lo * MS, hi * MS)
@@ -119,7 +128,9 @@ class Day:
     def died(self, proc):
         self.say(f"{proc} ended: {proc.ended or proc.why}")
         proc.lock.release()
-        for line in [x for x in self.lines if x.proc is proc]: del self.lines[line]
+        for line in [x for x in self.lines if x.proc is proc]:
+            del self.lines[line]
+            if self.bench: line.gone()
         if proc is self.trader: self.disk.die_at, self.disk.die_on = None, ""
         if self.wanted and proc is self.trader: self.world.after(self.rng.randrange(S // 2, 8 * S), self.start)
 
@@ -150,13 +161,15 @@ class Day:
     # the venue
     def pump(self):
         "What the exchange has to say goes out to whoever listens."
+        if self.bench: return self.bench.pump()
         for r in self.account.take_reports():
             for line in list(self.lines): line.tell(r)
         self.watch.trades()
     def trade(self, ev):
-        self.exchange.market(ev)
+        (self.bench or self.exchange).market(ev)
         symbol = self.listed[int(ev["row"][0])].symbol
         self.watch.printed(symbol, int(ev["ts"][0]), float(ev["px"][0]))
+        if self.bench: return
         self.pump()
         t = self.trader
         if t is None or not t.alive or self.offline(t): return
@@ -285,6 +298,7 @@ class Day:
         if t is None or not t.alive: return self.broke("I11", f"no trader at the end of a session: {t and (t.ended or t.why)}")
         if self.watch.placed_at < self.healed and not self.waits:
             self.broke("I11", f"no order since {(self.healed - self.watch.placed_at) / S:.0f} s before all was well again")
+        if self.bench: self.bench.checked(t)
         where = f"session to {(self.world.now - self.t0) / S:.0f}"
         stays = None
         for _ in range(20):  # the strategy has a timer: what is under way may arrive; what stays is wrong
@@ -314,6 +328,7 @@ class Day:
             try: self.execute()
             finally:
                 self.world.bury()
+                if self.bench: self.bench.bury()
             self.hash = self.watch.replayed()
             path = self.home/"journal"/"journal.bin"
             self.digest = hashlib.sha256(path.read_bytes() if path.exists() else b"").hexdigest()
