@@ -109,6 +109,7 @@ def test_signatures_that_are_no_hex_survive_a_url():
     from algo_kit.adapters.ccxt_venue import CcxtVenue
     class Sign:
         def sign(self, *a, **kw): return "a+b/c=="
+        def api_key(self, account): return "id"
     v = CcxtVenue("binance", signing=Sign())
     v._who = "binance.main"
     assert v._sign("symbol=A&timestamp=1") == "a%2Bb%2Fc%3D%3D" and v._sign("apiKey=x&timestamp=1") == "a+b/c=="

@@ -104,6 +104,7 @@ def fills(t):
     d = pq.read_table(t.dir/"fills.parquet").to_pylist()
     return [{k: f[k] for k in ("order", "ts_ns", "side", "qty", "px") if k in f} for f in d]
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kinds", ["trades"])
 def test_what_was_missed_is_settled_before_anything_new_is_decided(home, kinds):
     with Exchange("--tape", "none", "--usdm", "") as x:

@@ -322,6 +322,7 @@ def sign_now(self, payload):
 @_P
 def _renewed(self):
     "The key may have been exchanged for another: the next request names the one that signs."
+    if self.ex is None: return  # not open yet
     with suppress(KitError): self.ex.apiKey = self.signing.api_key(self._who)
 
 @_P

@@ -254,7 +254,7 @@ def execution_log(
                          gross=float(np.sum(t.get("gross", []))), fees=float(np.sum(t.get("fees", []))), ret=_mean(np.asarray(t.get("ret", []), float)))
     # where the time went: of the first request for each order; in a simulation the wish, the answer and the fill are known
     filled = {}
-    for o, r in zip(fills.get("order", []), fills.get("recv", []), strict=True): filled[int(o)] = min(filled.get(int(o), 1 << 62), int(r))
+    for o, r in zip(fills.get("order", []), fills.get("recv", fills.get("ts", [])), strict=True): filled[int(o)] = min(filled.get(int(o), 1 << 62), int(r))
     if rows:
         seen, timed = set(), []
         for r in rows:
