@@ -189,6 +189,7 @@ def worked_amounts(
 def _works(manifest, d):
     "Does the strategy of this run keep what `strategies.working` keeps? It is only asked when the numbers look like prices."
     a, limit, px = (np.asarray(d.get(c, []), float) for c in ("snap_0", "snap_1", "arrival_px"))
+    if not len(a) == len(limit) == len(px): return False  # a table of another make
     if not ((a > 0) & (limit > 0) & (abs(limit - a) < .5 * a) & (abs(px - a) < .2 * a)).any(): return False
     from algo_kit.strategies.contract import load_strategy
     from algo_kit.strategies.working import WORK_SNAPSHOT
@@ -203,7 +204,7 @@ def _snapshots(t, fills, orders, rows):
         if r.get("what") == "place": sent.setdefault(r.get("order"), r)
     wished = {int(o): i for i, o in enumerate(orders.get("order", []))}
     ends = {}
-    for s, ts, side, o, a in zip(*(fills.get(c, []) for c in ("symbol", "ts", "side", "order", "arrival_px")), strict=True):
+    for s, ts, side, o, a in zip(*(fills.get(c, []) for c in ("symbol", "ts", "side", "order", "arrival_px")), strict=False):
         ends[s, int(ts), side] = int(o), float(a)
     out = []
     for i in range(n):
