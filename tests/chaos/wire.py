@@ -41,7 +41,7 @@ class LyingVenue:
         self.day, self.proc, self.name, self.clock, self.x, self.account = day, proc, day.venue_name, ProcessClock(proc), day.exchange, day.account
         margin = day.margin
         self.facts = Facts(day.venue_name, frozenset({MARKET, LIMIT, STOP, TRAIL, STOP_LIMIT, TAKE, TAKE_LIMIT}), frozenset({GTC, IOC, FOK, GTD}),
-                           post_only=True, reduce_only=margin, margin=margin, amend="native", oco=True, read_lag_s=2.)
+                           reduce_only=margin, margin=margin, amend="native", oco=True, read_lag_s=2.)
         self.instruments, self.line = {}, Line(day, proc)
 
     async def _call(self, kind, what, fn, timeout, params=None, place=None):
