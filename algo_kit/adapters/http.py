@@ -20,7 +20,7 @@ from ..core.errors import ConfigError, DataError, KitError
 from ..core.settings import secret
 from ..core.times import wall_ns
 
-# %% ../../nbs/adapters/636_http.ipynb #a6d578a6
+# %% ../../nbs/adapters/636_http.ipynb #67895a46
 @dataclass(frozen=True, slots=True)
 class Source:
     "A place that answers questions, and what it asks of those who put them."
@@ -39,6 +39,7 @@ class Source:
     failures: int = 5  # In a row, until it is left alone …
     rest_s: float = 60.  # … for so long
     headers: tuple = ()  # (name, value) of every request
+    second: str = ""  # Another of its addresses, with the same limits: that of paths which begin with ~
     about: str = ""  # Where its limits are written
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +161,7 @@ def retry_after_s(
                 out = t - now_ns / 1e9 if t > 1e9 else t
     return min(max(out, 0.), 86_400.) if out == out else 0.
 
-# %% ../../nbs/adapters/636_http.ipynb #cea2bc41
+# %% ../../nbs/adapters/636_http.ipynb #6613a355
 class _Garbage(Exception): "Not what the source is known to say."
 
 class _Kept:
@@ -229,7 +230,7 @@ class Http:
     ) -> Got:
         "An answer, from memory while it is fresh."
         data = json.dumps(body, separators=(",", ":")).encode() if body is not None else None
-        key = (method, path, tuple(sorted((params or {}).items())), data)
+        key = (method, path, json.dumps(params or {}, sort_keys=True, default=str), data)
         parse = parse or (lambda b: b)
         ttl = self.source.ttl_s if ttl_s is None else ttl_s
         lock = self._locks.setdefault(key, asyncio.Lock())
@@ -265,8 +266,8 @@ class Http:
         return without_secrets(text)
 
     def _address(self, path):
-        base = self.at or (self._key if self.source.key_in == "url" else self.source.base)
-        return base.rstrip("/") + path
+        base = self._key if self.source.key_in == "url" else self.source.second if path[:1] == "~" else self.source.base
+        return (self.at or base).rstrip("/") + path.removeprefix("~")
 
     async def _once(self, method, path, params, data, parse, key, ttl, weights, patience_s, urgent):
         s, b = self.source, self.breaker
