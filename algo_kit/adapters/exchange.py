@@ -6,7 +6,7 @@
 __all__ = ['NAME', 'exchange_run', 'exchange_advance', 'exchange_submit', 'exchange_cancel', 'exchange_amend', 'exchange_top',
            'ladder', 'ladder_rows', 'depth_rows', 'Account', 'Exchange']
 
-# %% ../../nbs/adapters/610_exchange.ipynb #3bc28303
+# %% ../../nbs/adapters/610_exchange.ipynb #3e04b0e8
 import re
 from dataclasses import replace
 from decimal import Decimal
@@ -14,7 +14,7 @@ from decimal import Decimal
 import numpy as np
 
 from ..core.cache import njit
-from ..core.errors import ConfigError, KitError
+from ..core.errors import ConfigError, DataError, KitError
 from ..core.records import (ACCEPTED, ACK, AMENDED, AMEND_REJECT, BAR, BAR_OHL, BUY, CANCELED, CANCELED_, CANCEL_REJECT, CASH, CASH_NAMES, DEPTH, EXPIRED,
                                    EXPIRED_, F_CLEAR, F_MORE, FEE, FILL, FILLED, FOK, FUNDING, GTD, IOC, LIMIT, MARGIN_CALL, MARK, MARKET, PARTIALLY_FILLED,
                                    QUOTE, REJECT, REJECTED, SELL, STOP, STOP_LIMIT, TAKE, TAKE_LIMIT, TRADE, TRAIL, VENUE_REASONS, event_dt, order_dt,
@@ -153,7 +153,7 @@ def depth_rows(bids, asks, ins, row, ts, ref=0, clear=True) -> np.ndarray:
         if clear: e["flags"][0] |= F_CLEAR
     return e
 
-# %% ../../nbs/adapters/610_exchange.ipynb #16fa3f91
+# %% ../../nbs/adapters/610_exchange.ipynb #e4b4ce9c
 _TYPES = {MARKET, LIMIT, STOP, TRAIL, STOP_LIMIT, TAKE, TAKE_LIMIT}
 _OVER = {CANCELED: CANCELED_, EXPIRED: EXPIRED_, REJECT: REJECTED}
 
@@ -166,6 +166,8 @@ def _misshapen(id, **numbers):
         if isinstance(v, bool) or not isinstance(v, (int, np.integer)) or not -1 <= v < 2**62 or (v < 0 and k != "side"):
             return Outcome(REFUSED, "price_collar" if k in ("px", "stop", "trail_ppm") else "lot_size", k, f"{k} {str(v)[:40]} is no whole number of units")
     return None
+
+_ENTRIES = {}  # (kernel, bytes of a row: how many levels its book has) -> what the processor jumps to
 
 class _Known:
     "An order of an account: what was asked, and how it stands."
@@ -207,9 +209,9 @@ class Account:
     def _call(self, kernel, *args):
         w, x = self.world, self.x
         args = w.k, w.rows, w.o, *args, x.ans
-        if (f := x.entries.get(kernel)) is None:  # past Numba's dispatcher, which looks at every field of five records at each call
+        if (f := _ENTRIES.get(key := (kernel, w.rows.itemsize))) is None:  # past Numba's dispatcher: it takes milliseconds to name the types of a new exchange
             kernel.compile(sig := tuple(map(kernel.typeof_pyval, args)))
-            f = x.entries[kernel] = kernel.overloads[sig].entry_point
+            f = _ENTRIES[key] = kernel.overloads[sig].entry_point
         out = f(*args)
         self._check()
         return out
@@ -452,7 +454,7 @@ class Account:
         self.modes[symbol] = (self.modes[symbol][0], mode)
         self.world.rows[self.x.rows[symbol]]["ins"]["isolated"] = int(mode == "isolated")
 
-# %% ../../nbs/adapters/610_exchange.ipynb #73785775
+# %% ../../nbs/adapters/610_exchange.ipynb #77d2b8f0
 class Exchange:
     "Markets that a tape moves, and accounts that trade on them."
     def __init__(self,
@@ -472,7 +474,7 @@ class Exchange:
         self.config = engine_config(s) | dict(slip_ppm=0)
         self.venues = engine_venues(instruments, s)
         self.venues["lat"] = 0
-        self.ans, self.halted, self.accounts, self.trades, self.entries = np.zeros(4096, event_dt), set(), {}, {}, {}
+        self.ans, self.halted, self.accounts, self.trades = np.zeros(4096, event_dt), set(), {}, {}
         self._ticks, self._lots = (np.array([float(getattr(i, f)) for i in instruments]) for f in ("tick", "lot"))
         self.rows_dt = engine_instruments(instruments, s)
         self.rows_dt["venue"] = 0
@@ -508,6 +510,7 @@ class Exchange:
         ev: np.ndarray,  # `event_dt`: trades, quotes, depth, bars, marks, funding
     ):
         "The market moves; orders are matched."
+        if ev.dtype != event_dt: raise DataError(f"events must be rows of event_dt, got {ev.dtype}", key="events", hint="read them with data.tapes.open_tape")
         if self.levels and len(ev) and (ev["kind"] == TRADE).any(): ev = self._with_ladders(ev)
         ev = np.ascontiguousarray(ev)
         if not len(ev): return
