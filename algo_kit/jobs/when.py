@@ -54,7 +54,7 @@ def cron_fields(
         out.append(sorted(got))
     return out
 
-# %% ../../nbs/jobs/901_when.ipynb #19963577
+# %% ../../nbs/jobs/901_when.ipynb #bb9c0fc5
 def zone_of(name: str) -> ZoneInfo:
     "A time zone by its IANA name."
     try: return ZoneInfo(str(name))
@@ -69,9 +69,9 @@ _HOUR = 3600
 @lru_cache(256)
 def _trigger(minute, hour, day, month, weekday):
     from apscheduler.triggers.cron import CronTrigger
-    text = lambda v: ",".join(map(str, v))
-    return CronTrigger(minute=text(minute), hour=text(hour), day=text(day) if day else "*", month=text(month),
-                       day_of_week=text([(d - 1) % 7 for d in weekday]) if weekday else "*", timezone=UTC)
+    text = lambda v, n: ",".join(map(str, v)) if 0 < len(v) < n else "*"
+    return CronTrigger(minute=text(minute, 60), hour=text(hour, 24), day=text(day, 31), month=text(month, 12),
+                       day_of_week=text([(d - 1) % 7 for d in weekday], 7), timezone=UTC)
 
 @dataclass(frozen=True)
 class When:
@@ -112,7 +112,7 @@ class When:
         "The first instant later than `after_ns`."
         if self.every_ns: return self.anchor_ns + ((after_ns - self.anchor_ns) // self.every_ns + 1) * self.every_ns
         t, z = after_ns // 10**9, zone_of(self.zone)
-        near = [self._offset(t + h * _HOUR, z) for h in (-36, 0, 36)]
+        near = [self._offset(t + h * _HOUR, z) for h in (-3, 0, 3)]  # nearer than that, the order of wall times may not be that of instants
         spread, best, at = timedelta(seconds=max(near) - min(near)), None, None
         w = self._wall(_EPOCH + timedelta(seconds=t + min(near)))
         while w is not None and (at is None or w <= at + spread):
