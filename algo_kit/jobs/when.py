@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MONTHS', 'DAYS', 'FIELDS', 'MACROS', 'cron_fields', 'zone_of', 'When', 'cron', 'every']
 
-# %% ../../nbs/jobs/901_when.ipynb #0e691c2b
+# %% ../../nbs/jobs/901_when.ipynb #1e2a1c4e
 import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -13,7 +13,7 @@ from functools import lru_cache
 from zoneinfo import ZoneInfo
 
 from ..core.errors import ConfigError, nearest
-from ..core.times import duration_text, iso, parse_duration, parse_time
+from ..core.times import duration_text, parse_duration, parse_time
 
 # %% ../../nbs/jobs/901_when.ipynb #d5e14c92
 MONTHS = dict(zip("jan feb mar apr may jun jul aug sep oct nov dec".split(), range(1, 13), strict=True))
