@@ -50,7 +50,7 @@ class Hands:
         if row["pid"] and f"pid {row['pid']} " in job_lock(self.data, row["job"]).holder() + " ":
             with suppress(OSError): os.kill(row["pid"], signal.SIGTERM)
 
-# %% ../../nbs/jobs/914_desk.ipynb #ad382f48
+# %% ../../nbs/jobs/914_desk.ipynb #4309b2e0
 RETRIED = (1, 5)  # exit codes after which another try can help; the others say that something must be changed first
 MOST = 10_000
 
@@ -66,6 +66,12 @@ class Desk:
         self.schedule, self.ledger, self.hands, self.runs, self.say, self.tries = schedule, ledger, hands, Path(runs), say, tries
         self.starts, self.asked = {}, set()  # row -> (how often, not again before); rows asked to make place
         self.take(schedule)
+        for r in ledger.rows(states=("waiting",)): self._too_late(r)
+    def _too_late(self, r):
+        "Decided, and then no scheduler was there to begin it: as missed as one that was never decided."
+        e = self.schedule.entries.get(r["job"])
+        if e is None or r["cause"] == "manual" or e.catch_up == "once" or e.overlap == "wait" and r["cause"] == "schedule": return
+        if max(r["due_ns"], r["not_before_ns"]) < self.now - e.grace_ns: self.ledger.drop(r["id"], "missed", None, "no scheduler was there to begin it")
     def take(self, schedule):
         "Another schedule: jobs whose times are as before go on."
         self.schedule = schedule

@@ -14,14 +14,14 @@ from ..core.kitdb import KitDB
 from ..core.runs import Lock, safe_name
 from ..core.times import wall_ns
 
-# %% ../../nbs/jobs/902_ledger.ipynb #34a9edd4
+# %% ../../nbs/jobs/902_ledger.ipynb #bfbe612e
 _SCHEMA = """
 create table if not exists job_marks(job text primary key, what text not null, through_ns integer not null, paused text not null default '') strict;
 create table if not exists job_runs(id integer primary key, job text not null, due_ns integer not null, attempt integer not null, cause text not null,
   state text not null, decided_ns integer not null, not_before_ns integer not null, began_ns integer, ended_ns integer, pid integer, code integer,
   missed integer not null default 0, message text not null default '', notebook text not null default '', log text not null default '',
   run text not null default '', spec text not null, settled integer not null default 0, unique(job, due_ns, attempt)) strict;
-create index if not exists job_runs_open on job_runs(state) where state in ('waiting', 'running');
+create index if not exists job_runs_state on job_runs(state, due_ns);
 create index if not exists job_runs_unsettled on job_runs(settled) where settled = 0;
 create index if not exists job_runs_by_job on job_runs(job, due_ns);
 """
@@ -142,8 +142,8 @@ class Ledger:
     def drop(self, id: int, state: str, code: int | None, message: str) -> bool:
         "From waiting to an end, without ever having begun."
         with self.db.transaction() as c:
-            return c.execute("update job_runs set state=?, code=?, ended_ns=?, message=? where id=? and state='waiting'",
-                             (state, code, self.clock(), message, id)).rowcount == 1
+            return c.execute("update job_runs set state=?, code=?, ended_ns=?, message=?, missed=max(missed, ?) where id=? and state='waiting'",
+                             (state, code, self.clock(), message, int(state == "missed"), id)).rowcount == 1
     def settle(self, id: int) -> bool:
         "Its end has been dealt with."
         with self.db.transaction() as c: return c.execute("update job_runs set settled=1 where id=? and settled=0", (id,)).rowcount == 1

@@ -54,7 +54,7 @@ def cron_fields(
         out.append(sorted(got))
     return out
 
-# %% ../../nbs/jobs/901_when.ipynb #bb9c0fc5
+# %% ../../nbs/jobs/901_when.ipynb #8faa5be8
 def zone_of(name: str) -> ZoneInfo:
     "A time zone by its IANA name."
     try: return ZoneInfo(str(name))
@@ -72,6 +72,9 @@ def _trigger(minute, hour, day, month, weekday):
     text = lambda v, n: ",".join(map(str, v)) if 0 < len(v) < n else "*"
     return CronTrigger(minute=text(minute, 60), hour=text(hour, 24), day=text(day, 31), month=text(month, 12),
                        day_of_week=text([(d - 1) % 7 for d in weekday], 7), timezone=UTC)
+
+@lru_cache(4096)
+def _next(when, after_ns): return when._first(after_ns)  # a scheduler asks the same every second
 
 @dataclass(frozen=True)
 class When:
@@ -110,6 +113,8 @@ class When:
         after_ns: int,  # ns UTC
     ) -> int | None:  # ns UTC; None: never again
         "The first instant later than `after_ns`."
+        return _next(self, after_ns)
+    def _first(self, after_ns):
         if self.every_ns: return self.anchor_ns + ((after_ns - self.anchor_ns) // self.every_ns + 1) * self.every_ns
         t, z = after_ns // 10**9, zone_of(self.zone)
         near = [self._offset(t + h * _HOUR, z) for h in (-3, 0, 3)]  # nearer than that, the order of wall times may not be that of instants
