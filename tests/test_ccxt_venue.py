@@ -167,7 +167,8 @@ def test_a_place_is_signed_under_the_name_of_its_order_and_a_new_key_is_taken_up
             if cls is CcxtVenue: v.sign_now("a=2")
             else:  # signed by the new one, it is sent under the new one's name
                 m = json.loads(v._message("order.place", [("apiKey", "old"), ("symbol", "BTCUSDT")], "binance:place:kabc2:1"))
-                assert m["params"] == dict(apiKey="new", symbol="BTCUSDT", signature="sig") and asked[-2:] == ["binance:place:kabc2:1", "binance:place:kabc2:1:again"]
+                assert m["params"] == dict(apiKey="new", symbol="BTCUSDT", signature="sig")
+                assert asked[-2:] == ["binance:place:kabc2:1", "binance:place:kabc2:1:again"]
             assert v.ex.apiKey == "new"
     asyncio.run(go())
 
@@ -199,11 +200,11 @@ def test_other_steps_of_a_market_are_told_and_not_counted_in_on_the_way():
     from decimal import Decimal
     from algo_kit.adapters.conformance import in_a_loop
     from algo_kit.adapters.protocol import Status
+    told = lambda h: [(s.trading, s.why) for s in h if isinstance(s, Status)]
     async def go():
         for margin in (False, True):
             async with CcxtRig(margin) as rig:
                 o, was = await rig.place(), rig.venue.instruments[rig.symbol]
-                told = lambda h: [(s.trading, s.why) for s in h if isinstance(s, Status) and s.symbol == rig.symbol]
                 await rig.refilter(rig.symbol, lot=f"{Decimal(was.lot) * 10:f}", tick=f"{Decimal(was.tick) * 10:f}", min_qty="0")
                 await rig.hear(lambda h: told(h)[-1:] and not told(h)[-1][0], "other steps should be told")
                 assert "steps have changed" in told(rig.heard)[-1][1] and rig.venue.instruments[rig.symbol] == was
