@@ -143,13 +143,9 @@ class Bench:
             self.serving = None
             d.watch.trades()
     def serve(self, req, p):
-        "A request over HTTP, with what the loopback exchange does not have: the wallet's lists, a rule of cancelReplace, answers of some seconds ago."
+        "A request over HTTP, with what the loopback exchange does not have: the wallet's lists, answers of some seconds ago."
         for path, what in (("/capital/deposit/hisrec", "deposit"), ("/capital/withdraw/history", "withdrawal")):
             if req.path.endswith(path): return Response(200, self._wallet(what), {})
-        if req.path.endswith("cancelReplace") and p.get("cancelRestrictions") == "ONLY_NEW" and self._partly(p.get("cancelOrderId", "")):
-            no = dict(code=-2011, msg="Order was not canceled due to cancel restrictions.")
-            return Response(400, dict(code=-2022, msg="Order cancel-replace failed.", data=dict(cancelResult="FAILURE", newOrderResult="NOT_ATTEMPTED",
-                                                                                               cancelResponse=no, newOrderResponse=None)), {})
         r = self.api.handle(req)
         if req.method == "GET" and kind_of("GET", req.path) == "query" and r.status == 200 and self.day.world.now < self.day.lag_until: self._old(r)
         return r
@@ -171,10 +167,6 @@ class Bench:
             else: out.append(dict(id=p.id, coin=p.asset, amount=str(-p.amount), transactionFee="0", status=6,
                                   applyTime=datetime.fromtimestamp(p.ts // S, UTC).strftime("%Y-%m-%d %H:%M:%S")))
         return out
-    def _partly(self, oid):
-        for (_, symbol, v), r in self.api._by_vid.items():
-            if str(r.oid) == oid: return (s := self.day.account.find("", symbol, v)) is not None and s.filled > 0
-        return False
 
     def checked(self, proc):
         "MD-1 to MD-8: some time after all is well, every book that the process holds is proven."
