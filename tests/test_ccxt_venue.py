@@ -38,7 +38,7 @@ def _trade_once(make):
     from algo_kit.data.instruments import Instrument
     async def go():
         i = Instrument(venue="binance", symbol="BTC/USDT", tick="0.01", lot="0.00001", min_notional="5", maker="0.001", taker="0.001")
-        x = Exchange([i], now_ns=wall_ns())
+        x = Exchange([i], now_ns=wall_ns()).warm()  # no kernel is fetched while somebody waits for an answer
         x.open_account("me", {"USDT": 10_000, "BTC": 1})
         api = BinanceApi([x], {"id-of-me": ("me", "secret-of-me")}, clock=wall_ns)
         api.market(rows(x, TRADE, "BTC/USDT", 60_000., 1., BUY))
