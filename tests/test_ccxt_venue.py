@@ -172,7 +172,6 @@ def test_a_place_is_signed_under_the_name_of_its_order_and_a_new_key_is_taken_up
 
 def test_what_takes_an_orders_place_needs_a_name_of_its_own():
     "Under one name the fills of two orders would be one's: a second amendment would ask for what the first order has had already."
-    from algo_kit.adapters.conformance import in_a_loop
     from algo_kit.core.records import BUY, LIMIT, STOP
     async def go():
         for margin, kw in ((False, dict(type=LIMIT)), (True, dict(type=STOP))):
@@ -195,22 +194,23 @@ def test_what_takes_an_orders_place_needs_a_name_of_its_own():
 
 def test_other_steps_of_a_market_are_told_and_not_counted_in_on_the_way():
     "AC-9: seven lots of 0.01 are not seven of 0.1 because the venue has changed its filters; nothing new is to be sent until somebody begins anew."
+    from dataclasses import replace
     from decimal import Decimal
-    from algo_kit.adapters.conformance import in_a_loop
     from algo_kit.adapters.protocol import Status
     told = lambda h: [(s.trading, s.why) for s in h if isinstance(s, Status)]
     async def go():
         for margin in (False, True):
             async with CcxtRig(margin) as rig:
                 o, was = await rig.place(), rig.venue.instruments[rig.symbol]
-                await rig.refilter(rig.symbol, lot=f"{Decimal(was.lot) * 10:f}", tick=f"{Decimal(was.tick) * 10:f}", min_qty="0")
+                await rig.refilter(rig.symbol, lot=f"{Decimal(was.lot) * 10:f}", tick=f"{Decimal(was.tick) * 10:f}")
                 await rig.hear(lambda h: told(h)[-1:] and not told(h)[-1][0], "other steps should be told")
                 assert "steps have changed" in told(rig.heard)[-1][1] and rig.venue.instruments[rig.symbol] == was
                 assert (await rig.venue.submit(rig.order(lots=rig.lots + 5))).what == "rejected"
                 assert [(s.lots, s.px) for s in await rig.venue.open_orders(rig.symbol)] == [(o.lots, o.px)]
-                await rig.refilter(rig.symbol, lot=was.lot, tick=was.tick, min_qty=was.min_qty)
+                await rig.refilter(rig.symbol, lot=was.lot, tick=was.tick)
                 await rig.hear(lambda h: told(h)[-1] == (True, ""), "the old steps should be told")
-                await rig.refilter(rig.symbol, max_qty="77777")  # what is no unit is taken up
+                m = rig.api.by_symbol[rig.symbol]
+                m.ins = replace(m.ins, max_qty="77777")  # what is no unit is taken up
                 await rig.hear(lambda h: told(h)[-1][1] == "the venue has changed its filters", "another limit should be told")
                 assert rig.venue.instruments[rig.symbol].max_qty == "77777" and rig.venue.instruments[rig.symbol].lot == was.lot
     in_a_loop(go)
