@@ -3482,6 +3482,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                  'algo_kit/adapters/rigs.py'),
                                         'algo_kit.adapters.rigs.Wire.submit': ( 'adapters/rigs.html#wire.submit',
                                                                                 'algo_kit/adapters/rigs.py'),
+                                        'algo_kit.adapters.rigs._settings': ('adapters/rigs.html#_settings', 'algo_kit/adapters/rigs.py'),
                                         'algo_kit.adapters.rigs.with_defect': ( 'adapters/rigs.html#with_defect',
                                                                                 'algo_kit/adapters/rigs.py')},
             'algo_kit.adapters.signer': { 'algo_kit.adapters.signer.Audit': ('adapters/signer.html#audit', 'algo_kit/adapters/signer.py'),
