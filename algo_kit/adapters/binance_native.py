@@ -86,6 +86,8 @@ class NativeBinance(CcxtVenue):
         s = self.signing.sign(self._who, self.v.dialect, "&".join(f"{k}={v}" for k, v in p), request_id=rid,
                               token=self.token() if callable(self.token) else self.token)
         self._renewed()
+        if p[0][1] != self.ex.apiKey:  # exchanged for another meanwhile, which signs under its own name alone
+            return self._message(method, [("apiKey", self.ex.apiKey), *p[1:]], rid and rid + ":again")
         self._n += 1
         body = ",".join(f'"{k}":{v}' if type(v) is int else f'"{k}":"{v}"' for k, v in p)
         return f'{{"id":{self._n},"method":"{method}","params":{{{body},"signature":"{s}"}}}}'

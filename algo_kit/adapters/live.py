@@ -10,6 +10,7 @@ __all__ = ['HOLDS', 'SNAPSHOT', 'history', 'deadly', 'LiveDesk', 'look', 'paper_
 import asyncio, functools, json, os, random, shutil, threading
 from collections import deque
 from contextlib import suppress
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -193,6 +194,7 @@ class LiveDesk:
         "Connect, take the lease, compare the ledger; trading begins when it is equal."
         self.loop, self._again = asyncio.get_running_loop(), asyncio.Event()
         await self._patiently(self.venue.open, "venue")
+        self._same_units()
         await self._patiently(self._measure, "clock")
         if self.lease is not None: self.venue.token = self.lease.acquire()  # the signer asks for it
         self.tasks = [self.loop.create_task(f()) for f in (self._renew, self._tick, self._compare, self._skew, self._beat)]
@@ -201,6 +203,15 @@ class LiveDesk:
         self.hold("start")
         self.hold("reconcile", "the first comparison is not done")
         self._again.set()
+
+    def _same_units(self):
+        "Orders are whole numbers of ticks and lots: where these are others now, the same numbers would be other prices and sizes."
+        there = getattr(self.venue, "instruments", None) or {}
+        for i in self.session.instruments:
+            for k in ("tick", "lot", "multiplier"):
+                if (x := there.get(i.symbol)) is not None and Decimal(str(getattr(x, k))) != Decimal(str(getattr(i, k))):
+                    raise ConfigError(f"{i.symbol}: {k} is {getattr(x, k)} at {self.venue.name} now, this run counts in {getattr(i, k)}", key=k,
+                                      value=str(getattr(x, k)), rule="the units the run was started with", hint="start another run with --fresh")
 
     async def _patiently(self, f, name):
         "Try until it is done: a venue that is away is no reason to give up orders that rest there."
