@@ -6,7 +6,7 @@
 __all__ = ['HOLDS', 'SNAPSHOT', 'history', 'deadly', 'LiveDesk', 'look', 'paper_runs', 'checks', 'Market', 'LiveTrader',
            'prepare_live']
 
-# %% ../../nbs/adapters/680_live.ipynb #d7758793
+# %% ../../nbs/adapters/680_live.ipynb #df02a0a8
 import asyncio, functools, json, os, random, shutil, threading
 from collections import deque
 from contextlib import suppress
@@ -17,26 +17,25 @@ import numpy as np
 from ..core.cache import CODE_DIGEST
 from ..core.errors import ConfigError, KitError, RefusedByGate
 from ..core.records import (ACK, ACTIVE, AMEND, CANCEL, CMD_CANCEL_ALL, CMD_FLATTEN, CMD_GAP, CMD_HALT, CMD_REDUCE, CMD_RESUME, FILL, PLACE,
-                                   TRADE, TRADING_STATES, decision_dt, event_dt)
+                                   TRADE, TRADING_STATES, event_dt)
 from ..core.runs import list_runs
 from ..core.times import wall_ns
-from ..engine.journal import INSERT, OUT, SNAP, _death, die, scan, unpack_out
+from ..engine.journal import INSERT, OUT, SNAP, _death, all_out, die, unpack_out
 from ..engine.session import command
 from ..engine.trader import IDLE_S, RunSpec, Trader, answers, prepare
 from .lease import Lease
 from .manager import Manager
 from .protocol import ClientIds, VenueError, without_secrets
 
-# %% ../../nbs/adapters/680_live.ipynb #6fdfe783
+# %% ../../nbs/adapters/680_live.ipynb #5bc5ef85
 def history(
     sc,  # Scanned journal
 ) -> tuple[np.ndarray, np.ndarray]:  # `decision_dt`, placed ones only; `event_dt`, the venue's answers
     "All that a run has wished for at a venue, and all that it was told."
-    dec = [unpack_out(sc.payload(i))["dec"] for i in sc.of(OUT)]
-    dec = np.concatenate(dec) if dec else np.zeros(0, decision_dt)
+    dec = all_out(sc, kinds=("dec",))["dec"]
     return dec[(dec["gate"] == 0) & np.isin(dec["wish"], (PLACE, AMEND, CANCEL))], answers(sc)
 
-# %% ../../nbs/adapters/680_live.ipynb #bd1f9c1e
+# %% ../../nbs/adapters/680_live.ipynb #6cdfe0bc
 def deadly(
     venue, journal,
     kind: str, n: int,  # send, sent, answer; before-, half- and after-intent, -ack, -fill, -snap
@@ -54,7 +53,7 @@ def deadly(
             for _ in range(2): await asyncio.sleep(0)  # a plain order is on the socket in the first step of its task
             if kind == "answer" or not getattr(venue, "sent_native", 1): await t
             die()
-        venue.submit = deadly_submit
+        venue.submit, venue.submit_now = deadly_submit, None
     elif frame in ("intent", "ack", "fill", "snap"):
         write, told = journal.write, dict(ack=ACK, fill=FILL)
         def is_it(k, payload):
@@ -66,7 +65,7 @@ def deadly(
             write(k, payload, seq)
         journal.write = deadly_write
 
-# %% ../../nbs/adapters/680_live.ipynb #372e2b4c
+# %% ../../nbs/adapters/680_live.ipynb #0e1d3580
 HOLDS = ("lease", "stop", "start", "journal", "venue", "clock", "account", "reconcile", "feed")  # in this order: the first is told
 
 class LiveDesk:
@@ -99,6 +98,7 @@ class LiveDesk:
     # what may leave
     def may_place(self) -> str:
         "Why nothing that adds risk may leave now; empty: it may."
+        if not self.holds and (self.lease is None or self.lease.ok()): return ""
         if "lease" not in self.holds and self.lease is not None and not self.lease.ok():
             if self.lease.token: self.hold("lease", "the right to place orders has run out")
             else: self.holds["lease"] = "the right to place orders is not acquired yet"
@@ -179,9 +179,10 @@ class LiveDesk:
 
     # what goes out
     def _send(self, dec):
-        now = self.clock.now_ns()
-        for d in dec[(dec["gate"] == 0) & (dec["wish"] == PLACE)]: self.stamps[int(d["order"])] = (self.received, now)
+        stamp = self.received, self.clock.now_ns()
         self.manager.take(dec)
+        for order, wish, gate in zip(dec["order"].tolist(), dec["wish"].tolist(), dec["gate"].tolist(), strict=True):  # after they have left
+            if wish == PLACE and not gate: self.stamps[order] = stamp
     def _log(self, row):
         if self.log is None: return
         received, durable = self.stamps.get(row.get("order"), (0, 0)) if row.get("what") == "place" else (0, 0)
@@ -437,7 +438,7 @@ def checks(
     ]
     return [dict(check=k, ok=bool(ok), value=v, rule=r, hint="" if ok else h) for k, ok, v, r, h in rows]
 
-# %% ../../nbs/adapters/680_live.ipynb #7365c835
+# %% ../../nbs/adapters/680_live.ipynb #81d67f5a
 class Market:
     "What a live run trades on."
     def __init__(self, instruments: list, source: str = "", market: dict | None = None):
@@ -473,7 +474,7 @@ class LiveTrader(Trader):
         self.recorder.every = min(self.recorder.every, SNAPSHOT)
         self.recorder.next_snap = min(self.recorder.next_snap, (self.session.taken // self.recorder.every + 1) * self.recorder.every)
         self.session.drive(np.zeros(0, event_dt), 0, 0, 0)  # the kernels are there before a clock runs
-        if self.run_dir.resumed: self.past = history(scan(self.journal.path, verify=False))
+        if self.run_dir.resumed: self.past = history(self.journal.found.extend())
 
     def _pieces(self):
         with asyncio.Runner(loop_factory=self.loop_factory) as r: return r.run(self._live())
