@@ -6,7 +6,7 @@
 __all__ = ['S', 'NUMBER', 'SIDE', 'BASE', 'FORCED', 'Manager', 'take', 'price', 'report', 'covered', 'restore', 'reconcile',
            'start', 'settle', 'cancel_everything', 'close']
 
-# %% ../../nbs/adapters/652_manager.ipynb #a4dba7de
+# %% ../../nbs/adapters/652_manager.ipynb #ea2c96ad
 import asyncio
 import random
 import struct
@@ -16,8 +16,8 @@ import numpy as np
 
 from ..core.errors import KitError
 from ..core.records import (ACCEPTED, AMEND, AMENDED, BUY, CANCEL, CANCELED, CANCELED_, CASH, COIN_FEE, DEPOSIT, EXPIRED, EXTERNAL, FEE, FILL, FOK, GTC,
-                                   GTD, INSURANCE, INTEREST, IOC, LIMIT, LIQUIDATION_FEE, MARKET, PAID_FUNDING, PARTIALLY_FILLED, PLACE, SELL, STATE_NAMES, STOP,
-                                   STOP_LIMIT, SUBMITTED, SWAP, TAKE, TAKE_LIMIT, TRAIL, UNKNOWN, decision_dt, event_dt)
+                                   GTD, INSURANCE, INTEREST, IOC, LIMIT, LIQUIDATION_FEE, MARKET, PAID_FUNDING, PARTIALLY_FILLED, PLACE, SELL, STATE_NAMES,
+                                   STOP, STOP_LIMIT, SUBMITTED, SWAP, TAKE, TAKE_LIMIT, TRAIL, UNKNOWN, decision_dt, event_dt)
 from .managed import INFERRED, OVER, Do, Leg, Life, Rules
 from .protocol import (REFUSED, UNSURE, Balances, Broken, Fill, Held, Order, Outcome, Payment, Seen, Status, VenueError, id_number,
                                         without_secrets)

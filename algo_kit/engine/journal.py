@@ -64,7 +64,7 @@ def die():
     "End this process at once, as by `kill -9`."
     os.kill(os.getpid(), 9)
 
-# %% ../../nbs/engine/540_journal.ipynb #e1213173
+# %% ../../nbs/engine/540_journal.ipynb #ebab886b
 class Journal:
     "The writer of one run's journal."
     def __init__(self,
@@ -85,7 +85,7 @@ class Journal:
         self.fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
         sync_folder(self.folder)
         self.aside = False  # True: somebody else calls `due` and syncs the group, so that no write waits for the disk
-        self._synced, self._dirty, self._writes, self._death = time.monotonic(), False, 0, _death()
+        self._synced, self._dirty, self._sealing, self._writes, self._death = time.monotonic(), False, False, 0, _death()
 
     def write(self, kind: int, payload: bytes | dict, seq: int = 0):
         "Append one frame; it survives this process from here on."
@@ -113,7 +113,7 @@ class Journal:
 
     def mark(self) -> tuple[int, bytes]:
         "How far the next sync will reach; what is written from here on is not of it."
-        self._dirty = False
+        self._dirty, self._sealing = False, True
         return self.n, self.chain
 
     def seal(self, n: int, chain: bytes):
@@ -126,11 +126,12 @@ class Journal:
         except BaseException:
             self._dirty = True
             raise
+        finally: self._sealing = False
         self._synced = time.monotonic()
 
     def sync(self):
         "Make everything written so far survive a power cut, then move the anchor."
-        if self._dirty: self.seal(*self.mark())
+        if self._dirty or self._sealing: self.seal(*self.mark())  # what a thread is about to sync is not on the disk yet
 
     def close(self):
         if self.fd is None: return
