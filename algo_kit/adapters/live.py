@@ -454,7 +454,7 @@ def checks(
     ]
     return [dict(check=k, ok=bool(ok), value=v, rule=r, hint="" if ok else h) for k, ok, v, r, h in rows]
 
-# %% ../../nbs/adapters/680_live.ipynb #97dd92ff
+# %% ../../nbs/adapters/680_live.ipynb #f5e914e4
 class Market:
     "What a live run trades on."
     def __init__(self, instruments: list, source: str = "", market: dict | None = None):
@@ -468,7 +468,7 @@ class Quiet:
     def collect(self, now: float):
         "What came to be since the last time; first, and each minute, all that is not as old as the process."
         if now < self.due:
-            gc.collect(1)
+            if gc.get_count()[0] > 5_000: gc.collect(1)
             return
         gc.collect()
         if gc.get_freeze_count() == 0: gc.freeze()

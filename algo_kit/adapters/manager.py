@@ -23,7 +23,7 @@ from .protocol import (REFUSED, UNSURE, Balances, Broken, Fill, Held, Order, Out
                                         without_secrets)
 from .reconcile import Books, Finding, Told, compare
 
-# %% ../../nbs/adapters/652_manager.ipynb #528b7536
+# %% ../../nbs/adapters/652_manager.ipynb #14bd99c9
 S = 1_000_000_000
 _SIMPLE, _AT_ONCE = (MARKET, LIMIT), (GTC, IOC, FOK)
 _PROTECTS = (STOP, TRAIL, STOP_LIMIT)
@@ -76,8 +76,9 @@ class Manager:
         self.since = self.began = self.now()
         self.counts = dict(place=0, cancel=0, amend=0, query=0, fills=0, unknown=0, refused=0, halted=0, duplicates=0)
         self._lock = self._wake = None
+        self._starting = 0  # requests whose task has not begun: what was wished before leaves before
 
-# %% ../../nbs/adapters/652_manager.ipynb #440febb0
+# %% ../../nbs/adapters/652_manager.ipynb #2d51e6d9
 _FIELDS = [f for f in decision_dt.names if f != "snap"]
 _ROW = struct.Struct("<7q4dq4d2qi2h6bh")  # a `decision_dt`: NumPy takes several times as long to name its fields
 assert _ROW.size == decision_dt.itemsize
@@ -112,7 +113,8 @@ def take(self, dec: np.ndarray):
 def _dash(self, d, now):
     "An order that needs nothing but a signature is on the socket before anything is built for it. Its `Outcome`, or what to wait for; None: not so simple."
     if (fire := getattr(self.venue, "submit_now", None)) is None or d["type"] not in _SIMPLE or d["tif"] not in _AT_ONCE: return None
-    if d["parent"] or d["group"] or d["reduce_only"] or d["order"] in self.lives or self.out or self.closed or self.faults or not self.clean: return None
+    if d["parent"] or d["group"] or d["reduce_only"] or d["order"] in self.lives or self.out or self._starting or self.closed: return None
+    if self.faults or not self.clean: return None
     if now < self.broken_until or now < self.quiet_until or now < self.hush_until or self.may_place(): return None
     kind, row = d["type"], d["row"]
     px, tif, post = (d["px"], d["tif"], d["post_only"] > 0) if kind == LIMIT else (0, GTC, False)
@@ -249,7 +251,7 @@ def _touched(self, life, type):
             self._after(other)
     life.trigger(self.now(), type)
 
-# %% ../../nbs/adapters/652_manager.ipynb #4c5c842a
+# %% ../../nbs/adapters/652_manager.ipynb #9a5cd6a2
 @_patch
 def _after(self, life):
     "Something has happened to it: tell, let relatives know, do what is next."
@@ -317,12 +319,13 @@ def _next(self, life):
         n = do.leg is not life.legs[0] and (self.ids.parse(do.leg.id) or (0, 0))[1]
         if n: self._row(CASH, life.row, now, spare=life.order, side=min(n, 127), flags=NUMBER)  # written before it leaves: a restart must know its name
     elif do.what == "amend": life.amending(now)
-    self._sent(life, do, now, self._fire(life, do.leg) if do.what == "place" and not self.out else None)  # what is not written down yet comes first
+    self._sent(life, do, now, self._fire(life, do.leg) if do.what == "place" and not self.out and not self._starting else None)
 
 @_patch
 def _sent(self, life, do, now, given):
     "The task that waits for the answer, and without `given` asks the question first."
     self.counts[do.what] += 1
+    self._starting += given is None
     t = asyncio.get_running_loop().create_task(self._act(life, do, now, given), name=f"{do.what} {life.order}")
     self.busy[life.order] = t
     self.tasks.add(t)
@@ -330,7 +333,8 @@ def _sent(self, life, do, now, given):
 
 @_patch
 def _fire(self, life, leg):
-    "Send in this very call, where the venue can: a task would begin when the loop comes round again. Outcome, or what to wait for; None: by a task."
+    """Send in this very call, where the venue can: a task would begin when the loop comes round again. Not before something that is still to be written down
+    (`out`), nor before a request that was wished earlier. Outcome, or what to wait for; None: by a task."""
     if (fire := getattr(self.venue, "submit_now", None)) is None: return None
     try: return fire(life.request(leg))
     except Exception as e: return Outcome(UNSURE, code=type(e).__name__, text=without_secrets(e))  # as in `_ask`
@@ -425,6 +429,7 @@ def _counted(self, what, failed, text=""):
 @_patch
 async def _act(self, life, do, wished, given=None):
     leg, v, t0 = do.leg, self.venue, self.now() if given is None else wished
+    self._starting -= given is None
     row = dict(order=life.order, id=leg.id, what=do.what, symbol=life.symbol, wished_ns=life.ts if do.what == "place" else wished, sent_ns=t0)
     try:
         if do.what in ("place", "cancel", "amend"):
