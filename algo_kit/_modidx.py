@@ -3601,6 +3601,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                           'algo_kit/adapters/simvenue.py'),
                                             'algo_kit.adapters.simvenue.ExchangeClock.__init__': ( 'adapters/simvenue.html#exchangeclock.__init__',
                                                                                                    'algo_kit/adapters/simvenue.py'),
+                                            'algo_kit.adapters.simvenue.ExchangeClock.look': ( 'adapters/simvenue.html#exchangeclock.look',
+                                                                                               'algo_kit/adapters/simvenue.py'),
                                             'algo_kit.adapters.simvenue.ExchangeClock.now_ns': ( 'adapters/simvenue.html#exchangeclock.now_ns',
                                                                                                  'algo_kit/adapters/simvenue.py'),
                                             'algo_kit.adapters.simvenue.SimVenue': ( 'adapters/simvenue.html#simvenue',
