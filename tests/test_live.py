@@ -271,6 +271,55 @@ def test_stop_now_while_the_exchange_is_away(tmp_path, nursery, exchange):
     c.stop()
     agree(desk)
 
+def test_after_stop_now_only_a_reason_lets_the_same_run_trade_again(tmp_path, nursery, exchange):
+    desk, why = Desk(tmp_path, nursery, exchange), "the feed was wrong, the venue's trades are fine"
+    c = desk.start()
+    desk.rounds(1, c)
+    code, said = desk.algo("stop", "--now", "--json")
+    assert code == 0 and c.join(60) == 0 and c.doc["trading"] == "HALTED" and c.doc["left"]["orders"] == 0, (said, c.doc, c.err)
+    run, fills = c.doc["run"], c.doc["fills"]
+    c = desk.start()  # the same command alone goes on, and orders nothing
+    desk.wait(lambda: not desk.status()["holds"], 60, "ready", c)
+    time.sleep(4)
+    assert desk.status()["trading"] == "HALTED" and desk.status()["fills"] == fills
+    assert c.stop()["run"] == run and any(x["message"] == "it stays halted" and x["level"] == "WARNING" for x in desk.notes())
+    bare = desk.start("--resume", "ok")
+    assert bare.join(60) == 4 and "some words" in json.dumps(bare.doc), bare.doc
+    c = desk.start("--resume", why)
+    desk.rounds(2, c)
+    doc = c.stop()
+    assert doc["run"] == run and doc["resumed"] and doc["trading"] == "ACTIVE"
+    said, = desk.run.manifest["resumed"]
+    assert said["why"] == why and said["stopped"].startswith("20"), said
+    from algo_kit.core.records import CMD_HALT, CMD_RESUME, COMMAND, event_dt
+    from algo_kit.engine.journal import INSERT, NOTE, scan
+    import numpy as np
+    sc = scan(desk.dir/"journal"/"journal.bin", verify=False)
+    told = {int(e["ref"]): i for i in sc.of(INSERT) for e in np.frombuffer(sc.payload(i), event_dt) if e["kind"] == COMMAND}
+    word = [i for i in sc.of(NOTE) if sc.json(i).get("why") == why]
+    assert told[CMD_HALT] < word[0] < told[CMD_RESUME], "the reason is in the journal before it counts"
+    agree(desk)
+    again = desk.start("--resume", "said by a schedule at every start")
+    assert again.join(60) == 6 and "nothing to resume" in json.dumps(again.doc), again.doc
+    c = desk.start()  # and it does no harm
+    desk.rounds(1, c)
+    assert c.stop()["run"] == run
+
+def test_a_venue_that_is_away_for_a_moment_is_asked_again(tmp_path, nursery, exchange):
+    desk = Desk(tmp_path, nursery, exchange)
+    os.kill(exchange.p.pid, signal.SIGSTOP)
+    try:
+        c = desk.start()
+        time.sleep(7)
+        assert c.exitcode is None, (c.doc, c.err)
+    finally: os.kill(exchange.p.pid, signal.SIGCONT)
+    desk.wait(lambda: desk.status()["fills"] >= 1, 90, "it trades", c)
+    c.stop()
+    gone = desk.start(argv=[*desk.argv()[:8], "http://127.0.0.1:9", *desk.argv()[9:]])
+    t0 = time.monotonic()
+    assert gone.join(90) == 1 and 20 < time.monotonic() - t0, gone.doc
+    assert "has not answered within 30 s" in gone.doc["error"]["message"] and "nothing was" in gone.doc["error"]["rule"]
+
 # --- two at once
 
 def test_one_trades_and_the_other_says_who_does(tmp_path, nursery, exchange):

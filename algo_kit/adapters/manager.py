@@ -10,6 +10,7 @@ __all__ = ['S', 'NUMBER', 'SIDE', 'BASE', 'FORCED', 'Manager', 'take', 'price', 
 import asyncio
 import random
 from decimal import ROUND_FLOOR, Decimal
+from fractions import Fraction
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from ..core.errors import KitError
 from ..core.records import (ACCEPTED, AMEND, AMENDED, BUY, CANCEL, CANCELED, CANCELED_, CASH, COIN_FEE, DEPOSIT, EXPIRED, EXTERNAL, FEE, FILL, GTD, INSURANCE,
                                    INTEREST, LIMIT, LIQUIDATION_FEE, MARKET, PAID_FUNDING, PARTIALLY_FILLED, PLACE, SELL, STATE_NAMES, STOP, STOP_LIMIT,
                                    SUBMITTED, SWAP, TAKE, TAKE_LIMIT, TRAIL, UNKNOWN, decision_dt, event_dt)
+from ..engine.account import LEVERAGE
 from .managed import INFERRED, OVER, Leg, Life, Rules
 from .protocol import (REFUSED, UNSURE, Balances, Broken, Fill, Held, Outcome, Payment, Seen, Status, VenueError, id_number,
                                         without_secrets)
@@ -62,7 +64,7 @@ class Manager:
         self.lives, self.open, self.by_venue, self.parked, self.known = {}, {}, {}, {}, set()
         self.children, self.groups, self.watched, self.deadlines = {}, {}, {}, {}
         self.busy, self.timers, self.tasks, self.out = {}, {}, set(), []
-        self.foreign, self.forced, self.told, self.late_fees, self.external = {}, set(), Told(), {}, {}
+        self.foreign, self.forced, self.told, self.late_fees, self.external, self.margins = {}, set(), Told(), {}, {}, {}
         self.lots = w.rows["pos"]["lots"].tolist()  # as told, which is what the engine has once it has taken it
         self.apart_cash, self.apart_lots, self.side, self.rest = {}, {}, {}, {}
         self.lay, self.again = {}, set()  # spot: lots that lay there when the run began; trades whose fee beside the ledger is counted anew after a restart
@@ -651,6 +653,18 @@ def _pay(self, p: Payment):
     self._note(f"{p.what} of {p.amount} {p.asset}", "INFO", id=p.id)
 
 @_patch
+def _leverage(self, row, theirs):
+    "Somebody has changed the leverage: from the next decision on, limits count with theirs or the run's, whichever is less."
+    i = self.session.world.rows[row]["ins"]
+    own = float(i["leverage"])
+    use = min(theirs, own)
+    margin = -(-10**8 // Fraction(use))
+    if margin == self.margins.get(row, int(i["margin_e8"])): return
+    self.margins[row] = margin
+    self._row(EXTERNAL, row, self.now(), qty=margin, flags=LEVERAGE)
+    self._note(f"{self.symbols[row]}: leverage at the venue is {theirs:g}, the run's {own:g}: limits count with {use:g} from here on", "WARNING")
+
+@_patch
 def _mode(self, h: Held):
     row = self.rows.get(h.symbol)
     if row is None: return
@@ -658,8 +672,10 @@ def _mode(self, h: Held):
     want = "isolated" if i["isolated"] else "cross"
     if h.hedged: why = f"{h.symbol}: the account is in hedge mode"
     elif h.margin_mode and h.margin_mode != want and h.lots: why = f"{h.symbol}: margin mode is {h.margin_mode}, the run's is {want}"
-    elif h.leverage and h.leverage != float(i["leverage"]): why = f"{h.symbol}: leverage is {h.leverage:g}, the run's is {float(i['leverage']):g}"
+    elif i["isolated"] and h.lots and h.leverage > float(i["leverage"]):  # what protects the position is less than its limits were made for
+        why = f"{h.symbol}: leverage is {h.leverage:g}, the run's is {float(i['leverage']):g}, and a position is isolated"
     else: why = ""
+    if h.leverage: self._leverage(row, h.leverage)
     if why: self.faults[key] = why
     else: self.faults.pop(key, None)
     if why: self._note(why + ": nothing new is sent until it is as it was", "ERROR")
@@ -729,7 +745,7 @@ def restore(self,
         elif int(e["flags"]) & BASE: self.apart_cash[asset], self.based = int(e["spare"]) * self.unit[asset], True
         elif int(e["flags"]) & INFERRED: self.apart_cash["guess", asset] = self.apart_cash.get(("guess", asset), 0) + n
         else: self.told.restored((j, row, code, ts, n))
-    last = answers[answers["kind"] == EXTERNAL]
+    last = answers[(answers["kind"] == EXTERNAL) & (answers["flags"] != LEVERAGE)]
     for e in last:
         s, n, there = self.symbols[int(e["row"])], int(e["qty"]), int(e["spare"])
         self.external[s], self.apart_lots[s] = n, n + there

@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['TAKEN', 'REFUSED', 'UNSURE', 'whole', 'text_of', 'id_number', 'ClientIds', 'Order', 'Outcome', 'Seen', 'Fill',
-           'Balance', 'Held', 'Payment', 'Balances', 'Broken', 'Status', 'VenueError', 'Facts', 'Clock', 'Venue',
-           'without_secrets']
+           'Balance', 'Held', 'Payment', 'Balances', 'Broken', 'Status', 'VenueError', 'Facts', 'Clock', 'Venue']
 
 # %% ../../nbs/adapters/600_protocol.ipynb #f3e04a25
 import hashlib, re
@@ -17,6 +16,7 @@ from typing import Protocol, runtime_checkable
 from ..core.errors import DataError, KitError
 from ..core.records import GTC
 from ..core.times import wall_ns
+from .masks import without_secrets  # noqa: F401  who knows a venue asks for it here
 from ..data.instruments import Instrument
 
 # %% ../../nbs/adapters/600_protocol.ipynb #d5477a97
@@ -251,12 +251,4 @@ class Venue(Protocol):
         "`Seen`, `Fill`, `Balances`, `Held`, `Payment`, `Status`, `Broken`, until closed; reconnects by itself, `Broken` first in every new connection."
 
 # %% ../../nbs/adapters/600_protocol.ipynb #ecd5aa58
-_NAMES = "signature|api_?key|secret|passphrase|password|token|listenkey|private_?key|authorization|sign"
-_SECRETS = re.compile(rf"((?:{_NAMES})[\"']?\s*[=:]\s*[\"']?)[^&\"'\s,}}]+", re.I)
-
-def without_secrets(
-    text: str,  # A URL, a body, a message
-    limit: int = 300,  # Characters kept
-) -> str:
-    "What a person may read of a foreign text."
-    return _SECRETS.sub(r"\1***", str(text))[:limit]
+# `without_secrets` is that of `adapters.masks`
