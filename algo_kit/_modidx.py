@@ -5146,6 +5146,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'algo_kit.jobs.cli._job': ('jobs/cli.html#_job', 'algo_kit/jobs/cli.py'),
                                    'algo_kit.jobs.cli._list_jobs': ('jobs/cli.html#_list_jobs', 'algo_kit/jobs/cli.py'),
                                    'algo_kit.jobs.cli._live': ('jobs/cli.html#_live', 'algo_kit/jobs/cli.py'),
+                                   'algo_kit.jobs.cli._live_words': ('jobs/cli.html#_live_words', 'algo_kit/jobs/cli.py'),
                                    'algo_kit.jobs.cli._trade': ('jobs/cli.html#_trade', 'algo_kit/jobs/cli.py'),
                                    'algo_kit.jobs.cli._value': ('jobs/cli.html#_value', 'algo_kit/jobs/cli.py'),
                                    'algo_kit.jobs.cli.backtest': ('jobs/cli.html#backtest', 'algo_kit/jobs/cli.py'),

@@ -1,5 +1,6 @@
-"""A day of faults, and no secret in anything that it leaves (I12; SE-4, SE-5): the real adapter, order manager, desk and journal, in virtual time. The venue revokes the key and takes
-another, refuses signatures, and repeats keys in its errors; libraries raise with the signed URL, the headers, the key itself. Each mask taken away shows it."""
+"""A day of faults, and no secret in anything that it leaves (I12; SE-4, SE-5): the real adapter, order manager, desk and journal, in virtual time. The venue
+revokes the key and takes another, refuses signatures, and repeats keys in its errors; libraries raise with the signed URL, the headers, the key itself. Each
+mask taken away shows it."""
 import base64
 import json
 from contextlib import suppress
@@ -26,7 +27,8 @@ def blank(monkeypatch):
     monkeypatch.setattr(masks, "_KNOWN", {})
 
 FORMS = dict(bare=str, backwards=lambda v: v[::-1], base64=lambda v: base64.b64encode(f"key:{v}".encode()).decode(), hex=lambda v: v.encode().hex(),
-             percent=lambda v: quote(v, safe=""), escaped=json.dumps, half=lambda v: v[3:19], named=lambda v: f"apiSecret={v}", header=lambda v: f"Authorization: Basic {v}")
+             percent=lambda v: quote(v, safe=""), escaped=json.dumps, half=lambda v: v[3:19], named=lambda v: f"apiSecret={v}",
+             header=lambda v: f"Authorization: Basic {v}")
 
 class SecretDay(Day):
     "A day whose keys are canaries, and whose venue and libraries cannot keep them."

@@ -86,7 +86,7 @@ class LiveDesk:
     ):
         self.recorder, self.session, self.venue, self.cfg, self.lease, self.log = recorder, recorder.s, venue, cfg, lease, log
         self._note, self.clock, self.rng, self.every_s = note, venue.clock, rng or random.Random(), every_s
-        self.holds = dict(start="not started")
+        self.holds, self.opened = dict(start="not started"), False
         self.inbox, self.busy, self.tasks, self.stamps, self.received, self.dropped, self.latest, self.heard = deque(), False, [], {}, 0, 0, 0, 0.
         self.findings, self.ended, self._again = [], None, None
         if (d := _death())[0]: deadly(venue, recorder.j, *d)
@@ -104,10 +104,11 @@ class LiveDesk:
             else: self.holds["lease"] = "the right to place orders is not acquired yet"
         for k in HOLDS:
             if k in self.holds: return f"{k}: {self.holds[k]}"
+        self.opened = True
         return ""
     def hold(self, name: str, why: str = ""):
         "Hold new risk for a reason, or (without one) no longer. Each change is noted once."
-        if why and self.holds.get(name) is None: self.note("held", "WARNING", hold=name, why=why)
+        if why and self.holds.get(name) is None: self.note("held", "WARNING" if self.opened else "INFO", hold=name, why=why)  # a start is no alarm
         elif not why and name in self.holds: self.note("released", hold=name)
         if why: self.holds[name] = why
         else: self.holds.pop(name, None)

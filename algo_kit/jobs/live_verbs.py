@@ -79,6 +79,14 @@ def exchange(port: Annotated[int, typer.Option(help="0: any free one")] = 0, tap
     "A Binance of your own on this machine, to practise on: REST, streams, filters, limits, and faults at the press of a key."
     from algo_kit.adapters.loopback import main
     from algo_kit.core.times import parse_duration
+    if not json:
+        where = f"http://127.0.0.1:{port or 'PORT'}"
+        err_console().print("an exchange to practise on; nothing on it is real. The first start compiles its kernels: a minute or some; Ctrl-C ends "
+                            "it.\nin another terminal, when it has said its url:\n"
+                            "  export AKEY_BINANCEUSDM_MAIN_ID=demo-key AKEY_BINANCEUSDM_MAIN_SECRET=demo-secret\n"
+                            f"  algo live round_trip --venue binanceusdm --symbol BTC/USDT:USDT --at {where} --cash 1000 -p qty=0.003 -p lot=0.001 "
+                            "--set live.require_paper=false --for 2m --i-accept-real-orders\n"
+                            f"its books: {where} in a browser; its faults: curl -H 'X-Admin-Token: TOKEN' {where}/admin/faults\n", markup=False, soft_wrap=True)
     return main(["--port", str(port), "--tape", tape, "--speed", speed, "--seed", str(seed), *(["--for", str(parse_duration(for_) / 1e9)] if for_ else []),
                  *(["--json"] if json else [])])
 
