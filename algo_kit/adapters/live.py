@@ -221,6 +221,7 @@ class LiveDesk:
     async def _measure(self):
         "Bring our clock to the venue's; the middle of the best of three round trips."
         best = None
+        self.clock.look()
         for _ in range(3):
             a = self.clock.now_ns() - self.clock.offset_ns
             there = await self.venue.time_ns()

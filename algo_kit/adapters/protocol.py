@@ -7,7 +7,7 @@ __all__ = ['TAKEN', 'REFUSED', 'UNSURE', 'whole', 'text_of', 'id_number', 'Clien
            'Balance', 'Held', 'Payment', 'Balances', 'Broken', 'Status', 'VenueError', 'Facts', 'Clock', 'Venue']
 
 # %% ../../nbs/adapters/600_protocol.ipynb #f3e04a25
-import hashlib, re
+import hashlib, re, time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from decimal import Decimal
@@ -211,12 +211,19 @@ class Facts:
     notes: tuple = ()  # For people
 
 # %% ../../nbs/adapters/600_protocol.ipynb #bc03221d
+def _since_boot(): return time.clock_gettime_ns(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
 class Clock:
-    "The only place where adapters ask what time it is; `offset_ns` brings it to the venue's."
-    def __init__(self): self.offset_ns = 0
+    """The only place where adapters ask what time it is; `offset_ns` brings it to the venue's. It goes on with the time since boot, sleep included: a wall clock
+    that is set anew in the middle shortens no pause, no patience and no proof."""
+    def __init__(self): self.offset_ns, self._began = 0, wall_ns() - _since_boot()
     def now_ns(self) -> int:
         "ns UTC of the venue, as far as it is known."
-        return wall_ns() + self.offset_ns
+        return self._began + _since_boot() + self.offset_ns
+    def look(self):
+        "Has the wall clock been set anew? `offset_ns` makes up for it, until it is measured again. Below 1 ms it is the reading that differs."
+        moved = wall_ns() - _since_boot() - self._began
+        if abs(moved) > 1_000_000: self._began, self.offset_ns = self._began + moved, self.offset_ns - moved
 
 @runtime_checkable
 class Venue(Protocol):

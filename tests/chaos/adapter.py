@@ -9,12 +9,11 @@ from algo_kit.adapters.binance_api import BinanceApi, Refusal, Request, Response
 from algo_kit.adapters.faults import kind_of
 from algo_kit.adapters.keys import Key, LocalSigning
 from algo_kit.adapters.loopback import _PONG, MemoryResponse, MemorySession, _Later, market_of
-from algo_kit.adapters.protocol import TAKEN, Order
+from algo_kit.adapters.protocol import TAKEN, Clock, Order
 from algo_kit.adapters.streams import MarketStream
 from algo_kit.core.records import BUY, LIMIT, SELL, TRADE
 
 from .clockwork import MS, S
-from .wire import ProcessClock
 
 BEAT, HEARTBEAT_S, SECRET = 200 * MS, 30, "secret-of-chaos"
 NAMES = ("newClientOrderId", "clientAlgoId", "aboveClientOrderId", "belowClientOrderId", "limitClientOrderId", "stopClientOrderId")
@@ -61,7 +60,7 @@ class Bench:
         from algo_kit.adapters.ccxt_venue import CcxtVenue
         d, proc.wire = self.day, Wire(self, proc)
         cls = NativeBinance if self.how == "native" else CcxtVenue
-        v = cls(d.venue_name, "main", LocalSigning(OneKey(self.account)), proc.wire, ProcessClock(proc), symbols=[i.symbol for i in d.listed],
+        v = cls(d.venue_name, "main", LocalSigning(OneKey(self.account)), proc.wire, Clock(), symbols=[i.symbol for i in d.listed],
                    cfg=d.live, rng=random.Random(f"{d.seed} {proc.name} venue"))
         self.venues.append(v)
         return v

@@ -29,6 +29,7 @@ class Watch:
         self.kinds, self.alive_at, self.placed_at = Counter(), 0, 0
         self.prices, self.heard = defaultdict(deque), {}  # symbol -> (ts, px) printed lately; when news of it last reached the process
         self.ends, self.taken_at, self.mode_at, self.lever_at = [], {}, 0, 0
+        self.told = {}  # (row, number of a trade) -> the input with which the engine was told
         self.cancels, self.amends = {}, defaultdict(set)  # order -> when it was to be cancelled; the sizes it was to have
         self.rows = {i.symbol: n for n, i in enumerate(day.listed)}
     def anchored(self, n):
@@ -67,6 +68,7 @@ class Watch:
         elif kind == INSERT:
             for e in np.frombuffer(body, event_dt):
                 if e["kind"] == ACK: self.acked(int(e["spare"]))
+                elif e["kind"] == FILL: self.told[int(e["row"]), int(e["ref"])] = int(e["seq"])
     def plain(self, n):
         "Is wish `n` an order by itself? Children, pairs and reductions are sized by what there is to protect."
         d = self.intents[n][0] if n in self.intents else None
@@ -126,10 +128,10 @@ class Watch:
         self.flying[what[0]] = (proc, order)
         if risk: self.placed_at = now
 
-    def worst(self, symbol, but="", proc=None):
+    def worst(self, symbol, but="", proc=None, d=None):
         "(most lots long, most lots short) that may come out of what the venue has and what is on its way to it."
         day = self.day
-        up = down = day.position(symbol) - (self.exits_untold(proc, symbol) if proc else 0)
+        up = down = day.position(symbol) - (self.exits_untold(proc, symbol, d) if proc else 0)
         up = down = up + sum(f.side * f.lots for f in self.external[symbol])  # what others hold counts, and offsets
         for s in day.account.open_orders(symbol):
             if self.ids.parse(s.id) is None or day.reduces(s.id): continue
@@ -141,17 +143,21 @@ class Watch:
             else: down -= o.lots
         return up, down
 
-    def exits_untold(self, proc, symbol):
-        "Lots of exits that have just traded, and of which the process cannot know: to it the position that they close is still there."
+    def exits_untold(self, proc, symbol, d):
+        """Lots of exits that have just traded, and of which the process could not know when it decided: to it the position that they close was still there.
+        What leaves more than a second after its decision has no such excuse."""
         n, known, row = 0, proc.manager.known, self.rows[symbol]
+        late = self.day.world.now - (int(d["ts"]) - proc.skew) > S + abs(proc.skew)
         for f in reversed(self.day.account._fills[-40:]):
-            if f.symbol == symbol and self.ids.parse(f.id) and self.day.reduces(f.id) and (row, id_number(f.trade_id)) not in known: n += f.side * f.lots
+            if f.symbol != symbol or not self.ids.parse(f.id) or not self.day.reduces(f.id): continue
+            key = row, id_number(f.trade_id)
+            if key not in known or (not late and self.told.get(key, 0) > int(d["seq"])): n += f.side * f.lots
         return n
 
     def _limits(self, proc, order, d):
         "I5, from the venue's own books: what is there, what is open, what is under way, and this."
         day, ins, r = self.day, self.day.exchange.instruments[order.symbol], self.day.settings.risk
-        up, down = self.worst(order.symbol, order.id, proc)
+        up, down = self.worst(order.symbol, order.id, proc, d)
         up, down = (up + order.lots, down) if order.side == BUY else (up, down - order.lots)
         px = min(float(d["arrival_px"]), day.exchange.last(order.symbol))
         worst, equity = max(abs(up), abs(down)) * float(ins.lot) * px, day.equity()

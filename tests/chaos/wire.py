@@ -9,13 +9,6 @@ from algo_kit.core.records import FOK, GTC, GTD, IOC, LIMIT, MARKET, STOP, STOP_
 
 from .clockwork import S
 
-class ProcessClock(Clock):
-    "The clock of a process, which may be wrong."
-    def __init__(self, proc):
-        super().__init__()
-        self.proc = proc
-    def now_ns(self): return self.proc.wall_ns() + self.offset_ns
-
 class Line:
     "A process's connection to the exchange: a private stream of reports that can break."
     def __init__(self, day, proc):
@@ -38,11 +31,10 @@ class Line:
 class LyingVenue:
     "`Venue` over an account of an `Exchange`, with a wire that `Faults` bends. For one process."
     def __init__(self, day, proc):
-        self.day, self.proc, self.name, self.clock, self.x, self.account = day, proc, day.venue_name, ProcessClock(proc), day.exchange, day.account
+        self.day, self.proc, self.name, self.clock, self.x, self.account = day, proc, day.venue_name, Clock(), day.exchange, day.account
         margin = day.margin
-        self.facts = Facts(day.venue_name, frozenset({MARKET, LIMIT, STOP, TRAIL, STOP_LIMIT, TAKE, TAKE_LIMIT}), frozenset({GTC, IOC, FOK, GTD}), True,
-                           margin, margin,
-                           "native", True, read_lag_s=2.)
+        self.facts = Facts(day.venue_name, frozenset({MARKET, LIMIT, STOP, TRAIL, STOP_LIMIT, TAKE, TAKE_LIMIT}), frozenset({GTC, IOC, FOK, GTD}),
+                           reduce_only=margin, margin=margin, amend="native", oco=True, read_lag_s=2.)
         self.instruments, self.line = {}, Line(day, proc)
 
     async def _call(self, kind, what, fn, timeout, params=None, place=None):
