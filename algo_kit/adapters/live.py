@@ -321,9 +321,10 @@ class LiveDesk:
     def ready(self) -> bool: return not self.may_place()
     def halted(self) -> bool: return self.session.world.k[0]["acct"]["trading"] != ACTIVE
 
-    async def kill_switch(self, policy: str = "cancel", timeout_s: float = 10.):
-        "`algo stop --now`: halted here at once, then everything of ours taken back at the venue; with `flatten` positions are closed."
+    async def kill_switch(self, policy: str = "cancel", timeout_s: float = 10., final: bool = False):
+        "`algo stop --now`: halted here at once, then everything of ours taken back at the venue; with `flatten` positions are closed. `final`: the process ends."
         self.hold("stop", "stopped now")
+        self.manager.sealed = final
         self.command(CMD_HALT)
         self.command(CMD_CANCEL_ALL)  # written down: what cannot be taken back now is taken back by the next start
         try:
@@ -337,6 +338,7 @@ class LiveDesk:
         "An orderly end: no entries, orders taken back, positions closed or left, as `policy` says."
         self.hold("stop", "the run ends")
         if policy == "leave": return await self.manager.settle(timeout_s)
+        self.manager.sealed = True
         reduced = self.session.world.k[0]["acct"]["trading"] == ACTIVE
         if reduced: self.command(CMD_REDUCE)
         self.command(CMD_CANCEL_ALL)
@@ -573,7 +575,7 @@ class LiveTrader(Trader):
             self._stop = self._stop or self.run_dir.stop_requested()
             starting.cancel()
             self.note("winding", policy="now" if self._stop == "now" else policy)
-            if self._stop == "now": await desk.kill_switch("flatten" if policy == "flatten" else "cancel")
+            if self._stop == "now": await desk.kill_switch("flatten" if policy == "flatten" else "cancel", final=True)
             else: await desk.wind_down(policy)
             left = desk.left()
             self.note("left at the venue", "WARNING" if left["orders"] or left["unknown"] else "INFO", **left)

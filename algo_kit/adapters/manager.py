@@ -74,6 +74,7 @@ class Manager:
         self.based, self.looked, self.compared = False, 0, 0  # what is not ours has been set apart; up to when history has been read
         self.failures, self.broken_until, self.quiet_until, self.hush_until, self.closed, self._flushing = 0, 0, 0, 0, False, False
         self.since = self.began = self.now()
+        self.sealed = False  # nothing that would rest is sent any more, not even protection: exits at the market alone
         self.counts = dict(place=0, cancel=0, amend=0, query=0, fills=0, unknown=0, refused=0, halted=0, duplicates=0)
         self._lock = self._wake = None
 
@@ -306,6 +307,7 @@ def _why_not(self, life, do):
     "Empty, or why this may not leave."
     why = self.may_place()
     if why.startswith("lease"): return why if do.what == "place" and not life.reduce_only else f"wait: {why}"
+    if self.sealed and do.what == "place" and life.type != MARKET: return "the run ends, and its orders are taken back"  # a strategy would protect anew
     if life.reduce_only or do.what == "cancel": return ""
     if why: return why
     for k, why in self.faults.items():
