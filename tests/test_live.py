@@ -288,7 +288,8 @@ def test_after_stop_now_only_a_reason_lets_the_same_run_trade_again(tmp_path, nu
     bare = desk.start("--resume", "ok")
     assert bare.join(60) == 4 and "some words" in json.dumps(bare.doc), bare.doc
     c = desk.start("--resume", why)
-    desk.rounds(2, c)
+    desk.wait(lambda: desk.status()["fills"] >= fills + 2, 90, "it trades again", c)
+    fills = desk.status()["fills"]
     doc = c.stop()
     assert doc["run"] == run and doc["resumed"] and doc["trading"] == "ACTIVE"
     said, = desk.run.manifest["resumed"]
@@ -304,7 +305,7 @@ def test_after_stop_now_only_a_reason_lets_the_same_run_trade_again(tmp_path, nu
     again = desk.start("--resume", "said by a schedule at every start")
     assert again.join(60) == 6 and "nothing to resume" in json.dumps(again.doc), again.doc
     c = desk.start()  # and it does no harm
-    desk.rounds(1, c)
+    desk.wait(lambda: desk.status()["fills"] > fills, 90, "it trades", c)
     assert c.stop()["run"] == run
 
 def test_a_venue_that_is_away_for_a_moment_is_asked_again(tmp_path, nursery, exchange):

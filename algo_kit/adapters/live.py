@@ -322,7 +322,7 @@ class LiveDesk:
     def halted(self) -> bool: return self.session.world.k[0]["acct"]["trading"] != ACTIVE
 
     async def kill_switch(self, policy: str = "cancel", timeout_s: float = 10., final: bool = False):
-        "`algo stop --now`: halted here at once, then everything of ours taken back at the venue; with `flatten` positions are closed. `final`: the process ends."
+        "`algo stop --now`: halted here at once, then everything of ours taken back at the venue, with `flatten` positions closed; `final`: the process ends."
         self.hold("stop", "stopped now")
         self.manager.sealed = final
         self.command(CMD_HALT)
