@@ -14,7 +14,7 @@ def main(job):
     os.chdir(job["cwd"])
     os.environ.update(job["env"])
     if open_ := os.environ.get("ALGO_KIT_TEST_UNMASKED"):  # planted: the search must find what is written now
-        from algo_kit.adapters import masks
+        from algo_kit.adapters import protocol as masks
         from algo_kit.jobs import papermill_engine
         if open_ == "cells": papermill_engine._classes()[0]._clean = lambda self: self.nb
         else: masks._unknown = lambda text: text

@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("ccxt.pro")
 
-from algo_kit.adapters import masks  # noqa: E402
+from algo_kit.adapters import protocol as masks  # noqa: E402
 from algo_kit.adapters import live as live_module  # noqa: E402
 from algo_kit.adapters.binance_api import Response  # noqa: E402
 from algo_kit.adapters.keys import Key  # noqa: E402

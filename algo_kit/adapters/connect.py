@@ -11,7 +11,7 @@ from contextlib import suppress
 
 from ..core.errors import ConfigError, unknown
 from .live import look, prepare_live
-from .masks import hide_environment
+from .protocol import hide_environment
 from .protocol import Clock
 from .streams import STREAMS, MarketStream
 

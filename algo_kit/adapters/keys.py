@@ -15,7 +15,7 @@ from typing import Protocol
 
 from ..core.errors import ConfigError, KitError, NotFound, unknown
 from ..core.runs import whole_file
-from .masks import MASK, hide
+from .protocol import MASK, hide
 
 # %% ../../nbs/adapters/620_keys.ipynb #2c617b61
 _ACCOUNT = re.compile(r"[a-z][a-z0-9]{0,31}\.[a-z0-9][a-z0-9_]{0,31}")

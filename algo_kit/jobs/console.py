@@ -84,7 +84,7 @@ def as_error(
     app=None,  # For the names of its verbs
 ) -> tuple[dict, int]:  # The document, the exit code
     "Any exception as the error document of `--json`, without secrets."
-    from algo_kit.adapters.masks import _CALLED, MASK, doc_without_secrets, without_secrets
+    from algo_kit.adapters.protocol import _CALLED, MASK, doc_without_secrets, without_secrets
     doc, code = _as_error(e, app)
     key = str(doc.get("key") or "")
     said = {k: without_secrets(v, None) if isinstance(v, str) else v for k, v in doc.items()}
@@ -148,7 +148,7 @@ def main(argv=None) -> int:
                 if doc[k]: c.print(f"  {k}: {doc[k]}", markup=False, soft_wrap=True)
             if "defect of the kit" in (doc["hint"] or ""):
                 import traceback
-                from algo_kit.adapters.masks import without_secrets
+                from algo_kit.adapters.protocol import without_secrets
                 c.print(without_secrets("".join(traceback.format_exception(e)), None), markup=False, soft_wrap=True)
     finally: real, _J["on"] = _J["real"], False
     try: real.flush()

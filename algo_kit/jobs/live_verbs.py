@@ -58,7 +58,7 @@ def live_before(t, at="", testnet=False) -> list:
                   leave="orders and positions stay")[s.live.on_stop]
     out.append(f"  to end it: Ctrl-C or `algo stop` ({policy}); at once: Ctrl-C twice or `algo stop --now`; how it stands: `algo status`")
     if t.halted and t.resume: out.append(f"  it was stopped at once ({t.halted}), and goes on as soon as the ledger is compared: {t.resume}")
-    elif t.halted: out.append(f"  it was stopped at once ({t.halted}) and stays halted: it takes back what is left, and orders nothing but protection.\n"
+    elif t.halted: out.append(f"  it was stopped at once ({t.halted}) and stays halted: it takes back what is left, and adds no risk.\n"
                               "  The same command with --resume \"why\" lets it trade, --fresh starts another run")
     return out
 

@@ -120,7 +120,7 @@ def _classes():
     from nbclient.exceptions import CellExecutionError
     from papermill.clientwrap import PapermillNotebookClient
     from papermill.engines import NotebookExecutionManager
-    from algo_kit.adapters.masks import doc_without_secrets, hide_assigned, hide_environment
+    from algo_kit.adapters.protocol import doc_without_secrets, hide_assigned, hide_environment
     from algo_kit.core.runs import whole_file
 
     class Manager(NotebookExecutionManager):
