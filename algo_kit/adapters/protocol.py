@@ -9,6 +9,7 @@ __all__ = ['TAKEN', 'REFUSED', 'UNSURE', 'MASK', 'LEAST', 'PIECE', 'whole', 'tex
            'hide_assigned']
 
 # %% ../../nbs/adapters/600_protocol.ipynb #e3632ca3
+import base64, html, json, os
 import hashlib, re, time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
