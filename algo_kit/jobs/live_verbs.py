@@ -8,6 +8,7 @@ __all__ = ['live', 'live_before', 'live_after', 'exchange', 'signer', 'execution
 # %% ../../nbs/jobs/919_live_verbs.ipynb #04efdd00
 import json as _json
 import os, sys
+from contextlib import redirect_stdout
 from decimal import Decimal
 from typing import Annotated
 
@@ -87,8 +88,9 @@ def exchange(port: Annotated[int, typer.Option(help="0: any free one")] = 0, tap
                             f"  algo live round_trip --venue binanceusdm --symbol BTC/USDT:USDT --at {where} --cash 1000 -p qty=0.003 -p lot=0.001 "
                             "--set live.require_paper=false --for 2m --i-accept-real-orders\n"
                             f"its books: {where} in a browser; its faults: curl -H 'X-Admin-Token: TOKEN' {where}/admin/faults\n", markup=False, soft_wrap=True)
-    return main(["--port", str(port), "--tape", tape, "--speed", speed, "--seed", str(seed), *(["--for", str(parse_duration(for_) / 1e9)] if for_ else []),
-                 *(["--json"] if json else [])])
+    with redirect_stdout(sys.__stdout__ if json else sys.stdout):  # its document is for whoever started it
+        return main(["--port", str(port), "--tape", tape, "--speed", speed, "--seed", str(seed), *(["--for", str(parse_duration(for_) / 1e9)] if for_ else []),
+                     *(["--json"] if json else [])])
 
 @app.command()
 def signer(socket: Annotated[str, typer.Option(help="where it listens; live.signer names it to the trader")],
