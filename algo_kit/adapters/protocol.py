@@ -266,7 +266,7 @@ _NAMES = r"signature|api_?key|api_?secret|secret|passphrase|password|token|liste
 _SECRETS = re.compile(rf"((?:{_NAMES})[\"']?\s*[=:]\s*[\"']?(?:(?:Basic|Bearer)\s+)?)[^&\"'\s,}}]+", re.I)
 _LOGIN = re.compile(r"(://)[^/\s:@\"']+:[^/\s@\"']+@")
 _ASSIGNED = re.compile(rf"((?:\b\w*(?:{_NAMES}))[\"']?\]?\s*(?::\s*str\s*)?[=:]\s*[rbf]*)(\"\"\"|'''|\"|')(.+?)\2", re.I | re.S)
-_CALLED = re.compile(rf"(^|_|\.)({_NAMES}|key|credentials?)($|_)", re.I)
+_CALLED = re.compile(rf"(^|_|\.)({_NAMES}|credentials?)($|_)", re.I)
 
 # %% ../../nbs/adapters/600_protocol.ipynb #b73bd5e6
 LEAST, PIECE = 8, 12

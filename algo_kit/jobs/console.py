@@ -87,8 +87,8 @@ def as_error(
     from algo_kit.adapters.protocol import _CALLED, MASK, doc_without_secrets, without_secrets
     doc, code = _as_error(e, app)
     key = str(doc.get("key") or "")
-    said = {k: without_secrets(v, None) if isinstance(v, str) else v for k, v in doc.items()}
-    return doc_without_secrets(said) | (dict(value=MASK) if doc.get("value") and _CALLED.search(key) else {}), code
+    said = {k: doc_without_secrets(without_secrets(v, None) if isinstance(v, str) else v) for k, v in doc.items()}
+    return said | (dict(value=MASK) if doc.get("value") and _CALLED.search(key) else {}), code
 
 def _as_error(e, app):
     if isinstance(e, KitError): return e.as_dict(), e.code
