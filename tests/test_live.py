@@ -276,22 +276,22 @@ def test_stop_now_while_the_exchange_is_away(tmp_path, nursery, exchange):
 def test_after_stop_now_only_a_reason_lets_the_same_run_trade_again(tmp_path, nursery, exchange):
     desk, why = Desk(tmp_path, nursery, exchange), "the feed was wrong, the venue's trades are fine"
     c = desk.start()
-    desk.rounds(1, c)
-    code, said = desk.algo("stop", "--now", "--json")
+    desk.rounds(1, c, 150)
+    code, said = desk.algo("stop", "--now", "--wait", "100", "--json")
     assert code == 0 and c.join(60) == 0 and c.doc["trading"] == "HALTED" and c.doc["left"]["orders"] == 0, (said, c.doc, c.err)
     run, bought = c.doc["run"], lambda: sum(t["side"] == "BUY" for t in exchange.books(desk.n)["trades"])
     before = bought()
     c = desk.start()  # the same command alone goes on, and adds no risk; what it holds may be protected and sold
-    desk.wait(lambda: not desk.status()["holds"], 60, "ready", c)
+    desk.wait(lambda: not desk.status()["holds"], 150, "ready", c)
     time.sleep(4)
     assert desk.status()["trading"] == "HALTED" and bought() == before
-    assert c.stop()["run"] == run and any(x["message"] == "it stays halted" and x["level"] == "WARNING" for x in desk.notes())
+    assert c.stop(timeout=150)["run"] == run and any(x["message"] == "it stays halted" and x["level"] == "WARNING" for x in desk.notes())
     bare = desk.start("--resume", "ok")
     assert bare.join(60) == 4 and "some words" in json.dumps(bare.doc), bare.doc
     c = desk.start("--resume", why)
-    desk.wait(lambda: bought() > before, 90, "it trades again", c)
+    desk.wait(lambda: bought() > before, 150, "it trades again", c)
     before = bought()
-    doc = c.stop()
+    doc = c.stop(timeout=150)
     assert doc["run"] == run and doc["resumed"] and doc["trading"] == "ACTIVE"
     said, = desk.run.manifest["resumed"]
     assert said["why"] == why and said["stopped"].startswith("20"), said
@@ -306,8 +306,8 @@ def test_after_stop_now_only_a_reason_lets_the_same_run_trade_again(tmp_path, nu
     again = desk.start("--resume", "said by a schedule at every start")
     assert again.join(60) == 6 and "nothing to resume" in json.dumps(again.doc), again.doc
     c = desk.start()  # and it does no harm
-    desk.wait(lambda: bought() > before, 90, "it trades", c)
-    assert c.stop()["run"] == run
+    desk.wait(lambda: bought() > before, 150, "it trades", c)
+    assert c.stop(timeout=150)["run"] == run
 
 def test_a_venue_that_is_away_for_a_moment_is_asked_again(tmp_path, nursery, exchange):
     desk = Desk(tmp_path, nursery, exchange)

@@ -82,7 +82,7 @@ def spilling(monkeypatch, day):
     def ws_connect(self, url, **kw):
         if day.loose and day.rng.random() < 0.3:
             day.raised += 1
-            raise aiohttp.ClientError(f"wss://me:{day.birds['url']}@{str(url)[6:]}?listenKey={day.birds['url']}: {day.spill()}")
+            raise aiohttp.ClientError(f"wss://me:{day.birds['url']}@{str(url)[6:]}?listenKey={quote(day.birds['url'], safe='')}: {day.spill()}")
         return connect(self, url, **kw)
     monkeypatch.setattr(bench.Wire, "_request", request)
     monkeypatch.setattr(bench.Wire, "ws_connect", ws_connect)
@@ -112,7 +112,7 @@ def a_day(monkeypatch, capfd, home, seed=4, sessions=3):
 def test_a_day_of_faults_leaves_no_secret(tmp_path, monkeypatch, capfd, blank):
     day, leaks = a_day(monkeypatch, capfd, tmp_path)
     assert not leaks, leaks[:10]
-    assert day.raised >= 30 and all(day.active[f] for f in ("OR-3", "AC-7")), (day.raised, day.active)
+    assert day.raised >= 20 and day.active["AC-7"] and sum(day.active[f] for f in FAULTS) >= 30, (day.raised, day.active)
     assert {"journal.bin", "log.jsonl", "requests.jsonl", "kit.db"} <= {p.name for p in tmp_path.rglob("*")}
     assert "***" in (tmp_path/"log.jsonl").read_text(), "the errors were told, and without the key"
     assert {x.place for x in Canaries(4).in_bytes(Canaries(4)["secret"].encode())} == {"secret"}

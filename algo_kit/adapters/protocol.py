@@ -264,7 +264,7 @@ class Venue(Protocol):
 MASK = "***"
 _NAMES = r"signature|api_?key|api_?secret|secret|passphrase|password|token|listenkey|private_?key|authorization|sign"
 _SECRETS = re.compile(rf"((?:{_NAMES})[\"']?\s*[=:]\s*[\"']?(?:(?:Basic|Bearer)\s+)?)[^&\"'\s,}}]+", re.I)
-_LOGIN = re.compile(r"(://)[^/\s:@\"']+:[^/\s@\"']+@")
+_LOGIN = re.compile(r"(://)[^/?\s:@\"']+:(?!\d{1,5}(?:[/?]|$))[^\s@\"']+@")
 _ASSIGNED = re.compile(rf"((?:\b\w*(?:{_NAMES}))[\"']?\]?\s*(?::\s*str\s*)?[=:]\s*[rbf]*)(\"\"\"|'''|\"|')(.+?)\2", re.I | re.S)
 _CALLED = re.compile(rf"(^|_|\.)({_NAMES}|credentials?)($|_)", re.I)
 
