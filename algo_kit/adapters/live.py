@@ -17,7 +17,7 @@ import numpy as np
 from ..core.cache import CODE_DIGEST
 from ..core.errors import ConfigError, KitError, RefusedByGate
 from ..core.records import (ACK, ACTIVE, AMEND, CANCEL, CMD_CANCEL_ALL, CMD_FLATTEN, CMD_GAP, CMD_HALT, CMD_REDUCE, CMD_RESUME, FILL, PLACE,
-                                   TRADE, TRADING_STATES, decision_dt, event_dt)
+                                   REDUCING, TRADE, TRADING_STATES, decision_dt, event_dt)
 from ..core.runs import list_runs
 from ..core.times import wall_ns
 from ..engine.journal import INSERT, OUT, SNAP, _death, die, scan, unpack_out
@@ -323,8 +323,12 @@ class LiveDesk:
     async def kill_switch(self, policy: str = "cancel", timeout_s: float = 10.):
         "`algo stop --now`: halted here at once, then everything of ours taken back at the venue; with `flatten` positions are closed."
         self.hold("stop", "stopped now")
+        self.note("winding", policy="now", reduced=False)  # from here on no start resumes by itself
         self.command(CMD_HALT)
         self.command(CMD_CANCEL_ALL)  # written down: what cannot be taken back now is taken back by the next start
+        if self.inbox or self.recorder.owed:
+            self.note("the stop is not on the disk yet", "ERROR", why=self.holds.get("journal", ""), rule="until it is, it holds in this process only",
+                      hint="if this process ends before that, stop the next one again")
         try:
             async with asyncio.timeout(timeout_s):
                 await self.manager.cancel_everything()
@@ -337,13 +341,18 @@ class LiveDesk:
         self.hold("stop", "the run ends")
         if policy == "leave": return await self.manager.settle(timeout_s)
         reduced = self.session.world.k[0]["acct"]["trading"] == ACTIVE
+        if reduced:
+            try: self._note("winding", "INFO", reduced=True)  # a start after a crash in the middle undoes it
+            except (KitError, OSError): reduced = False  # that cannot be said: the hold alone keeps entries back
         if reduced: self.command(CMD_REDUCE)
         self.command(CMD_CANCEL_ALL)
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 if policy == "flatten": await self._flatten()
                 while self.manager.in_flight or self.session.world.k[0]["acct"]["n_open"]: await asyncio.sleep(0.05)
-        if reduced: self.command(CMD_RESUME)
+        if reduced and self.session.world.k[0]["acct"]["trading"] == REDUCING:  # and not halted meanwhile
+            self.command(CMD_RESUME)
+            self.note("winding", reduced=False)
 
     async def _flatten(self):
         pos = self.session.world.rows["pos"]

@@ -29,6 +29,7 @@ class Watch:
         self.kinds, self.alive_at, self.placed_at = Counter(), 0, 0
         self.prices, self.heard = defaultdict(deque), {}  # symbol -> (ts, px) printed lately; when news of it last reached the process
         self.ends, self.taken_at, self.mode_at = [], {}, 0
+        self.lots_told, self.asked_whole = Counter(), Counter()  # as the engine was told: lots of a row; order for whatever is held -> most that it may ask for
         self.told = {}  # (row, number of a trade) -> the input with which the engine was told
         self.cancels, self.amends = {}, defaultdict(set)  # order -> when it was to be cancelled; the sizes it was to have
         self.rows = {i.symbol: n for n, i in enumerate(day.listed)}
@@ -60,7 +61,8 @@ class Watch:
                 o = int(d["order"])
                 if d["wish"] == PLACE:
                     self.intents[o], self.most[o] = (d, end), int(d["qty"])
-                    if d["reduce_only"] and d["type"] >= STOP and not d["parent"]: self.whole[o] = self.now_held(d["row"])
+                    if d["reduce_only"] and d["type"] >= STOP and not d["parent"]:
+                        self.whole[o], self.asked_whole[o] = self.now_held(d["row"]), abs(self.lots_told[int(d["row"])])
                 elif d["wish"] == CANCEL: self.cancels.setdefault(o, day.world.now)
                 elif d["wish"] == AMEND:
                     self.most[o] = max(self.most.get(o, 0), int(d["qty"]))
@@ -68,7 +70,7 @@ class Watch:
         elif kind == INSERT:
             for e in np.frombuffer(body, event_dt):
                 if e["kind"] == ACK: self.acked(int(e["spare"]))
-                elif e["kind"] == FILL: self.told[int(e["row"]), int(e["ref"])] = int(e["seq"])
+                elif e["kind"] == FILL: self.heard_fill(e)
     def plain(self, n):
         "Is wish `n` an order by itself? Children, pairs and reductions are sized by what there is to protect."
         d = self.intents[n][0] if n in self.intents else None
@@ -79,6 +81,13 @@ class Watch:
         if not self.accepted[self.ids.make(n)] and not any(self.ids.parse(i)[0] == n for i in self.accepted):
             self.broke("I4", f"order {n} is said to be accepted, and the venue never took it")
 
+    def heard_fill(self, e):
+        "The engine is told of a trade: what a stop for whatever is held may ask for follows that, in the order in which it is told (OR-11)."
+        row = int(e["row"])
+        self.told[row, int(e["ref"])] = int(e["seq"])
+        self.lots_told[row] += int(e["side"]) * int(e["qty"])
+        for n in self.whole:
+            if self.intents[n][0]["row"] == row: self.asked_whole[n] = max(self.asked_whole[n], self.done[n] + abs(self.lots_told[row]))
     def now_held(self, row): return abs(self.held[self.day.listed[int(row)].symbol])
     def allowed(self, n):
         "The most that wish `n` may ever trade."
@@ -103,7 +112,8 @@ class Watch:
                 self.broke("I9", f"{proc} places {what[0]} with token {proc.token}; the lease has {held[0][0] if held else 'nobody'}")
             elif held[0][1] <= proc.now() - day.t0:
                 self.broke("I9", f"{proc} places {what[0]} on a lease that ran out {(proc.now() - day.t0 - held[0][1]) / S:.1f} s ago")
-        if order.lots > self.allowed(name[0]): self.broke("I3", f"{what[0]} asks for {order.lots} lots, wished were {self.allowed(name[0])}")
+        most = max(self.allowed(name[0]), self.asked_whole[name[0]])
+        if order.lots > most: self.broke("I3", f"{what[0]} asks for {order.lots} lots, wished were {most}")
         first = what[0] not in self.first_sent
         if risk and first: self._limits(proc, order, d)
         if risk and first:
@@ -200,7 +210,9 @@ class Watch:
     def stopped(self, at):
         "RK-4: some time after the stop button nothing that adds risk is left at the venue."
         day = self.day
-        if day.halted_at != at or day.trader is None or not day.trader.alive or day.world.now < day.off_until + 20 * S: return
+        if day.halted_at != at or day.trader is None or not day.trader.alive: return
+        till = max(day.off_until, day.trader.patient_until, day.faults._banned_until) + 25 * S  # no cancel gets through before (RK-5, OR-17)
+        if day.world.now < till: return day.world.at(till, self.stopped, at)
         left = [s.id for s in day.account.open_orders() if self.ids.parse(s.id) and not day.reduces(s.id)]
         if left: self.broke("I10", f"{len(left)} orders are open 25 s after the stop button: {left[:3]}")
 
@@ -267,7 +279,7 @@ class Watch:
         for n in sorted({*ours, *there}):
             a, b = ours.get(n), there.get(n, 0)
             if a is None: self.broke("I1", f"{where}: order {n} is open at the venue and not in our books")
-            elif a[2] and b <= max(a[0], self.whole.get(n, 0)): continue  # sized by what there is to protect: less may lie there
+            elif a[2] and b <= max(a[0], self.whole.get(n, 0), self.asked_whole[n]): continue  # sized by what there is to protect: less may lie there
             elif a[0] != b: self.broke("I1", f"{where}: order {n} ({a[1]}) has {a[0]} lots left, at the venue {b}")
         self.booked(where)
 

@@ -90,6 +90,7 @@ class Day:
         self.lines, self.line_free, self.trader, self.n, self.off_until, self.wanted = {}, {}, None, 0, 0, False
         self.outside_at, self.up_at, self.outside, self.waits, self.ready_since = -10**18, 0, False, False, 0
         self.crash, self.api, self.mute, self.halted_at, self.resume_due, self.healed, self.damaged, self.skew = None, None, {}, 0, False, 0, False, 0
+        self.press_due = False  # the stop button has been pressed, and that is not on the disk
         self.ids = ClientIds(self.run)
         self.bench = None
         if adapter != "sim":
@@ -275,7 +276,8 @@ class Day:
         self.mute.clear()
         self.skew = 0
         if self.trader: self.trader.skew = 0
-        if self.trader and self.trader.alive and self.trader.stage == "trading" and "stop" in self.trader.desk.holds: self.trader.release()
+        t = self.trader
+        if t and t.alive and t.stage in ("starting", "trading") and t.desk and "stop" in t.desk.holds: t.release()
         self.waits = False
         self.healed, self._placed = self.world.now, self.watch.placed_at
         self.say("healed")
