@@ -87,14 +87,20 @@ def take(self, dec: np.ndarray):
     now = self.now()
     rows = [dict(zip(decision_dt.names, d.item(), strict=True)) for d in dec if not d["gate"]]
     for d in sorted(rows, key=lambda d: d["wish"] != CANCEL or d["order"] not in self.lives):
-        wish, order = d["wish"], d["order"]
-        life = self.lives.get(order)
-        if wish == PLACE: self._place(d, now)
-        elif life is None: self._note(f"a decision about order {order}, which is not known here", "ERROR", wish=wish)
-        elif wish == CANCEL: life.close(now)
-        elif wish == AMEND: life.amend(int(d["qty"]), int(d["px"]), now)
-        if life is not None: self._after(life)
+        try: self._begin(d, now)
+        except Exception as e:  # a defect of ours about one order: the others go on, and what led to it is not told to the engine twice
+            self._note(f"order {d['order']}: wish {d['wish']}: {type(e).__name__}: {without_secrets(e)}", "ERROR")
     self._flush()
+
+@_patch
+def _begin(self, d, now):
+    wish, order = d["wish"], d["order"]
+    life = self.lives.get(order)
+    if wish == PLACE: self._place(d, now)
+    elif life is None: self._note(f"a decision about order {order}, which is not known here", "ERROR", wish=wish)
+    elif wish == CANCEL: life.close(now)
+    elif wish == AMEND: life.amend(int(d["qty"]), int(d["px"]), now)
+    if life is not None: self._after(life)
 
 @_patch
 def _place(self, d, now):
@@ -354,6 +360,7 @@ async def _read(self, coro):
         self._counted("query", False)
         return x
     self._counted("query", True, str(e))
+    self._note(f"a question is not answered: {without_secrets(e)}", "WARNING")
     if e.retry_after_s > 0: self._patience(e.retry_after_s)
     raise e
 
@@ -361,6 +368,7 @@ async def _read(self, coro):
 def _patience(self, seconds, what="query"):
     "A limit for what adds orders holds back only that: what takes them back has a share of its own, and the adapter refuses it when that is used up."
     at = self.now() + round(seconds * S)
+    self._note("the venue asks for patience", "WARNING", seconds=seconds, call=what)
     if what in ("place", "amend"): self.quiet_until = max(self.quiet_until, at)
     else: self.hush_until = max(self.hush_until, at)
 
@@ -392,10 +400,13 @@ async def _act(self, life, do, wished):
                                                      0 if life.type == LIMIT else ticks, "", leg.venue_id))
             now = self.now()
             row |= dict(answered_ns=now, outcome=o.what, reason=o.reason, code=o.code, text=o.text)
-            if o.what == UNSURE: self.counts["unknown"] += 1
+            if o.what == UNSURE:
+                self.counts["unknown"] += 1
+                self._note(f"{life.symbol}: {do.what}: outcome unknown: {o.text or o.code}", "WARNING", order=life.order)
             elif o.what == REFUSED:
                 self.counts["refused"] += 1
-                if do.what == "place": self._note(f"{life.symbol}: order refused: {o.reason or o.code} {o.text}".strip(), "WARNING", order=life.order)
+                what = "order" if do.what == "place" else do.what
+                self._note(f"{life.symbol}: {what} refused: {o.reason or o.code} {o.text}".strip(), "WARNING", order=life.order)
             dict(place=life.placed, cancel=life.canceled, amend=life.amended)[do.what](leg, o, now)
             for f in o.fills: self._fill(f)
         elif do.what == "query": await self._query(life, leg)
@@ -434,7 +445,8 @@ async def _query(self, life, leg):
 
 @_patch
 async def _fetch(self, life, leg):
-    for f in await self._read(self.venue.fills(life.symbol, self._from(life), leg.venue_id)): self._fill(f)
+    n = sum([self._fill(f) for f in await self._read(self.venue.fills(life.symbol, self._from(life), leg.venue_id))])
+    if n: self._note(f"{life.symbol}: fills that nobody told are found by asking", "INFO", order=life.order, fills=n)
     life.fetched(leg, self.now())
 
 @_patch

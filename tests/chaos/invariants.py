@@ -7,7 +7,8 @@ import numpy as np
 
 from algo_kit.adapters.managed import OVER
 from algo_kit.adapters.protocol import TAKEN, ClientIds, id_number
-from algo_kit.core.records import ACK, AMEND, BUY, CANCEL, CANCELED, EXPIRED, FILL, LIMIT, MARKET, PLACE, REJECT, SELL, STATE_NAMES, STOP, decision_dt, event_dt
+from algo_kit.core.records import (ACK, AMEND, BUY, CANCEL, CANCELED, EXPIRED, FILL, FILLED, LIMIT, MARKET, PLACE, REJECT, SELL, STATE_NAMES, STOP,
+                                   decision_dt, event_dt)
 from algo_kit.engine.journal import HEAD, INSERT, OUT, scan, unpack_out
 from algo_kit.engine.session import Session, Walk
 from algo_kit.strategies.contract import ENGINE_GATES
@@ -32,6 +33,7 @@ class Watch:
         self.lots_told, self.asked_whole = Counter(), Counter()  # as the engine was told: lots of a row; order for whatever is held -> most that it may ask for
         self.told = {}  # (row, number of a trade) -> the input with which the engine was told
         self.cancels, self.amends = {}, defaultdict(set)  # order -> when it was to be cancelled; the sizes it was to have
+        self.amended_at = {}  # order -> when another size or price was last decided
         self.rows = {i.symbol: n for n, i in enumerate(day.listed)}
     def anchored(self, n):
         "Where the `n`th frame ends."
@@ -67,6 +69,7 @@ class Watch:
                 elif d["wish"] == AMEND:
                     self.most[o] = max(self.most.get(o, 0), int(d["qty"]))
                     self.amends[o].add(int(d["qty"]))
+                    self.amended_at[o] = day.world.now
         elif kind == INSERT:
             for e in np.frombuffer(body, event_dt):
                 if e["kind"] == ACK: self.acked(int(e["spare"]))
@@ -115,6 +118,7 @@ class Watch:
         most = max(self.allowed(name[0]), self.asked_whole[name[0]])
         if order.lots > most: self.broke("I3", f"{what[0]} asks for {order.lots} lots, wished were {most}")
         first = what[0] not in self.first_sent
+        self._again(what[0], name, order)
         if risk and first: self._limits(proc, order, d)
         if risk and first:
             self.sends.append(now)
@@ -132,6 +136,18 @@ class Watch:
         self.first_sent.setdefault(what[0], now)
         self.flying[what[0]] = (proc, order)
         if risk: self.placed_at = now
+
+    def _again(self, id, name, order):
+        """I4: the same request leaves again only when the first certainly was not carried out. I3: what the venue has filled, as amended, is not filled
+        up again."""
+        if id in self.first_sent:
+            if id in self.flying: self.broke("I4", f"{id} is sent again while the first request is still under way")
+            elif self.accepted[id]: self.broke("I4", f"{id} is sent again although the venue has it")
+        if not name[1] or not self.plain(name[0]): return
+        for k in range(name[1]):
+            s = self.day.account.find(self.ids.make(name[0], k), order.symbol)
+            if s is not None and s.state == FILLED and self.amended_at.get(name[0], 0) < s.ts:
+                self.broke("I3", f"{id} asks for {order.lots} lots more, and the venue has filled all {s.lots} lots that wish {name[0]} came to")
 
     def worst(self, symbol, but="", proc=None, d=None):
         "(most lots long, most lots short) that may come out of what the venue has and what is on its way to it."

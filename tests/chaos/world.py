@@ -2,6 +2,7 @@
 import errno
 import hashlib
 import random
+import re
 import shutil
 import tempfile
 from collections import Counter
@@ -27,6 +28,7 @@ from .invariants import Watch
 from .trader import Rival, Trader
 
 T0 = 1_700_006_400 * S  # 2023-11-15 00:00 UTC
+DEFECT = re.compile(r"\b(Type|Key|Attribute|Index|Name|UnboundLocal|Assertion|ZeroDivision|Runtime|Lookup)Error\b")  # in a note: our own, whoever caught it
 FOLDER = Path(__file__).parent
 STRATEGY = []
 
@@ -104,6 +106,7 @@ class Day:
     def broke(self, inv, what): self.watch.broke(inv, what)
     def noted(self, proc, what, fields):
         self.traces[what] += 1
+        if m := DEFECT.search(what): self.broke("defect", f"{proc}: {what} ({m[0]})")
         if self.trace: self.log.append(f"{(self.world.now - self.t0) / S:10.3f} {proc} note {what} {fields}")
     def told(self, proc, ev): pass
     def say(self, text):
@@ -132,6 +135,9 @@ class Day:
         for line in [x for x in self.lines if x.proc is proc]:
             del self.lines[line]
             if self.bench: line.gone()
+        told = self.traces["the stop is not on the disk yet"]
+        if proc is self.trader and self.press_due and proc.pressed and self.world.now - proc.pressed > S and not told:
+            self.broke("I15", f"{proc} ended with a stop that is not on the disk, and nobody was told")
         if proc is self.trader: self.disk.die_at, self.disk.die_on = None, ""
         if self.wanted and proc is self.trader: self.world.after(self.rng.randrange(S // 2, 8 * S), self.start)
 
@@ -244,9 +250,12 @@ class Day:
         return ev
 
     def execute(self):
+        from .plans import runs_away
         self.last = [PRICES[i.base] for i in self.listed]
         w = self.world
-        for a, bad, heal in self.timeline():
+        sessions = self.timeline()
+        if self.faulty and (at := runs_away(self, sessions)): self.params = self.strategy.check(self.params | dict(mad_s=at))
+        for a, bad, heal in sessions:
             end = heal + 150 * S
             ev = self.market_rows(a - 20 * S, end)
             for k in range(len(ev)): w.at(int(ev["ts"][k]), self.trade, ev[k:k + 1])
