@@ -8,6 +8,7 @@ from chaos.clockwork import S, Process, World
 from chaos.coverage import FAULTS, elsewhere
 from chaos.defects import DEFECTS
 from chaos.plans import ACTS, MARKET, PROCESS, RATES, WHOLE_DAY, _kill
+from chaos.traces import TRACES, silent
 from chaos.world import Day
 
 def test_time_passes_only_when_nothing_is_left_to_do():
@@ -80,6 +81,9 @@ def test_the_real_adapter_in_the_loop_is_the_same_day_twice(how):
 def test_every_fault_is_injected_here_or_named_elsewhere():
     here = {*RATES, *MARKET, *ACTS, *PROCESS, *WHOLE_DAY, "OR-5", "OR-8", "RK-6"}
     assert set(FAULTS) == here | set(elsewhere), set(FAULTS) ^ (here | set(elsewhere))
+
+def test_every_fault_has_its_trace_or_a_reason():
+    assert not set(TRACES) & set(silent) and set(TRACES) | set(silent) == set(FAULTS) - set(elsewhere) - {"MD-1", "MD-2", "MD-3", "MD-7", "MD-8"}
 
 @pytest.mark.parametrize("name", ["dedupe removed", "not found taken as rejected"])
 def test_a_planted_defect_is_caught(name):

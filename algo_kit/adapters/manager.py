@@ -345,6 +345,8 @@ async def _ask(self, what, coro):
     except Exception as e:  # an adapter must not raise; if it does, nothing is known
         o = Outcome(UNSURE, code=type(e).__name__, text=without_secrets(e))
     self._counted(what, o.what == UNSURE or o.code in ("down", "auth"), o.text)
+    if o.what == UNSURE: self._note(f"{what}: outcome unknown: {o.text or o.code}", "WARNING")
+    elif o.what == REFUSED and what != "place": self._note(f"{what} refused: {o.reason or o.code} {o.text}".strip(), "INFO")
     if o.retry_after_s > 0: self._patience(o.retry_after_s, what)
     return o
 
@@ -400,13 +402,10 @@ async def _act(self, life, do, wished):
                                                      0 if life.type == LIMIT else ticks, "", leg.venue_id))
             now = self.now()
             row |= dict(answered_ns=now, outcome=o.what, reason=o.reason, code=o.code, text=o.text)
-            if o.what == UNSURE:
-                self.counts["unknown"] += 1
-                self._note(f"{life.symbol}: {do.what}: outcome unknown: {o.text or o.code}", "WARNING", order=life.order)
+            if o.what == UNSURE: self.counts["unknown"] += 1
             elif o.what == REFUSED:
                 self.counts["refused"] += 1
-                what = "order" if do.what == "place" else do.what
-                self._note(f"{life.symbol}: {what} refused: {o.reason or o.code} {o.text}".strip(), "WARNING", order=life.order)
+                if do.what == "place": self._note(f"{life.symbol}: order refused: {o.reason or o.code} {o.text}".strip(), "WARNING", order=life.order)
             dict(place=life.placed, cancel=life.canceled, amend=life.amended)[do.what](leg, o, now)
             for f in o.fills: self._fill(f)
         elif do.what == "query": await self._query(life, leg)

@@ -348,6 +348,9 @@ def _(): return []
 @defect("stale prices are traded on", "RK-2", over=(("risk.stale_after_s", 1e6),))
 def _(): return []
 
+@defect("a fault is passed over in silence", "OR-4", "OR-2")
+def _(): return [(Manager, "_note", nothing)]
+
 # time and chance
 @defect("wall clock in a timer", "OR-2", "OR-3", twice=True)
 def _(): return [around(Rules, "pause", lambda old, self, k: old(self, k) + REAL["time_ns"]() % 50_000_000)]

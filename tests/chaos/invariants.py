@@ -56,6 +56,7 @@ class Watch:
             if not counts[1]: return
             for d in np.frombuffer(body, decision_dt, counts[1], 24 + counts[0] * event_dt.itemsize):
                 if d["gate"]:
+                    day.said.gate(int(d["gate"]))
                     if d["gate"] == FINITE: day.count("RK-6")
                     elif d["gate"] == RATE: day.count("RK-7")
                     continue
@@ -72,6 +73,7 @@ class Watch:
                     self.amended_at[o] = day.world.now
         elif kind == INSERT:
             for e in np.frombuffer(body, event_dt):
+                day.said.event(int(e["kind"]))
                 if e["kind"] == ACK: self.acked(int(e["spare"]))
                 elif e["kind"] == FILL: self.heard_fill(e)
     def plain(self, n):

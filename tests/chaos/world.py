@@ -25,6 +25,7 @@ from algo_kit.strategies.contract import load_strategy
 from .clockwork import MS, S, World
 from .disk import Disk
 from .invariants import Watch
+from .traces import Traces
 from .trader import Rival, Trader
 
 T0 = 1_700_006_400 * S  # 2023-11-15 00:00 UTC
@@ -94,7 +95,7 @@ class Day:
         self.crash, self.api, self.mute, self.halted_at, self.resume_due, self.healed, self.damaged, self.skew = None, None, {}, 0, False, 0, False, 0
         self.press_due = False  # the stop button has been pressed, and that is not on the disk
         self.ids = ClientIds(self.run)
-        self.bench = None
+        self.bench, self.said = None, Traces(self)
         if adapter != "sim":
             from .adapter import Bench
             self.bench = Bench(self, adapter)
@@ -106,6 +107,7 @@ class Day:
     def broke(self, inv, what): self.watch.broke(inv, what)
     def noted(self, proc, what, fields):
         self.traces[what] += 1
+        self.said.say(f"{what} {fields}")
         if m := DEFECT.search(what): self.broke("defect", f"{proc}: {what} ({m[0]})")
         if self.trace: self.log.append(f"{(self.world.now - self.t0) / S:10.3f} {proc} note {what} {fields}")
     def told(self, proc, ev): pass
@@ -135,6 +137,8 @@ class Day:
         for line in [x for x in self.lines if x.proc is proc]:
             del self.lines[line]
             if self.bench: line.gone()
+        self.said.say(f"ended: {proc.ended or proc.why}")
+        if not proc.ended: self.said.killed = True
         told = self.traces["the stop is not on the disk yet"]
         if proc is self.trader and self.press_due and proc.pressed and self.world.now - proc.pressed > S and not told:
             self.broke("I15", f"{proc} ended with a stop that is not on the disk, and nobody was told")
@@ -271,6 +275,7 @@ class Day:
             if self.trader and self.trader.alive: self.broke("ST-7", f"{self.trader} did not stop within 40 s")
         w.run(self.t0 + 86_400 * S)
     def _begin(self):
+        self.said.begin()
         self.wanted = True
         self.start()
     def _schedule(self, bad, heal):
@@ -310,6 +315,7 @@ class Day:
         if self.watch.placed_at < self.healed and not self.waits:
             self.broke("I11", f"no order since {(self.healed - self.watch.placed_at) / S:.0f} s before all was well again")
         if self.bench: self.bench.checked(t)
+        else: self.said.check()  # the words of the real adapters are their own
         where = f"session to {(self.world.now - self.t0) / S:.0f}"
         stays = None
         for _ in range(20):  # the strategy has a timer: what is under way may arrive; what stays is wrong
