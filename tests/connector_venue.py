@@ -6,8 +6,10 @@ from urllib.parse import urlsplit
 
 import requests
 
+from algo_kit.adapters.bench import HANDS
 from algo_kit.adapters.binance_api import Request
-from algo_kit.adapters.conformance import CASES, HANDS, LoopbackRig
+from algo_kit.adapters.conformance import CASES
+from algo_kit.adapters.loopback_rig import LoopbackRig
 from algo_kit.adapters.outcomes import Answer, classify
 from algo_kit.adapters.protocol import REFUSED, TAKEN, Balance, Clock, Facts, Fill, Held, Outcome, Payment, Seen, VenueError, text_of, whole
 from algo_kit.core.records import (ACCEPTED, BUY, CANCELED_, EXPIRED_, FILLED, FOK, GTC, IOC, LIMIT, MARKET, PARTIALLY_FILLED, REJECTED, SELL, STOP, STOP_LIMIT,

@@ -5,12 +5,12 @@ from decimal import Decimal
 from urllib.parse import parse_qsl
 
 from algo_kit.adapters.ccxt_venue import CcxtVenue
-from algo_kit.adapters.conformance import ExchangeRig
 from algo_kit.adapters.keys import LocalSigning
+from algo_kit.adapters.loopback_rig import OneKey
 from algo_kit.adapters.protocol import Fill, Order, Payment, Seen, text_of
+from algo_kit.adapters.rigs import ExchangeRig
 from algo_kit.adapters.simvenue import ExchangeClock
 from algo_kit.core.records import (ACCEPTED, BUY, CANCELED_, EXPIRED_, FILLED, FOK, GTC, IOC, LIMIT, MARKET, PARTIALLY_FILLED, REJECTED, SELL, STOP, STOP_LIMIT, TAKE, TAKE_LIMIT)
-from ccxt_rigs import Keys, _ConnKey
 from fake_http import Session
 
 CODES = dict(insufficient=(110007, 170131), lot_size=(10001, 170137), min_notional=(110094, 170140), price_collar=(110003, 170193), reduce_only=(110017, 110017), max_orders=(110020, 170035),
@@ -206,7 +206,7 @@ class BybitRig(ExchangeRig):
     secrets = ("secret-of-rig",)
     many = 45
     def client_of(self, session):
-        v = CcxtVenue("bybit", signing=LocalSigning(Keys("bybit.main")), session=session, clock=ExchangeClock(self.x), symbols=[i.symbol for i in self.listed])
+        v = CcxtVenue("bybit", signing=LocalSigning(OneKey("bybit.main", "key-of-rig", "secret-of-rig")), session=session, clock=ExchangeClock(self.x), symbols=[i.symbol for i in self.listed])
         v.patience_s = 30.  # 10 orders a second and user: bursts of the suite wait for their turn
         return v
     def session(self):
@@ -219,7 +219,7 @@ class BybitRig(ExchangeRig):
         import aiohttp
         p = url.path
         verb = "submit" if p.endswith("order/create") else "cancel" if "order/cancel" in p else "amend" if p.endswith("amend") else "ask" if not p.startswith("/v5/market") else ""
-        if self.away: return aiohttp.ClientConnectorError(_ConnKey, OSError("refused"))
+        if self.away: return ConnectionRefusedError("nobody answers")
         if self.late and verb:
             wait, self.late = self.late, 0.
             return 200, dict(retCode=10006, retMsg="Too many visits. Exceeded the API Rate Limit."), {"Retry-After": str(max(1, round(wait)))}

@@ -1,15 +1,16 @@
-"The unmodified ccxt client, REST and streams, keeps the promises of a venue on the loopback exchange."
+"The unmodified ccxt client: promises on a Bybit, real sockets, pairs, amendments, keys. The loopback exchange is in test_conformance.py."
 import pytest
 
 pytest.importorskip("ccxt")
+from algo_kit.adapters.bench import in_a_loop
 from algo_kit.adapters.conformance import CASES, run_suite
-from ccxt_rigs import CcxtRig
+from algo_kit.adapters.loopback_rig import CcxtRig, OneKey
 from fake_bybit import BybitRig
 
 # one promise of every group; the whole list is slow, since every case opens a client of its own
 SAMPLE = (101, 202, 301, 402, 405, 505, 601, 701, 702, 801, 812, 901, 1001, 1006, 1101, 1103, 1107, 1108, 1201, 1301, 1402, 1501, 1601, 1701, 1823, 1824, 1826)
 
-RIGS = dict(spot=lambda: CcxtRig(False), usdm=lambda: CcxtRig(True), bybit=lambda: BybitRig(False), bybit_linear=lambda: BybitRig(True))
+RIGS = dict(bybit=lambda: BybitRig(False), bybit_linear=lambda: BybitRig(True))
 
 @pytest.mark.parametrize("which", RIGS)
 def test_a_promise_of_every_group(which):
@@ -68,13 +69,12 @@ def _loopback(mapped, folder):
     from algo_kit.adapters.ccxt_venue import CcxtVenue
     from algo_kit.adapters.keys import LocalSigning
     from algo_kit.adapters.loopback import Loopback, ccxt_urls, loopback_session
-    from ccxt_rigs import Keys
     @asynccontextmanager
     async def make(api):
         async with await Loopback(api).start(tls_port=0 if mapped else None, folder=folder) as lb:
             session = loopback_session(lb.tls_port, folder/"ca.pem") if mapped else None
             urls = None if mapped else ccxt_urls(lb.port)["urls"]
-            keys = LocalSigning(Keys("binance.main", "id-of-me", "secret-of-me"))
+            keys = LocalSigning(OneKey("binance.main", "id-of-me", "secret-of-me"))
             yield CcxtVenue("binance", signing=keys, session=session, urls=urls, symbols=["BTC/USDT"])
             if session: await session.close()
     return make
@@ -88,7 +88,6 @@ def test_over_real_sockets(mapped, tmp_path, recwarn):
 
 def test_a_pair_on_spot_one_ends_the_other():
     import asyncio
-    from algo_kit.adapters.conformance import in_a_loop
     from algo_kit.core.records import CANCELED_, EXPIRED_, FILLED, LIMIT, SELL, STOP_LIMIT
     async def go():
         async with CcxtRig(False) as rig:
@@ -117,7 +116,6 @@ def test_signatures_that_are_no_hex_survive_a_url():
 def test_an_amendment_never_asks_for_more_than_was_wished():
     "On spot a replaced order that was filled meanwhile is not replaced in full."
     import asyncio
-    from algo_kit.adapters.conformance import in_a_loop
     from algo_kit.core.records import BUY
     async def go():
         async with CcxtRig(False) as rig:

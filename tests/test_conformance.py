@@ -3,8 +3,11 @@ from functools import cache
 
 import pytest
 
+from algo_kit.adapters.bench import GROUPS
 from algo_kit.adapters.binance_native import NativeBinance
-from algo_kit.adapters.conformance import CASES, GROUPS, CcxtRig, SimRig, run_suite
+from algo_kit.adapters.conformance import CASES, run_suite
+from algo_kit.adapters.loopback_rig import CcxtRig
+from algo_kit.adapters.rigs import SimRig
 
 RIGS = {"spot": lambda: SimRig(), "margin": lambda: SimRig(margin=True), "replacing": lambda: SimRig(replacing=True)}
 
@@ -59,7 +62,7 @@ def test_ccxt_on_the_loopback_exchange_keeps_every_promise(margin):
 
 class NativeRig(CcxtRig):
     "Plain orders as signed messages of a WebSocket, everything else through ccxt."
-    def adapter(self): return NativeBinance
+    adapter = NativeBinance
 
 @pytest.mark.parametrize("margin", [False, True], ids=["spot", "usdm"])
 def test_native_orders_keep_an_eighth_of_them(margin): _ccxt(margin, lambda c: c.number % 8 == 4 + margin, NativeRig)

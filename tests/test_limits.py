@@ -3,7 +3,7 @@ import asyncio, random
 
 import pytest
 
-from algo_kit.adapters.conformance import in_a_loop
+from algo_kit.adapters.bench import in_a_loop
 from algo_kit.adapters.limits import Breaker, Budget, Window, again, pause_s
 from algo_kit.adapters.protocol import Outcome, VenueError
 from algo_kit.core.errors import ConfigError

@@ -833,13 +833,13 @@ def test_the_promises_of_a_venue_are_kept_with_the_rules_in_between(margin):
     "The real ccxt client at the loopback exchange, with a gate before every signature: what passes without it passes with it."
     pytest.importorskip("ccxt")
     from algo_kit.adapters.conformance import run_suite
-    from ccxt_rigs import CcxtRig, Keys
+    from algo_kit.adapters.loopback_rig import CcxtRig, OneKey
     class Guarded(CcxtRig):
         gate = None
-        def client_of(self, session):
-            v = super().client_of(session)
+        def new_client(self, session, clock):
+            v = super().new_client(session, clock)
             if self.gate is None:
-                head = f'account."{v.name}.main"'
+                head = f'account."{v.name}.rig"'
                 text = f"""[{head}]
 dialect = "binance"
 allow = ["place", "amend", "cancel", "query", "leverage"]
@@ -852,8 +852,8 @@ refusals = 10_000
 lease = false
 """
                 for i in self.listed: text += f"[{head}.symbols.{i.symbol.split(':')[0].replace('/', '')}]\nprice = 1_000_000\n"
-                self.gate = Gate(policy_from(text), now=lambda: self.x.now)
-            v.signing = LocalSigning(Keys(f"{v.name}.main"), self.gate)
+                self.gate = Gate(policy_from(text), now=self.ns)
+            v.signing = LocalSigning(OneKey(f"{v.name}.rig", self.key, self.secret), self.gate)
             return v
     some = lambda c: c.number // 100 in (3, 4, 5, 6, 7) or c.number == 1701
     without, within = (run_suite(lambda rig=rig: rig(margin=margin), some) for rig in (CcxtRig, Guarded))

@@ -5,8 +5,9 @@ import asyncio
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
-from algo_kit.adapters.conformance import ENDED, OVER, SimRig, Through, with_defect
+from algo_kit.adapters.bench import ENDED, OVER
 from algo_kit.adapters.protocol import REFUSED, TAKEN, UNSURE, Balance, Balances, Broken, Fill, Held, Order, Outcome, Payment, Seen, Status, VenueError
+from algo_kit.adapters.rigs import SimRig, Through, with_defect
 from algo_kit.core.records import (ACCEPTED, BUY, EXPIRED_, FOK, GTC, GTD, IOC, LIMIT, MARKET, PARTIALLY_FILLED, STOP, STOP_LIMIT, TAKE, TAKE_LIMIT,
                                    TRAIL)
 

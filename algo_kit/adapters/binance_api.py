@@ -1232,7 +1232,7 @@ class PublicRest:
     def _dapi_info(self, c): return dict(timezone="UTC", serverTime=c.ms, rateLimits=[], exchangeFilters=[], symbols=[])
     def _system(self, c): return dict(status=0, msg="normal")
 
-# %% ../../nbs/adapters/660_binance_api.ipynb #ee1757af
+# %% ../../nbs/adapters/660_binance_api.ipynb #d8b186d4
 class PrivateRest:
     "Orders, money and keys; part of `BinanceApi`."
     def _accounts(self, c):
@@ -1278,7 +1278,12 @@ class PrivateRest:
         self._m(c)
         r = self.lookup(c.market, c.account, c.p, any_state=False)
         if r is None or r.algo and not r.triggered: raise Refusal(-2011, "Unknown order sent.")
+        if c.market == "spot": self._restricted(c, r)
         return self._cancelled(r, c.p.get("newClientOrderId", ""))
+    def _restricted(self, c, r):
+        "`cancelRestrictions`: only what is untouched, or only what is filled in part."
+        if r.status != {"ONLY_NEW": "NEW", "ONLY_PARTIALLY_FILLED": "PARTIALLY_FILLED"}.get(c.p.get("cancelRestrictions"), r.status):
+            raise Refusal(-2011, "Order was not canceled due to cancel restrictions.")
     def _open_delete(self, c):
         m = self._m(c)
         rows, out, lists = self.open_recs(c.market, c.account, m.raw), [], []
@@ -1312,6 +1317,7 @@ class PrivateRest:
             r = self.lookup("spot", c.account, q, any_state=False)
             if r is None: raise Refusal(-2011, "Unknown order sent.")
             self.parse(m, c.account, new)
+            self._restricted(c, r)
             was = self._cancelled(r, c.p.get("cancelNewClientOrderId", ""))
         except Refusal as e:
             if e.code != -2011: raise
