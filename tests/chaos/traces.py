@@ -12,9 +12,9 @@ TRACES = {
     "OR-17": "patience|pause", "OR-18": "refused: price_collar", "AC-3": "market_closed", "AC-5": "closes the position|not this run's|event FILL",
     "AC-6": "deposit of|withdrawal of|moved from outside", "AC-7": "Invalid API-key", "AC-8": "disabled", "MD-11": "refused: (halted|market_closed)",
     "ST-1": "resumed", "ST-2": "resumed|ended: refused", "ST-8": "resumed|ended: refused", "ST-3": "No space left|Read-only",
-    "ST-10": "No space left|Read-only", "ST-4": "being written by another process", "ST-5": "ended: refused", "ST-6": "resumed", "ST-7": "the run ends|ended: stopped",
-    "NB-2": "lease|stood still", "RK-4": "stopped now", "RK-5": "stopped now", "RK-6": "gate finite", "RK-7": "gate order_rate",
-    "NET": "private stream|outcome unknown|not answered"}
+    "ST-10": "No space left|Read-only", "ST-4": "being written by another process", "ST-5": "ended: refused", "ST-6": "resumed",
+    "ST-7": "the run ends|ended: stopped", "NB-2": "lease|stood still", "RK-4": "stopped now", "RK-5": "stopped now", "RK-6": "gate finite",
+    "RK-7": "gate order_rate", "NET": "private stream|outcome unknown|not answered"}
 FELT = {"AC-3": 2, "MD-11": 2, "AC-7": 3, "AC-8": 3}  # switching it on, or off again, counts as well: so many, and a request has met it
 # ST-3 and ST-10 at once are one hold, told with the reason that came first
 WIRE = ("OR-", "MD-", "AC-")  # a process that is killed cannot say what it suffered just before
