@@ -7,7 +7,7 @@ from chaos.__main__ import hunt, one
 from chaos.clockwork import S, Process, World
 from chaos.coverage import FAULTS, elsewhere
 from chaos.defects import DEFECTS
-from chaos.plans import ACTS, MARKET, PROCESS, RATES, WHOLE_DAY, _kill
+from chaos.plans import ACTS, MARKET, OWN, PROCESS, RATES, WHOLE_DAY, _kill
 from chaos.traces import TRACES, silent
 from chaos.world import Day
 
@@ -79,7 +79,7 @@ def test_the_real_adapter_in_the_loop_is_the_same_day_twice(how):
     assert how != "native" or a.trader.venue.sent_native > 0
 
 def test_every_fault_is_injected_here_or_named_elsewhere():
-    here = {*RATES, *MARKET, *ACTS, *PROCESS, *WHOLE_DAY, "OR-5", "OR-8", "RK-6"}
+    here = {*RATES, *MARKET, *ACTS, *PROCESS, *WHOLE_DAY, *OWN, "OR-5", "OR-8", "RK-6"}
     assert set(FAULTS) == here | set(elsewhere), set(FAULTS) ^ (here | set(elsewhere))
 
 def test_every_fault_has_its_trace_or_a_reason():

@@ -235,6 +235,13 @@ class Day:
         self.wanted = False
         if self.trader and self.trader.alive: self.trader.stop()
 
+    def fell(self, fault):
+        "The trader ends at once, and is started again."
+        t = self.trader
+        if t is None or not t.alive: return
+        t.why = fault
+        t.kill()
+
     # the plan
     def timeline(self):
         "Sessions of some minutes: warm, faults, heal, alive?, quiet."
@@ -297,6 +304,7 @@ class Day:
         self.faults.quiet()
         for name in list(self.faults.revoked): self.faults.revoked.pop(name)
         self.faults.delisted.clear()
+        self.faults.filters.clear()
         d = self.disk
         d.until, d.broken, d.slow_ns, d.die_at, d.die_on, self.crash, self.off_until = 0, 0, 0, None, "", None, 0
         self.mute.clear()
