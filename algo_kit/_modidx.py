@@ -2850,6 +2850,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                            'algo_kit.adapters.manager._apart': ( 'adapters/manager.html#_apart',
                                                                                  'algo_kit/adapters/manager.py'),
                                            'algo_kit.adapters.manager._ask': ('adapters/manager.html#_ask', 'algo_kit/adapters/manager.py'),
+                                           'algo_kit.adapters.manager._begin': ( 'adapters/manager.html#_begin',
+                                                                                 'algo_kit/adapters/manager.py'),
                                            'algo_kit.adapters.manager._beside': ( 'adapters/manager.html#_beside',
                                                                                   'algo_kit/adapters/manager.py'),
                                            'algo_kit.adapters.manager._books': ( 'adapters/manager.html#_books',

@@ -1,11 +1,14 @@
 "A small sample of the days of faults; `make chaos` goes through two thousand."
+import errno
+
 import pytest
 
 from chaos.__main__ import hunt, one
 from chaos.clockwork import S, Process, World
 from chaos.coverage import FAULTS, elsewhere
 from chaos.defects import DEFECTS
-from chaos.plans import ACTS, MARKET, OWN, PROCESS, RATES
+from chaos.plans import ACTS, MARKET, OWN, PROCESS, RATES, WHOLE_DAY, _kill
+from chaos.traces import TRACES, silent
 from chaos.world import Day
 
 def test_time_passes_only_when_nothing_is_left_to_do():
@@ -40,6 +43,33 @@ def test_the_same_seed_is_the_same_day():
     assert (a.digest, a.hash, a.watch.found, a.active) == (b.digest, b.hash, b.watch.found, b.active)
     assert a.digest != Day(13, sessions=2).run_day().digest
 
+class Quiet(Day):
+    "A day of one session in which only what `acts` says goes wrong: (seconds after its begin, f(day))."
+    def __init__(self, acts, seed=4, **k):
+        super().__init__(seed, faults=False, sessions=1, **k)
+        self.acts = acts
+    def _begin(self):
+        super()._begin()
+        for at, f in self.acts: self.world.after(int(at * S), f, self)
+
+def test_an_orderly_end_that_is_killed_in_the_middle_leaves_no_run_reducing():
+    d = Quiet([(40, lambda d: d.trader.stop()), (40.03, lambda d: _kill(d, "ST-8"))]).run_day()
+    assert not d.watch.found, d.watch.found[:3]
+    assert d.active["ST-8"] == 1 and d.traces["winding"] >= 2 and d.watch.placed_at > d.t0 + 100 * S
+
+def test_a_stop_that_a_full_disk_does_not_take_is_told_and_pressed_again_after_a_crash():
+    def full(d): d.disk.broken, d.disk.until = errno.ENOSPC, d.world.now + 20 * S
+    def press(d):
+        d.halted_at = d.world.now
+        d.trader.press()
+    def again(d):
+        assert d.trader.desk.halted() and not d.press_due, "the stop was lost with the process"
+        d.halted_at = 0
+        d.trader.release()
+    d = Quiet([(40, full), (45, press), (50, lambda d: _kill(d, "ST-8")), (78, again)]).run_day()
+    assert not d.watch.found, d.watch.found[:3]
+    assert d.traces["the stop is not on the disk yet"] and d.watch.placed_at > d.t0 + 100 * S
+
 @pytest.mark.parametrize("how", ["ccxt", "native"])
 def test_the_real_adapter_in_the_loop_is_the_same_day_twice(how):
     a, b = (Day(2, sessions=1, adapter=how).run_day() for _ in range(2))
@@ -49,8 +79,11 @@ def test_the_real_adapter_in_the_loop_is_the_same_day_twice(how):
     assert how != "native" or a.trader.venue.sent_native > 0
 
 def test_every_fault_is_injected_here_or_named_elsewhere():
-    here = {*RATES, *MARKET, *ACTS, *PROCESS, *OWN, "OR-5", "OR-8", "RK-6", "RK-7"}
+    here = {*RATES, *MARKET, *ACTS, *PROCESS, *WHOLE_DAY, *OWN, "OR-5", "OR-8", "RK-6"}
     assert set(FAULTS) == here | set(elsewhere), set(FAULTS) ^ (here | set(elsewhere))
+
+def test_every_fault_has_its_trace_or_a_reason():
+    assert not set(TRACES) & set(silent) and set(TRACES) | set(silent) == set(FAULTS) - set(elsewhere) - {"MD-1", "MD-2", "MD-3", "MD-7", "MD-8"}
 
 @pytest.mark.parametrize("name", ["dedupe removed", "not found taken as rejected"])
 def test_a_planted_defect_is_caught(name):

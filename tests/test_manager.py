@@ -1,5 +1,6 @@
 "The order manager over the simulated venue and a network that lies: every fault of the catalogue's section 4, and orders of events at random."
 import random
+import time
 from dataclasses import replace
 from decimal import Decimal
 
@@ -9,8 +10,9 @@ from lying import S, Desk, books_agree, once
 from market import amend, buy, perp, sell, spot, stop_asking
 from simloop import simulate
 
+from algo_kit.adapters.managed import Life
 from algo_kit.adapters.manager import FORCED
-from algo_kit.adapters.protocol import Order, Seen
+from algo_kit.adapters.protocol import Clock, Order, Seen
 from algo_kit.core.records import AMENDED, BUY, CANCELED, EXPIRED, EXTERNAL, FILL, FILLED, LIMIT, LINK_CHILD, LINK_OCO, REJECT, SELL, UNSURE, V
 
 def run(main, seed=1, **kw):
@@ -337,6 +339,41 @@ def test_amendments(native, fate):
         assert d.lots() == int(o["qty"]) and d.open_here() == 0
         if not fate or native == "none": assert d.lots() == 120
     run(main, facts=dict(amend=native), exchange=dict(levels=0))
+
+def test_a_defect_about_one_order_leaves_the_others_and_the_ledger_alone(monkeypatch):
+    async def main(d):
+        d.ask(buy(0, "limit", qty=1., px=99.))
+        await d.wait(1)
+        with monkeypatch.context() as m:
+            m.setattr(Life, "amend", lambda self, *a: [][1])
+            d.ask(amend(0, 1, px=98.5), buy(0, qty=.5), buy(0, "limit", qty=.5, px=97.))
+            await d.wait(2)
+        assert [n for n in d.notes if "IndexError" in n[1]] and sum(v == "submit" for v, *_ in d.venue.sent) == 3
+        d.notes.clear()
+        assert d.lots() == 50 and once(d) and books_agree(d)
+    run(main)
+
+def test_what_the_venue_does_not_answer_or_refuses_is_noted_once():
+    async def main(d):
+        d.venue.will("submit", "done_lost", "refuse")
+        d.ask(buy(0, "limit", qty=1., px=99.), buy(0, "limit", qty=1., px=98.))
+        await d.wait(5)
+        d.venue.will("cancel", "done_lost")
+        d.ask(stop_asking(0, 1))
+        await d.wait(5)
+        said = [n[1] for n in d.notes]
+        for word in ("place: outcome unknown", "cancel: outcome unknown", "order refused: insufficient"): assert sum(word in x for x in said) == 1, (word, said)
+    run(main)
+
+def test_a_wall_clock_set_anew_moves_no_timer(monkeypatch):
+    c, real = Clock(), time.time_ns
+    c.offset_ns = 3 * S
+    before = c.now_ns()
+    for jump in (10 * S, -3600 * S):
+        monkeypatch.setattr(time, "time_ns", lambda jump=jump: real() + jump)
+        assert abs(c.now_ns() - before) < 2 * S
+        c.look()
+        assert abs(c.now_ns() - before) < 2 * S and abs(c.now_ns() - c.offset_ns - real() - jump) < S, "the wall clock and what it is off by"
 
 def test_nothing_new_leaves_when_it_may_not_and_exits_do():
     async def main(d):

@@ -6,7 +6,7 @@
 __all__ = ['HOLDS', 'SNAPSHOT', 'history', 'deadly', 'LiveDesk', 'look', 'going_on', 'paper_runs', 'checks', 'stopped_at',
            'Market', 'Quiet', 'LiveTrader', 'prepare_live']
 
-# %% ../../nbs/adapters/680_live.ipynb #b173af9e
+# %% ../../nbs/adapters/680_live.ipynb #8997b361
 import asyncio, functools, gc, json, os, random, shutil, threading
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +19,7 @@ import numpy as np
 from ..core.cache import CODE_DIGEST
 from ..core.errors import ConfigError, KitError, RefusedByGate
 from ..core.records import (ACK, ACTIVE, AMEND, CANCEL, CMD_CANCEL_ALL, CMD_FLATTEN, CMD_GAP, CMD_HALT, CMD_REDUCE, CMD_RESUME, FILL, HALTED,
-                                   PLACE, STOP, STOP_LIMIT, TRADE, TRADING_STATES, TRAIL, event_dt)
+                                   PLACE, REDUCING, STOP, STOP_LIMIT, TRADE, TRADING_STATES, TRAIL, event_dt)
 from ..core.runs import list_runs
 from ..core.times import iso, wall_ns
 from ..engine.journal import INSERT, NOTE, OUT, SNAP, _death, all_out, die, unpack_out
@@ -67,7 +67,7 @@ def deadly(
             write(k, payload, seq)
         journal.write = deadly_write
 
-# %% ../../nbs/adapters/680_live.ipynb #4b082209
+# %% ../../nbs/adapters/680_live.ipynb #8b553ca9
 HOLDS = ("lease", "stop", "start", "journal", "venue", "clock", "account", "reconcile", "feed")  # in this order: the first is told
 
 class LiveDesk:
@@ -350,8 +350,12 @@ class LiveDesk:
         "`algo stop --now`: halted here at once, then everything of ours taken back at the venue, with `flatten` positions closed; `final`: the process ends."
         self.hold("stop", "stopped now")
         self.manager.sealed = final
+        self.note("winding", policy="now", reduced=False)  # from here on no start resumes by itself
         self.command(CMD_HALT)
         self.command(CMD_CANCEL_ALL)  # written down: what cannot be taken back now is taken back by the next start
+        if self.inbox or self.recorder.owed:
+            self.note("the stop is not on the disk yet", "ERROR", why=self.holds.get("journal", ""), rule="until it is, it holds in this process only",
+                      hint="if this process ends before that, stop the next one again")
         try:
             async with asyncio.timeout(timeout_s):
                 await self.manager.cancel_everything()
@@ -365,13 +369,18 @@ class LiveDesk:
         if policy == "leave": return await self.manager.settle(timeout_s)
         self.manager.sealed = True
         reduced = self.session.world.k[0]["acct"]["trading"] == ACTIVE
+        if reduced:
+            try: self._note("winding", "INFO", reduced=True)  # a start after a crash in the middle undoes it
+            except (KitError, OSError): reduced = False  # that cannot be said: the hold alone keeps entries back
         if reduced: self.command(CMD_REDUCE)
         self.command(CMD_CANCEL_ALL)
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 if policy == "flatten": await self._flatten()
                 while self.manager.in_flight or self.session.world.k[0]["acct"]["n_open"]: await asyncio.sleep(0.05)
-        if reduced: self.command(CMD_RESUME)
+        if reduced and self.session.world.k[0]["acct"]["trading"] == REDUCING:  # and not halted meanwhile
+            self.command(CMD_RESUME)
+            self.note("winding", reduced=False)
 
     async def _flatten(self):
         pos = self.session.world.rows["pos"]

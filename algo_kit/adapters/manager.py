@@ -103,14 +103,20 @@ def take(self, dec: np.ndarray):
     rows = _decisions(dec)
     if len(rows) > 1: rows.sort(key=lambda d: d["wish"] != CANCEL or d["order"] not in self.lives)
     for d in rows:
-        wish, order = d["wish"], d["order"]
-        life = self.lives.get(order)
-        if wish == PLACE: self._place(d, now, self._dash(d, now))
-        elif life is None: self._note(f"a decision about order {order}, which is not known here", "ERROR", wish=wish)
-        elif wish == CANCEL: life.close(now)
-        elif wish == AMEND: life.amend(int(d["qty"]), int(d["px"]), now)
-        if life is not None: self._after(life)
+        try: self._begin(d, now)
+        except Exception as e:  # a defect of ours about one order: the others go on, and what led to it is not told to the engine twice
+            self._note(f"order {d['order']}: wish {d['wish']}: {type(e).__name__}: {without_secrets(e)}", "ERROR")
     self._flush()
+
+@_patch
+def _begin(self, d, now):
+    wish, order = d["wish"], d["order"]
+    life = self.lives.get(order)
+    if wish == PLACE: self._place(d, now, self._dash(d, now))
+    elif life is None: self._note(f"a decision about order {order}, which is not known here", "ERROR", wish=wish)
+    elif wish == CANCEL: life.close(now)
+    elif wish == AMEND: life.amend(int(d["qty"]), int(d["px"]), now)
+    if life is not None: self._after(life)
 
 @_patch
 def _dash(self, d, now):
@@ -391,6 +397,8 @@ async def _ask(self, what, coro):
     except Exception as e:  # an adapter must not raise; if it does, nothing is known
         o = Outcome(UNSURE, code=type(e).__name__, text=without_secrets(e))
     self._counted(what, o.what == UNSURE or o.code in ("down", "auth"), o.text)
+    if o.what == UNSURE: self._note(f"{what}: outcome unknown: {o.text or o.code}", "WARNING")
+    elif o.what == REFUSED and what != "place": self._note(f"{what} refused: {o.reason or o.code} {o.text}".strip(), "INFO")
     if o.retry_after_s > 0: self._patience(o.retry_after_s, what)
     return o
 
@@ -406,6 +414,7 @@ async def _read(self, coro):
         self._counted("query", False)
         return x
     self._counted("query", True, str(e))
+    self._note(f"a question is not answered: {without_secrets(e)}", "WARNING")
     if e.retry_after_s > 0: self._patience(e.retry_after_s)
     raise e
 
@@ -413,6 +422,7 @@ async def _read(self, coro):
 def _patience(self, seconds, what="query"):
     "A limit for what adds orders holds back only that: what takes them back has a share of its own, and the adapter refuses it when that is used up."
     at = self.now() + round(seconds * S)
+    self._note("the venue asks for patience", "WARNING", seconds=seconds, call=what)
     if what in ("place", "amend"): self.quiet_until = max(self.quiet_until, at)
     else: self.hush_until = max(self.hush_until, at)
 
@@ -487,7 +497,8 @@ async def _query(self, life, leg):
 
 @_patch
 async def _fetch(self, life, leg):
-    for f in await self._read(self.venue.fills(life.symbol, self._from(life), leg.venue_id)): self._fill(f)
+    n = sum([self._fill(f) for f in await self._read(self.venue.fills(life.symbol, self._from(life), leg.venue_id))])
+    if n: self._note(f"{life.symbol}: fills that nobody told are found by asking", "INFO", order=life.order, fills=n)
     life.fetched(leg, self.now())
 
 @_patch

@@ -19,7 +19,7 @@ def one(job):
     from .defects import DEFECTS
     without = defect.startswith("without ")  # the same day, its defect not planted
     x = DEFECTS.get(defect.removeprefix("without "))
-    more = dict(thin=x.thin, habits=dict(again=x.again) if x.again else None, kind=x.kind or None) if x else {}
+    more = dict(thin=x.thin, habits=dict(x.habits) | (dict(again=x.again) if x.again else {}), kind=x.kind or None) if x else {}
     with planted("" if without else defect):
         d = Day(seed, only=only, trace=trace, adapter=how[0] if how else "sim", **more)
         try: d.run_day()

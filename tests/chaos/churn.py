@@ -6,7 +6,7 @@ from algo_kit.core.records import (ACK, BUY, CANCELED, EXPIRED, FILL, FOK, IOC, 
                                    STOP_LIMIT, TAKE, TAKE_LIMIT, TIMER, TRADE, TRAIL)
 from algo_kit.strategies.contract import Param, Strategy, amend, cancel, leave, place
 
-N = 16
+N, _DAY = 16, 86_400 * 10**9
 PROTECT, STOPPED, TARGET = R["protect"], R["stop_loss"], R["take_profit"]
 state_dt = np.dtype([("rng", "u8"), ("mine", "i8", (N,)), ("at", "i8"), ("px", "f8"), ("events", "i8"), ("silent", "i8")], align=True)
 
@@ -75,6 +75,11 @@ def act(s, row, acct, p, out):
         for _ in range(12): place(out, row, side, LIMIT, q, 0.0, px - side * step * 8.0)  # running away
 
 @njit
+def run_away(row, px, p, out):
+    "A loop that has lost its mind: orders that are refused or expire at once, so that nothing but their rate holds it."
+    for _ in range(12): place(out, row, BUY, LIMIT, p.size, 0.0, px * (1.0 - 10.0 * p.step), tif=IOC)
+
+@njit
 def on_event(st, row, e, acct, p, out):
     s = st[row]
     if s.rng == 0: s.rng = np.uint64(np.int64(p.seed) * 1000003 + row * 7919 + 1)
@@ -82,6 +87,7 @@ def on_event(st, row, e, acct, p, out):
         if e.kind == TRADE: s.px = e.px
         elif acct[row].last > 0.0: s.px = acct[row].last
         s.events += 1
+        if p.mad_s > 0.0 and s.px > 0.0 and p.mad_s <= np.float64(e.ts % _DAY) * 1e-9 < p.mad_s + 20.0: run_away(row, s.px, p, out)
         if s.px > 0.0 and draw(s) < p.busy: act(s, row, acct, p, out)
     elif e.kind == TIMER:
         if s.px > 0.0 and draw(s) < p.busy: act(s, row, acct, p, out)
@@ -103,5 +109,6 @@ strategy = Strategy("churn", "Trades all the time, in every way there is.", (
     Param("market", 0.16, 0, 1, "", "Chance of a market order"),
     Param("short", 1, 0, 1, "", "Whether it sells what it does not have"),
     Param("again", 0.0, 0, 1, "", "Chance of taking back, or amending, at once"),
+    Param("mad_s", 0.0, 0, 86_400, "s of the UTC day", "When it runs away, for 20 s; 0: never"),
     Param("timer_s", 20.0, 0.1, 3600, "s", "Period of its timer"),
 ), state_dt, on_event, timers=("timer_s",))

@@ -22,6 +22,7 @@ class Defect:
     over: tuple = ()  # Settings of the trader, not of the checker
     thin: float = 1.  # Size of other people's trades in the days on which it is hunted
     again: float = 0.  # How often the strategy takes back or amends at once
+    habits: tuple = ()  # Other parameters of the strategy in those days
     kind: str = ""  # spot, perp; empty: drawn
     seeds: tuple = ()  # Days on which its situation is known to come up; tried first
 
@@ -212,7 +213,7 @@ def _():
         old(self, *a)
         self.out[n:] = [x for x in self.out[n:] if x.kind != AMENDED]
     return [around(Life, "_changed", f)]
-@defect("amendment filled before its answer is filled up again", "OR-2", thin=0.05, again=0.6)
+@defect("amendment filled before its answer is filled up again", "OR-2", habits=(("busy", 0.4), ("market", 0.02)))
 def _(): return [(Life, "_resized", nothing)]
 @defect("the venue's own amendment ignored", "OR-14")
 def _(): return [(Life, "_follow", nothing), (Life, "_resized", nothing)]
@@ -343,10 +344,13 @@ def _(): return [(trader, "pack_out", lambda rest: journal.pack_out({k: v[:0] fo
 # limits and data
 @defect("position limit four times as wide", over=(("risk.max_position_frac", 1.),))
 def _(): return []
-@defect("order rate not limited", "RK-1", over=(("risk.max_orders_per_minute", 100_000), ("risk.max_open_orders", 60)))
+@defect("order rate not limited", "RK-7", over=(("risk.max_orders_per_minute", 100_000),))
 def _(): return []
 @defect("stale prices are traded on", "RK-2", over=(("risk.stale_after_s", 1e6),))
 def _(): return []
+
+@defect("a fault is passed over in silence", "OR-4", "OR-2")
+def _(): return [(Manager, "_note", nothing)]
 
 # time and chance
 @defect("wall clock in a timer", "OR-2", "OR-3", twice=True)

@@ -8,7 +8,8 @@ import numpy as np
 
 from algo_kit.adapters.managed import OVER
 from algo_kit.adapters.protocol import TAKEN, ClientIds, id_number
-from algo_kit.core.records import ACK, AMEND, BUY, CANCEL, CANCELED, EXPIRED, FILL, LIMIT, MARKET, PLACE, REJECT, SELL, STATE_NAMES, STOP, decision_dt, event_dt
+from algo_kit.core.records import (ACK, AMEND, BUY, CANCEL, CANCELED, EXPIRED, FILL, FILLED, LIMIT, MARKET, PLACE, REJECT, SELL, STATE_NAMES, STOP,
+                                   decision_dt, event_dt)
 from algo_kit.engine.journal import HEAD, INSERT, OUT, scan, unpack_out
 from algo_kit.engine.session import Walk
 from algo_kit.strategies.contract import ENGINE_GATES
@@ -31,8 +32,10 @@ class Watch:
         self.kinds, self.alive_at, self.placed_at = Counter(), 0, 0
         self.prices, self.heard = defaultdict(deque), {}  # symbol -> (ts, px) printed lately; when news of it last reached the process
         self.ends, self.taken_at, self.mode_at, self.lever_at = [], {}, 0, 0
+        self.lots_told, self.asked_whole = Counter(), Counter()  # as the engine was told: lots of a row; order for whatever is held -> most that it may ask for
         self.told = {}  # (row, number of a trade) -> the input with which the engine was told
         self.cancels, self.amends, self.decided = {}, defaultdict(set), {}  # order -> when it was to be cancelled; the sizes it was to have; last amended
+        self.amended_at = {}  # order -> when another size or price was last decided
         self.rows = {i.symbol: n for n, i in enumerate(day.listed)}
     def anchored(self, n):
         "Where the `n`th frame ends."
@@ -56,6 +59,7 @@ class Watch:
             for d in np.frombuffer(body, decision_dt, counts[1], 24 + counts[0] * event_dt.itemsize).tolist():
                 d = dict(zip(decision_dt.names, d, strict=True))
                 if d["gate"]:
+                    day.said.gate(int(d["gate"]))
                     if d["gate"] == FINITE: day.count("RK-6")
                     elif d["gate"] == RATE: day.count("RK-7")
                     continue
@@ -63,16 +67,19 @@ class Watch:
                 o = int(d["order"])
                 if d["wish"] == PLACE:
                     self.intents[o], self.most[o] = (d, end), int(d["qty"])
-                    if d["reduce_only"] and d["type"] >= STOP and not d["parent"]: self.whole[o] = self.now_held(d["row"])
+                    if d["reduce_only"] and d["type"] >= STOP and not d["parent"]:
+                        self.whole[o], self.asked_whole[o] = self.now_held(d["row"]), abs(self.lots_told[int(d["row"])])
                 elif d["wish"] == CANCEL: self.cancels.setdefault(o, day.world.now)
                 elif d["wish"] == AMEND:
                     self.most[o] = max(self.most.get(o, 0), int(d["qty"]))
                     self.amends[o].add(int(d["qty"]))
+                    self.amended_at[o] = day.world.now
                     self.decided[o] = int(d["ts"])
         elif kind == INSERT:
             for e in np.frombuffer(body, event_dt):
+                day.said.event(int(e["kind"]))
                 if e["kind"] == ACK: self.acked(int(e["spare"]))
-                elif e["kind"] == FILL: self.told[int(e["row"]), int(e["ref"])] = int(e["seq"])
+                elif e["kind"] == FILL: self.heard_fill(e)
     def plain(self, n):
         "Is wish `n` an order by itself? Children, pairs and reductions are sized by what there is to protect."
         d = self.intents[n][0] if n in self.intents else None
@@ -83,6 +90,13 @@ class Watch:
         if not self.accepted[self.ids.make(n)] and not any(self.parse(i)[0] == n for i in self.accepted):
             self.broke("I4", f"order {n} is said to be accepted, and the venue never took it")
 
+    def heard_fill(self, e):
+        "The engine is told of a trade: what a stop for whatever is held may ask for follows that, in the order in which it is told (OR-11)."
+        row = int(e["row"])
+        self.told[row, int(e["ref"])] = int(e["seq"])
+        self.lots_told[row] += int(e["side"]) * int(e["qty"])
+        for n in self.whole:
+            if self.intents[n][0]["row"] == row: self.asked_whole[n] = max(self.asked_whole[n], self.done[n] + abs(self.lots_told[row]))
     def now_held(self, row): return abs(self.held[self.day.listed[int(row)].symbol])
     def allowed(self, n):
         "The most that wish `n` may ever trade."
@@ -107,8 +121,10 @@ class Watch:
                 self.broke("I9", f"{proc} places {what[0]} with token {proc.token}; the lease has {held[0][0] if held else 'nobody'}")
             elif held[0][1] <= proc.now() - day.t0:
                 self.broke("I9", f"{proc} places {what[0]} on a lease that ran out {(proc.now() - day.t0 - held[0][1]) / S:.1f} s ago")
-        if order.lots > self.allowed(name[0]): self.broke("I3", f"{what[0]} asks for {order.lots} lots, wished were {self.allowed(name[0])}")
+        most = max(self.allowed(name[0]), self.asked_whole[name[0]])
+        if order.lots > most: self.broke("I3", f"{what[0]} asks for {order.lots} lots, wished were {most}")
         first = what[0] not in self.first_sent
+        self._again(what[0], name, order)
         if risk and first: self._limits(proc, order, d)
         if risk and first:
             self.sends.append(now)
@@ -132,6 +148,18 @@ class Watch:
         self.first_sent.setdefault(what[0], now)
         self.flying[what[0]] = (proc, order)
         if risk: self.placed_at = now
+
+    def _again(self, id, name, order):
+        """I4: the same request leaves again only when the first certainly was not carried out. I3: what the venue has filled, as amended, is not filled
+        up again."""
+        if id in self.first_sent:
+            if id in self.flying: self.broke("I4", f"{id} is sent again while the first request is still under way")
+            elif self.accepted[id]: self.broke("I4", f"{id} is sent again although the venue has it")
+        if not name[1] or not self.plain(name[0]): return
+        for k in range(name[1]):
+            s = self.day.account.find(self.ids.make(name[0], k), order.symbol)
+            if s is not None and s.state == FILLED and self.amended_at.get(name[0], 0) < s.ts:
+                self.broke("I3", f"{id} asks for {order.lots} lots more, and the venue has filled all {s.lots} lots that wish {name[0]} came to")
 
     def worst(self, symbol, but="", proc=None, d=None):
         "(most lots long, most lots short) that may come out of what the venue has and what is on its way to it."
@@ -210,7 +238,9 @@ class Watch:
     def stopped(self, at):
         "RK-4: some time after the stop button nothing that adds risk is left at the venue."
         day = self.day
-        if day.halted_at != at or day.trader is None or not day.trader.alive or day.world.now < day.off_until + 20 * S: return
+        if day.halted_at != at or day.trader is None or not day.trader.alive: return
+        till = max(day.off_until, day.trader.patient_until, day.faults._banned_until) + 25 * S  # no cancel gets through before (RK-5, OR-17)
+        if day.world.now < till: return day.world.at(till, self.stopped, at)
         left = [s.id for s in day.account.open_orders() if self.parse(s.id) and not day.reduces(s.id)]
         if left: self.broke("I10", f"{len(left)} orders are open 25 s after the stop button: {left[:3]}")
 
@@ -277,7 +307,7 @@ class Watch:
         for n in sorted({*ours, *there}):
             a, b = ours.get(n), there.get(n, 0)
             if a is None: self.broke("I1", f"{where}: order {n} is open at the venue and not in our books")
-            elif a[2] and b <= max(a[0], self.whole.get(n, 0)): continue  # sized by what there is to protect: less may lie there
+            elif a[2] and b <= max(a[0], self.whole.get(n, 0), self.asked_whole[n]): continue  # sized by what there is to protect: less may lie there
             elif a[0] != b: self.broke("I1", f"{where}: order {n} ({a[1]}) has {a[0]} lots left, at the venue {b}")
         self.booked(where)
 

@@ -1,5 +1,6 @@
 "What goes wrong in a session, drawn from the day's seed: several things at once, and the pairs that are worth forcing."
 import errno
+import random
 
 from .clockwork import MS, S
 
@@ -13,6 +14,7 @@ ACTS = {"OR-13": 3, "OR-14": 3, "OR-15": 2, "OR-16": 2, "AC-1": 1, "AC-2": 1, "A
         "CK-1": 1, "CK-2": 1}
 PROCESS = ("ST-1", "ST-2", "ST-3", "ST-4", "ST-5", "ST-6", "ST-7",
            "ST-8", "ST-9", "ST-10", "CK-3", "NB-2", "NB-3", "RK-1", "RK-2", "RK-4", "RK-5", "NET", "LAG")
+WHOLE_DAY = ("RK-7",)  # drawn for a day, see below
 TOGETHER = (("OR-2", "ST-1"), ("OR-10", "ST-1"), ("NB-2", "NB-3"), ("OR-16", "OR-12"), ("AC-7", "OR-3"), ("ST-3", "RK-4"))
 KILLS = ("before", "half", "after", "before send", "after send", "before intent", "after intent", "before ack", "after ack", "before fill", "after fill",
          "before checkpoint", "after checkpoint", "before position", "after position")
@@ -25,6 +27,7 @@ def schedule(day, start, end):
     else: todo = r.sample([*RATES, *ACTS, *PROCESS, *((*MARKET, *OWN) if day.bench else ())], r.choice((1, 2, 2, 3, 3, 4, 5)))
     if day.bench and not day.only and r.random() < 0.5: todo.append(r.choice([*MARKET]))
     if not day.margin: todo = [f for f in todo if f not in ("AC-1", "AC-2", "AC-4", "AC-5")]
+    todo = [f for f in todo if f not in WHOLE_DAY]
     day.say(f"plan {todo}")
     for f in todo:
         a = start + r.randrange(0, (end - start) // 3)
@@ -39,6 +42,13 @@ def schedule(day, start, end):
             for _ in range(ACTS[f]): w.at(r.randrange(a, b), act, day, f)
             if f in ("AC-1", "AC-2", "AC-7", "AC-8", "MD-11", "AC-3"): w.at(b, undo, day, f)
         else: globals()[f.replace("-", "_").lower()](day, a, b)
+
+def runs_away(day, sessions):
+    "RK-7: s of the UTC day at which the strategy goes round in circles, on every sixth day; 0: not today. It is a setting of the run: a replay has it too."
+    r = random.Random(f"mad {day.seed}")
+    if "RK-7" not in day.only and (day.only or r.random() > 1 / 6): return 0.
+    _, bad, heal = r.choice(sessions)
+    return (r.randrange(bad, max(heal - 25 * S, bad + S)) - day.t0) % (86_400 * S) / S
 
 def rate(day, f, a, b):
     day.world.at(a, day.faults.set, f, (RATES | MARKET)[f])

@@ -5,10 +5,10 @@ import random
 from algo_kit.adapters.lease import Lease
 from algo_kit.adapters.live import LiveDesk, history
 from algo_kit.core.errors import KitError
-from algo_kit.core.records import CMD_RESUME
+from algo_kit.core.records import ACTIVE, CMD_RESUME, HALTED
 from algo_kit.core.runs import Lock
 from algo_kit.engine.journal import META, NOTE, OUT, Journal, pack_out, scan
-from algo_kit.engine.session import Recorder, Walk, restore
+from algo_kit.engine.session import Recorder, Walk, command, restore
 
 from .clockwork import S, Killed, Process
 from .wire import LyingVenue
@@ -20,6 +20,7 @@ class Trader(Process):
     def __init__(self, day, n):
         super().__init__(day.world, f"trader {n}")
         self.day, self.stage, self.ended, self.why, self.patient_until = day, "starting", "", "", 0
+        self.pressed = 0
         self.desk, self.venue, self.session, self.lease, self.lock = None, None, None, None, Lock(day.home/"lock")
     def die(self, why):
         "For the middle of a call: `raise proc.die(…)`."
@@ -71,6 +72,10 @@ class Trader(Process):
             self.past = history(s)
             if d.damaged: d.broke("I8", "a damaged journal was accepted")
             self.note("resumed", torn=self.journal.torn)
+            ends = [n for n in map(s.json, s.of(NOTE)) if n.get("what") in ("winding", "stopped")]
+            if ends and ends[-1].get("reduced"):  # killed in the middle of an orderly end, as in `engine.trader`
+                self.recorder.insert(command(CMD_RESUME, self.wall_ns()))
+                self.note("winding", reduced=False)
         else: self.journal.write(META, dict(run=d.run, strategy=d.strategy.name, params=d.params))
         self.venue = d.bench.venue(self) if d.bench else LyingVenue(d, self)
 
@@ -98,21 +103,35 @@ class Trader(Process):
         if DELAY and self.past is not None: await asyncio.sleep(DELAY)
         try: await self.desk.start()
         except KitError as e: return self.exit(f"refused: {e}")
-        while not self.desk.ready: await asyncio.sleep(0.25)
+        if d.press_due: self.press()
+        while not self.desk.ready:
+            if d.resume_due and "stop" in self.desk.holds: self.release()
+            await asyncio.sleep(0.25)
         self.stage = "trading"
         d.trading(self)
     def command(self, code): self.loop.call_soon(self.desk.command, code)
     def press(self):
-        "The stop button."
+        "The stop button. A person looks whether it is on the disk; if this process ends before that, the next one is stopped at once."
+        self.day.press_due, self.pressed = True, self.world.now
         self.loop.call_soon(lambda: self.loop.create_task(self.desk.kill_switch()))
+        self._look_whether(HALTED, "press_due")
     def release(self):
-        "A person lets it go on."
-        self.day.resume_due = True  # until it has been taken: a person looks whether it was
+        "A person lets it go on, and looks whether that is on the disk."
+        self.day.resume_due, self.day.press_due = True, False
         def go():
             self.desk.hold("stop")
             self.desk.command(CMD_RESUME)
-            self.day.resume_due = False
         self.loop.call_soon(go)
+        self._look_whether(ACTIVE, "resume_due")
+    def _look_whether(self, state, due):
+        at = None
+        def look():
+            nonlocal at
+            if not self.alive or not getattr(self.day, due): return
+            if at is None and self.session.world.k[0]["acct"]["trading"] == state: at = self.day.disk.size[str(self.journal.path)]
+            if at is not None and self.day.disk.synced[str(self.journal.path)] >= at: setattr(self.day, due, False)
+            else: self.world.after(S // 10, look)
+        self.world.after(S // 100, look)
     def stop(self):
         self.loop.call_soon(lambda: self.loop.create_task(self._stop()))
     async def _stop(self):

@@ -2,6 +2,7 @@
 import errno
 import hashlib
 import random
+import re
 import shutil
 import tempfile
 from collections import Counter
@@ -25,9 +26,11 @@ from algo_kit.strategies.contract import load_strategy
 from .clockwork import MS, S, World
 from .disk import Disk
 from .invariants import Watch
+from .traces import Traces
 from .trader import Rival, Trader
 
 T0 = 1_700_006_400 * S  # 2023-11-15 00:00 UTC
+DEFECT = re.compile(r"\b(Type|Key|Attribute|Index|Name|UnboundLocal|Assertion|ZeroDivision|Runtime|Lookup)Error\b")  # in a note: our own, whoever caught it
 FOLDER = Path(__file__).parent
 STRATEGY, ENTRIES = [], {}
 
@@ -94,8 +97,9 @@ class Day:
         self.lines, self.line_free, self.trader, self.n, self.off_until, self.wanted = {}, {}, None, 0, 0, False
         self.outside_at, self.up_at, self.outside, self.waits, self.ready_since = -10**18, 0, False, False, 0
         self.crash, self.api, self.mute, self.halted_at, self.resume_due, self.healed, self.damaged, self.skew = None, None, {}, 0, False, 0, False, 0
+        self.press_due = False  # the stop button has been pressed, and that is not on the disk
         self.ids = ClientIds(self.run)
-        self.bench = None
+        self.bench, self.said = None, Traces(self)
         if adapter != "sim":
             from .adapter import Bench
             self.bench = Bench(self, adapter)
@@ -115,6 +119,8 @@ class Day:
     def broke(self, inv, what): self.watch.broke(inv, what)
     def noted(self, proc, what, fields):
         self.traces[what] += 1
+        self.said.say(f"{what} {fields}")
+        if m := DEFECT.search(what): self.broke("defect", f"{proc}: {what} ({m[0]})")
         if self.trace: self.log.append(f"{(self.world.now - self.t0) / S:10.3f} {proc} note {what} {fields}")
     def told(self, proc, ev): pass
     def say(self, text):
@@ -143,6 +149,11 @@ class Day:
         for line in [x for x in self.lines if x.proc is proc]:
             del self.lines[line]
             if self.bench: line.gone()
+        self.said.say(f"ended: {proc.ended or proc.why}")
+        if not proc.ended: self.said.killed = True
+        told = self.traces["the stop is not on the disk yet"]
+        if proc is self.trader and self.press_due and proc.pressed and self.world.now - proc.pressed > S and not told:
+            self.broke("I15", f"{proc} ended with a stop that is not on the disk, and nobody was told")
         if proc is self.trader: self.disk.die_at, self.disk.die_on = None, ""
         if self.wanted and proc is self.trader: self.world.after(self.rng.randrange(S // 2, 8 * S), self.start)
 
@@ -262,9 +273,12 @@ class Day:
         return ev
 
     def execute(self):
+        from .plans import runs_away
         self.last = [PRICES[i.base] for i in self.listed]
         w = self.world
-        for a, bad, heal in self.timeline():
+        sessions = self.timeline()
+        if self.faulty and (at := runs_away(self, sessions)): self.params = self.strategy.check(self.params | dict(mad_s=at))
+        for a, bad, heal in sessions:
             end = heal + 150 * S
             ev = self.market_rows(a - 20 * S, end)
             for k in range(len(ev)): w.at(int(ev["ts"][k]), self.trade, ev[k:k + 1])
@@ -280,6 +294,7 @@ class Day:
             if self.trader and self.trader.alive: self.broke("ST-7", f"{self.trader} did not stop within 40 s")
         w.run(self.t0 + 86_400 * S)
     def _begin(self):
+        self.said.begin()
         self.wanted = True
         self.start()
     def _schedule(self, bad, heal):
@@ -295,7 +310,8 @@ class Day:
         self.mute.clear()
         self.skew = 0
         if self.trader: self.trader.skew = 0
-        if self.trader and self.trader.alive and self.trader.stage == "trading" and "stop" in self.trader.desk.holds: self.trader.release()
+        t = self.trader
+        if t and t.alive and t.stage in ("starting", "trading") and t.desk and "stop" in t.desk.holds: t.release()
         self.waits = False
         self.healed, self._placed = self.world.now, self.watch.placed_at
         self.say("healed")
@@ -319,6 +335,7 @@ class Day:
         if self.watch.placed_at < self.healed and not self.waits:
             self.broke("I11", f"no order since {(self.healed - self.watch.placed_at) / S:.0f} s before all was well again")
         if self.bench: self.bench.checked(t)
+        else: self.said.check()  # the words of the real adapters are their own
         where = f"session to {(self.world.now - self.t0) / S:.0f}"
         stays = None
         for _ in range(20):  # the strategy has a timer: what is under way may arrive; what stays is wrong
