@@ -179,7 +179,8 @@ class KitEngine:
         output_path=None,  # Where papermill will write as well
         progress_bar=False, log_output=False, autosave_cell_every=SAVE_S,
         save_to=None,  # Where to save when papermill is not to write itself; its write is not atomic
-        start_timeout=60, execution_timeout=None, **kw,
+        start_timeout=60, execution_timeout=None,
+        **kw,  # notes: the file that the kernel writes to; hold: descriptors that it keeps open as long as it lives, e.g. a lock
     ):  # The executed notebook; its metadata say `stopped_by` when a signal ended it
         "Run all cells of `nb` in a kernel of this interpreter."
         from papermill.log import logger
@@ -197,7 +198,7 @@ class KitEngine:
         try:
             with signals_as(man.stop):
                 Client(man, kernel_name=kernel_name, timeout=execution_timeout, startup_timeout=start_timeout, log=logger, log_output=log_output,
-                       iopub_timeout=60).execute()
+                       iopub_timeout=60).execute(**(dict(pass_fds=tuple(kw["hold"])) if kw.get("hold") else {}))
         finally:
             for n, v in old.items(): os.environ.pop(n, None) if v is None else os.environ.update({n: v})
             man.cleanup_pbar()

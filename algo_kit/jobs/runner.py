@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['OURS', 'RESULT', 'job_values', 'spec_fields', 'job_spec', 'wired', 'short_errors', 'follow', 'progress_html', 'watch',
            'paced', 'finish', 'run_files', 'markdown', 'as_markdown', 'show_spec', 'show_wiring', 'show_summary',
-           'show_figures', 'show_table', 'show_positions', 'job_places', 'jobs_ls', 'find_job', 'run_job']
+           'show_figures', 'show_table', 'show_positions', 'job_places', 'jobs_ls', 'find_job', 'gather', 'run_job']
 
 # %% ../../nbs/jobs/910_runner.ipynb #b7856656
 import functools, html, json, os, re, threading, time
@@ -308,6 +308,18 @@ def _again(doc):
     cls = getattr(errors, str(doc.get("type")), KitError)
     return (cls if isinstance(cls, type) and issubclass(cls, KitError) else KitError)(*(doc.get(k) for k in ("message", "key", "value", "rule", "hint")))
 
+def gather(
+    known: dict,  # From `declared`
+    parameters: dict | None,  # name -> value; `a.b` reaches into the dict parameter `a`
+) -> dict:  # name -> value
+    "Parameters as a notebook declares them."
+    given = {}
+    for k, v in (parameters or {}).items():
+        a, _, b = k.partition(".")
+        if b and known.get(a, {}).get("type") == "dict": given[a] = dict(given.get(a) or {}) | {b: v}
+        else: given[k] = v
+    return given
+
 def _told(f):  # a job that fails is told to those whom the settings name
     @functools.wraps(f)
     def run(name, *a, **k):
@@ -321,21 +333,20 @@ def run_job(
     name,  # Name of a job, or the path of a notebook
     parameters: dict | None = None,  # name -> value; `a.b` reaches into the dict parameter `a`
     progress=None,  # f(notes) about twice a second, from another thread
+    keep: str | Path | None = None,  # Where a copy of the executed notebook stays whatever becomes of it; a run that goes on overwrites its own
+    log_output: bool = False,  # What cells print goes to the logger `papermill` too
+    hold: tuple = (),  # File descriptors that the kernel keeps open as long as it lives
 ) -> dict:  # What `finish` returned in the job, with `notebook` and, after a signal, `stopped_by`
     "Execute a job notebook. A signal is an orderly stop; errors of the kit come out as they were raised."
     import nbformat
     from algo_kit.core.settings import load_settings
     path = find_job(name)
     nb = nbformat.read(path, 4)
-    known, given = declared(nb), {}
-    for k, v in (parameters or {}).items():
-        a, _, b = k.partition(".")
-        if b and known.get(a, {}).get("type") == "dict": given.setdefault(a, {})[b] = v
-        else: given[k] = v
-    given = check_parameters(nb, given)
+    given = check_parameters(nb, gather(declared(nb), parameters))
     home = Path(load_settings().paths.runs)/".jobs"
     home.mkdir(parents=True, exist_ok=True)
-    save_to = (home/f"{iso(wall_ns() // 10**9 * 10**9).replace(':', '').replace('-', '')}-{path.stem}-{os.getpid()}.ipynb").resolve()
+    stamp = iso(wall_ns() // 10**9 * 10**9).replace(":", "").replace("-", "")
+    save_to = Path(keep or home/f"{stamp}-{path.stem}-{os.getpid()}.ipynb").resolve()
     notes = save_to.with_suffix(".notes")
     done = threading.Event()
     if progress:
@@ -346,7 +357,8 @@ def run_job(
     from papermill.exceptions import PapermillExecutionError
     from nbclient.exceptions import DeadKernelError
     fault = None
-    try: papermill.execute_notebook(str(path), None, given, engine_name="algo_kit", progress_bar=False, save_to=str(save_to), notes=str(notes))
+    try: papermill.execute_notebook(str(path), None, given, engine_name="algo_kit", progress_bar=False, save_to=str(save_to), notes=str(notes),
+                                    log_output=log_output, hold=tuple(hold))
     except (PapermillExecutionError, DeadKernelError) as e: fault = e
     finally: done.set()
     said = read_notes(notes)
@@ -354,7 +366,7 @@ def run_job(
     mine = Path(said["run_dir"])/"executed.ipynb" if said.get("run_dir") else None
     kept = mine if mine and mine.is_file() else save_to
     by = nbformat.read(save_to, 4).metadata.get("algo_kit", {}).get("stopped_by", "") if save_to.is_file() else ""
-    if kept != save_to: save_to.unlink(missing_ok=True)
+    if kept != save_to and not keep: save_to.unlink(missing_ok=True)
     if said.get("error"): raise _again(said["error"])
     if isinstance(fault, DeadKernelError):
         raise KitError(f"the kernel of job {path.stem} died", "job", path.stem, "a kernel that lives",

@@ -7,7 +7,6 @@ import tempfile
 from collections import Counter
 from contextlib import ExitStack
 from dataclasses import replace
-from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,7 @@ from algo_kit.core.kitdb import KitDB
 from algo_kit.core.records import BUY, SELL, TRADE, event_dt
 from algo_kit.core.settings import load_settings
 from algo_kit.data.instruments import Instrument
+from algo_kit.engine.session import Session
 from algo_kit.strategies.contract import load_strategy
 
 from .clockwork import MS, S, World
@@ -28,7 +28,7 @@ from .trader import Rival, Trader
 
 T0 = 1_700_006_400 * S  # 2023-11-15 00:00 UTC
 FOLDER = Path(__file__).parent
-STRATEGY = []
+STRATEGY, ENTRIES = [], {}
 
 def strategy():
     if not STRATEGY: STRATEGY.append(load_strategy(f"{FOLDER/'churn.py'}:strategy"))
@@ -96,6 +96,14 @@ class Day:
             from .adapter import Bench
             self.bench = Bench(self, adapter)
 
+    def new_session(self, listed):
+        "A trader's cold session; looking up the kernel's entry takes 8 ms, and one serves all sessions of a kind."
+        s = Session(self.strategy, self.params, listed, self.theirs, sim=False, **self.market)
+        s._entry = ENTRIES.get((self.kind, self.adapter))
+        return s
+    def known(self, s):
+        if s._entry is not None: ENTRIES[self.kind, self.adapter] = s._entry
+
     # what processes call
     def draw_ms(self, lo, hi): return self.rng.randrange(lo * MS, hi * MS)
     def count(self, fault): self.active[fault] += 1
@@ -140,20 +148,20 @@ class Day:
         self.watch.trades()
         return self.watch.held[symbol]
     def reduces(self, id):
-        got = self.watch.intents.get((self.ids.parse(id) or (0,))[0])
+        got = self.watch.intents.get((self.watch.parse(id) or (0,))[0])
         return got is not None and bool(got[0]["reduce_only"])
     def dormant(self, n, k):
         "A child whose parent has no fill yet, or that waits in our books alone."
         o = next(x for x in k["ords"] if x["state"] > 0 and x["id"] == n)
         return int(o["parent"]) > 0 and self.watch.done[int(o["parent"])] == 0
     def equity(self):
-        b = sum((x.total for a, x in self.account.balances().items() if a == "USDT"), Decimal(0))
-        e = float(b)
+        has, held = self.account.balances(), {h.symbol: h for h in self.account.positions()}
+        e = float(has["USDT"].total if "USDT" in has else 0)
         for i in self.listed:
             last = self.exchange.last(i.symbol)
-            if i.market == "spot": e += float(self.account.balances().get(i.base).total if i.base in self.account.balances() else 0) * last
+            if i.market == "spot": e += float(has[i.base].total if i.base in has else 0) * last
             else:
-                h = next((h for h in self.account.positions() if h.symbol == i.symbol), None)
+                h = held.get(i.symbol)
                 if h and h.lots: e += h.lots * float(i.lot) * (last - h.entry)
         return e
     def outside_lately(self): return self.world.now - self.outside_at < 60 * S
