@@ -32,7 +32,7 @@ class Market:
         self.tick, self.lot = Decimal(ins.tick), Decimal(ins.lot)
         self.pd, self.qd = places(ins.tick), places(ins.lot)
         self.trades, self.n, self.bars, self.bars1s = deque(maxlen=20_000), 0, {}, {}
-        self.u, self.sides, self.pend, self.funding = 1000, ({}, {}), {}, []
+        self.u, self.sides, self.pend, self.funding, self._was = 1000, ({}, {}), {}, [], None
     def px(self, ticks) -> str: return text8(ticks * self.tick) if self.kind == "spot" else f"{ticks * self.tick:.{self.pd}f}"
     def size(self, lots) -> str: return text8(lots * self.lot) if self.kind == "spot" else f"{lots * self.lot:.{self.qd}f}"
     def price(self, x) -> str: return text8(round(x / float(self.tick)) * self.tick) if self.kind == "spot" else f"{x:.{self.pd}f}"
@@ -78,7 +78,9 @@ class Market:
 
     def refresh(self, orders=()):
         "Look at the exchange's book and number what changed. `orders`: open limit orders of customers, shown with the rest."
-        found = self.x.depth(self.symbol, _DEEP)
+        now = self.x.book_now(self.symbol), [(s.px, s.side, s.lots - s.filled) for s in orders]
+        if now == self._was: return False
+        self._was, found = now, self.x.depth(self.symbol, _DEEP)
         new = tuple({self.price(p): self.amount(q) for p, q in side} for side in found)
         if self.show:
             best = [side[0][0] if side else 0. for side in found]

@@ -177,7 +177,7 @@ class _Known:
 class Account:
     "Money, positions and orders of one customer. Everything is answered at the exchange's `now`."
     def __init__(self, exchange, name, balances):
-        self.x, self.name, self.orders, self.ids, self.by_venue = exchange, name, {}, {}, {}
+        self.x, self.name, self.orders, self.ids, self.by_venue, self.resting = exchange, name, {}, {}, {}, {}
         s, ins = exchange.settings, exchange.listed
         keys = list(dict.fromkeys([*((i.venue, i.settle, i.cash_unit) for i in ins),
                                    *((ins[0].venue, s.venue.fee_asset, "0.00000001") for _ in [0] if s.venue.fee_asset)]))
@@ -278,6 +278,8 @@ class Account:
 
     def _now(self, k, **change):
         k.seen = replace(k.seen, **change)
+        if k.seen.state in (ACCEPTED, PARTIALLY_FILLED): self.resting[k.n] = k
+        else: self.resting.pop(k.n, None)
         return self._say(k.seen) if k.seen.state != REJECTED else k.seen
 
     def _pay(self, asset, n, what, ts, symbol=""):
@@ -395,7 +397,7 @@ class Account:
         k = self._open(id, symbol, venue_id)
         return k.seen if k else None
     def open_orders(self, symbol: str = "") -> list[Seen]:
-        return [k.seen for k in self.orders.values() if k.seen.state in (ACCEPTED, PARTIALLY_FILLED) and symbol in ("", k.seen.symbol)]
+        return [k.seen for _, k in sorted(self.resting.items()) if symbol in ("", k.seen.symbol)]
     def fills(self, symbol: str, since_ns: int = 0, venue_id: str = "") -> list[Fill]:
         return [f for f in self._fills if f.symbol == symbol and f.ts >= since_ns and venue_id in ("", f.venue_id)]
     def payments(self, since_ns: int = 0) -> list[Payment]: return [p for p in self._payments if p.ts >= since_ns]
@@ -417,8 +419,7 @@ class Account:
         for n, i in enumerate(self.x.listed):
             if i.market == "spot": total[i.base] = total.get(i.base, Decimal(0)) + Decimal(int(self.world.rows[n]["venue"]["lots"])) * Decimal(i.lot)
         locked = {}
-        for k in self.orders.values():
-            if k.seen.state not in (ACCEPTED, PARTIALLY_FILLED): continue
+        for k in self.resting.values():
             need = self._locks(k.order, self.x.listed[k.row], k.row, lots=k.seen.lots - k.seen.filled)
             if need: locked[need[0]] = locked.get(need[0], Decimal(0)) + need[1]
         for n, i in enumerate(self.x.listed):  # margin in use
@@ -539,12 +540,15 @@ class Exchange:
         return (*f(b, x), *f(a, y))
     def depth(self, symbol: str, n: int = 10) -> tuple:  # bids, asks: [[price, size], …], best first
         "The public book."
-        ins = self.instruments[symbol]
-        out = []
+        ins, out = self.instruments[symbol], []
+        tick, lot = Decimal(ins.tick), Decimal(ins.lot)
         for side in (BUY, SELL):
             levels = book_levels(self.public.world.rows[self.rows[symbol]]["book"], side, n)
-            out.append([[float(Decimal(int(t)) * Decimal(ins.tick)), float(Decimal(int(q)) * Decimal(ins.lot))] for t, q, _ in levels])
+            out.append([[float(int(t) * tick), float(int(q) * lot)] for t, q, _ in levels])
         return tuple(out)
+    def book_now(self, symbol: str) -> bytes:
+        "The public book as it lies in memory: the same bytes, the same book."
+        return self.public.world.rows[self.rows[symbol]]["book"].tobytes()
 
     def warm(self):
         "Compile every kernel now, on a market of its own, rather than in the middle of somebody's order."

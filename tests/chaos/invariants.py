@@ -32,7 +32,7 @@ class Watch:
         self.prices, self.heard = defaultdict(deque), {}  # symbol -> (ts, px) printed lately; when news of it last reached the process
         self.ends, self.taken_at, self.mode_at = [], {}, 0
         self.told = {}  # (row, number of a trade) -> the input with which the engine was told
-        self.cancels, self.amends = {}, defaultdict(set)  # order -> when it was to be cancelled; the sizes it was to have
+        self.cancels, self.amends, self.decided = {}, defaultdict(set), {}  # order -> when it was to be cancelled; the sizes it was to have; last amended
         self.rows = {i.symbol: n for n, i in enumerate(day.listed)}
     def anchored(self, n):
         "Where the `n`th frame ends."
@@ -68,6 +68,7 @@ class Watch:
                 elif d["wish"] == AMEND:
                     self.most[o] = max(self.most.get(o, 0), int(d["qty"]))
                     self.amends[o].add(int(d["qty"]))
+                    self.decided[o] = int(d["ts"])
         elif kind == INSERT:
             for e in np.frombuffer(body, event_dt):
                 if e["kind"] == ACK: self.acked(int(e["spare"]))
@@ -114,8 +115,9 @@ class Watch:
             while self.sends and self.sends[0] < now - MINUTE: self.sends.popleft()
             if len(self.sends) > day.settings.risk.max_orders_per_minute: self.broke("I5", f"{len(self.sends)} orders within a minute")
         if risk and first: self._data(proc, order, d)
-        if risk and now - (int(d["ts"]) - proc.skew) > 90 * S + abs(proc.skew):
-            self.broke("I6", f"{what[0]} leaves {(now - int(d['ts'])) / S:.0f} s after it was decided")
+        decided = max(int(d["ts"]), self.decided.get(name[0], 0))  # an amendment that another order carries out is a decision of its own
+        if risk and now - (decided - proc.skew) > 90 * S + abs(proc.skew):
+            self.broke("I6", f"{what[0]} leaves {(now - decided) / S:.0f} s after it was decided")
         if risk and self.mode_at and now > self.mode_at + 60 * S:
             self.broke("I10", f"{what[0]} leaves, and mode or leverage of the account were changed {(now - self.mode_at) / S:.0f} s ago")
         if now < proc.patient_until - S // 10:

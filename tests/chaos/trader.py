@@ -64,9 +64,10 @@ class Trader(Process):
             for k in made:
                 if made[k][:len(noted[k])].tobytes() != noted[k].tobytes(): self.day.broke("I7", f"{k} journalled is not what the step gives")
                 rest[k] = made[k][len(noted[k]):]
-            if any(len(v) for v in rest.values()): self.journal.write(OUT, pack_out(rest), self.session.seq)
+            more = any(len(v) for v in rest.values())
+            if more: self.journal.write(OUT, pack_out(rest), self.session.seq)
             self.journal.sync()
-            s = scan(self.journal.path, d.run, d.kitdb, verify=False)
+            if more: s = scan(self.journal.path, d.run, d.kitdb, verify=False)
             self.past = history(s)
             if d.damaged: d.broke("I8", "a damaged journal was accepted")
             self.note("resumed", torn=self.journal.torn)

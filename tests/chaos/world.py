@@ -7,6 +7,7 @@ import tempfile
 from collections import Counter
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,9 @@ from .trader import Rival, Trader
 T0 = 1_700_006_400 * S  # 2023-11-15 00:00 UTC
 FOLDER = Path(__file__).parent
 STRATEGY, ENTRIES = [], {}
+
+@cache
+def settings(**over): return load_settings(over, home=None)
 
 def strategy():
     if not STRATEGY: STRATEGY.append(load_strategy(f"{FOLDER/'churn.py'}:strategy"))
@@ -71,16 +75,16 @@ class Day:
                 "risk.reversal": False, "risk.margin_reduce": 0, "risk.max_move": 0, "risk.halt_after_s": 0, "risk.max_silence_s": 0,
                 "run.snapshot_events": 1000, "run.stage": "live",
                 "live.lease_s": 15, "live.reconcile_s": 20, "live.timeout_s": 2, "live.durability": "power", "venue.book_levels": 64}
-        self.settings = load_settings(over, home=None)
+        self.settings = settings(**over)
         from .defects import OVER
-        self.theirs = load_settings(over | OVER, home=None) if OVER else self.settings  # the trader's; a planted defect may be in them
+        self.theirs = settings(**over | OVER) if OVER else self.settings  # the trader's; a planted defect may be in them
         self.live = self.theirs.live
         self.strategy = strategy()
         big = {"spot": 0.02, "perp": 0.02}[self.kind]
         usual = dict(seed=seed % 2**31, busy=0.2, size=big, lot=float(self.listed[0].lot), most=0.4, short=int(self.margin))
         self.params = self.strategy.check(usual | (habits or {}))
         self.thin = thin  # how much of the usual size trades of others have
-        self.exchange = Exchange(self.listed, load_settings({"venue.book_levels": 64, "run.cash": 1}, home=None), self.t0)
+        self.exchange = Exchange(self.listed, settings(**{"venue.book_levels": 64, "run.cash": 1}), self.t0)
         self.kinds, self.market = ("trades",), {}
         if adapter != "sim":
             self.kinds, self.market = ("trades", "depth"), dict(offers=["depth"] * len(self.listed), quotes_only=[False] * len(self.listed))
@@ -220,6 +224,13 @@ class Day:
         self.wanted = False
         if self.trader and self.trader.alive: self.trader.stop()
 
+    def fell(self, fault):
+        "The trader ends at once, and is started again."
+        t = self.trader
+        if t is None or not t.alive: return
+        t.why = fault
+        t.kill()
+
     # the plan
     def timeline(self):
         "Sessions of some minutes: warm, faults, heal, alive?, quiet."
@@ -278,6 +289,7 @@ class Day:
         self.faults.quiet()
         for name in list(self.faults.revoked): self.faults.revoked.pop(name)
         self.faults.delisted.clear()
+        self.faults.filters.clear()
         d = self.disk
         d.until, d.broken, d.slow_ns, d.die_at, d.die_on, self.crash, self.off_until = 0, 0, 0, None, "", None, 0
         self.mute.clear()
