@@ -324,10 +324,10 @@ def test_kill_9_loses_nothing_that_was_kept_and_two_processes_do_not_say_it_twic
             if kept >= 60: break
         p.send_signal(signal.SIGKILL)
         p.wait()
-        two = [notifier(tmp_path, hook(r), plan=Plan(per_minute=10_000)).start() for _ in range(2)]
         with KitDB(tmp_path) as db:
             o = Outbox(db)
             db._do("update outbox set until_ns=0 where state='waiting'")  # the claim of the dead would run out by itself
+            two = [notifier(tmp_path, hook(r), plan=Plan(per_minute=10_000)).start() for _ in range(2)]
             assert until(lambda: not o.counts()["HOOK"].get("waiting"), 20)
         for n in two: n.close()
         seen = [d["data"]["i"] for d in r.docs()]

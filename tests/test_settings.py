@@ -105,7 +105,7 @@ BELOW_1 = ("risk.max_risk_frac", "risk.max_stop_frac", "risk.max_daily_loss", "r
 def test_the_digest_covers_what_changes_results(key):
     other = {"venue.margin_call": .375, "venue.fee_factor": 3.75, "risk.max_leverage": 7.5, "live.cancel_share": .375} | dict.fromkeys(BELOW_1, .375)
     s, t = load_settings(), load_settings({key: other.get(key, 37.5)})
-    assert (digest(s) == digest(t)) == key.startswith(("paths.", "log.", "journal.", "live.")) and digest(s) == digest(load_settings())
+    assert (digest(s) == digest(t)) == key.startswith(("paths.", "log.", "journal.", "live.", "notify.")) and digest(s) == digest(load_settings())
 
 def test_the_shipped_file_is_the_model():
     assert (ROOT/"settings.ini").read_text() == settings_ini(), "run: python -m algo_kit.core.settings > settings.ini"
@@ -135,3 +135,11 @@ def test_the_cache_folder_is_known_before_the_first_kernel(tmp_path):
             "import os; os.environ.pop('ALGO_KIT_CACHE')\ntry: use_cache(load_settings({'paths.cache': 'here'}))\nexcept Exception as e: print(e)")
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path).stdout.splitlines()
     assert out[0] == str(tmp_path/"here") and "too late" in out[1]
+
+@pytest.mark.parametrize("key, good, bad", [("critical", "A_TELEGRAM MAIL2", "tgram://CANARYCANARY/5"), ("webhook_key", "SIGN", "whsec_CANARY+CANARY="),
+                                            ("digest_at", "23:59", "24:00"),
+                                            ("webhooks", "", "https://example.com/CANARYCANARY"), ("digest_at", "00:00", "100:10")])
+def test_an_address_where_its_name_belongs_is_refused_and_not_repeated(key, good, bad):
+    assert getattr(load_settings({f"notify.{key}": good}).notify, key) == good
+    with pytest.raises(ConfigError, match=f"notify.{key}") as e: load_settings({f"notify.{key}": bad})
+    assert "CANARY" not in str(e.value) + str(e.value.as_dict())

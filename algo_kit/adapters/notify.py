@@ -81,7 +81,7 @@ class WebhookSender:
         except (self._lost, OSError, ValueError) as e: raise Later(_hide(f"{type(e).__name__}: {e}", url)) from None
         if not 200 <= code < 300: raise Later(f"HTTP {code}", pause if pause > 0 else 0.)
 
-# %% ../../nbs/adapters/696_notify.ipynb #08cf3cb3
+# %% ../../nbs/adapters/696_notify.ipynb #92ebc850
 @dataclass(frozen=True)
 class Plan:
     "The section `[notify]` of the settings."
@@ -102,8 +102,10 @@ class Plan:
 
 def plan_of(settings) -> Plan:
     "The plan that settings say."
-    n = getattr(settings, "notify", None)
-    return Plan(**{k: getattr(n, k) for k in Plan.__dataclass_fields__}) if n is not None else Plan()
+    n = settings.notify
+    if isinstance(n, Plan): return n
+    h, _, m = n.digest_at.partition(":")
+    return Plan(**{k: getattr(n, k) for k in Plan.__dataclass_fields__ if k != "digest_at_s"}, digest_at_s=(int(h) * 60 + int(m)) * 60)
 
 def channels(
     plan: Plan,
@@ -122,7 +124,7 @@ def channels(
         out[n] = WebhookSender(n, get(n), key, plan.timeout_s, now_ns)
     return out, to
 
-# %% ../../nbs/adapters/696_notify.ipynb #e229c636
+# %% ../../nbs/adapters/696_notify.ipynb #970e028c
 class Notifier:
     "Takes notices from any thread, and delivers them from threads of its own."
     def __init__(self,
@@ -198,20 +200,19 @@ class Notifier:
         s, budget = self.senders[channel], Budget([Window("messages", self.plan.per_minute, 60.)], 0., time.monotonic)
         lease = 3 * self.plan.timeout_s + 5
         while True:
+            over = self._over()  # asked before the outbox is: what comes to it after this is seen in the next round
             try:
                 if (wait := budget.wait_s(dict(messages=1))) <= 0:
-                    rows = self.outbox.take(channel, self.now_ns(), lease, 2000 if s.people else 1)
-                    if rows:
+                    if rows := self.outbox.take(channel, self.now_ns(), lease, 2000 if s.people else 1):
                         budget.take(dict(messages=1))
                         self._send(s, rows)
                         continue
-                    if self._over(): return
                     due = self.outbox.next_due(channel)
                     wait = self.poll_s if due is None else min(self.poll_s, max(0.01, (due - self.now_ns()) / 1e9))
             except KitError as e: self.trouble, wait = str(e), 1.
             except Exception as e: self.trouble, wait = f"{type(e).__name__}: {without_secrets(e)}", self.poll_s  # no defect of a sender ends a thread
-            if self._closing.is_set() and (wait > self.poll_s or self._over()): return
-            self._wake[channel].wait(min(wait, self.poll_s, 0.1 if self._closing.is_set() else wait))
+            if over: return
+            self._wake[channel].wait(0.05 if self._closing.is_set() else wait)
             self._wake[channel].clear()
 
     def _over(self): return self._closing.is_set() and not self._threads[0].is_alive()
@@ -227,8 +228,8 @@ class Notifier:
             pause = max(getattr(e, "pause_s", 0.), min(3600., pause_s(min(max(r.tries for r in rows) + 1, 20), self.first_s, self.rng)))
             self.outbox.failed(rows, self.now_ns(), f"{e}" if isinstance(e, Later) else f"{type(e).__name__}: {without_secrets(e)}", pause)
         else:
-            self.delivered += len(rows)
             self.outbox.sent(rows, self.now_ns())
+            self.delivered += len(rows)
 
     def close(self, grace_s: float = 5.) -> None:
         "Write what is on the queue to the outbox, try once more what is due, and leave the rest to whoever comes next."

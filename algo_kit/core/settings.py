@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FIELDS', 'ENV', 'NOT_SETTINGS', 'OUTSIDE_DIGEST', 'RunSettings', 'VenueSettings', 'RiskSettings', 'JournalSettings',
-           'LiveSettings', 'PathSettings', 'SimSettings', 'LogSettings', 'Settings', 'load_settings', 'describe',
-           'explain', 'as_dict', 'digest', 'settings_ini', 'use_cache', 'secret']
+           'LiveSettings', 'PathSettings', 'SimSettings', 'NotifySettings', 'LogSettings', 'Settings', 'load_settings',
+           'describe', 'explain', 'as_dict', 'digest', 'settings_ini', 'use_cache', 'secret']
 
 # %% ../../nbs/core/050_settings.ipynb #2cee5673
 import configparser, hashlib, json, os, sys
@@ -18,7 +18,7 @@ from pydantic_settings import BaseSettings, InitSettingsSource, SettingsConfigDi
 
 from .errors import ConfigError, nearest
 
-# %% ../../nbs/core/050_settings.ipynb #1d7ce6ac
+# %% ../../nbs/core/050_settings.ipynb #37ac665e
 def _f(default, unit, description, **rule): return Field(default, description=description, json_schema_extra=dict(unit=unit), **rule)
 
 class _Section(BaseModel):
@@ -134,11 +134,30 @@ class SimSettings(_Section):
     symbols: int = _f(1, "instruments", "Instruments that trade", ge=1, le=1_000)
     events: int = _f(200_000, "events", "Trades over all instruments", ge=1, le=10**9)
 
+_SECRETS = r"^([A-Za-z_]\w*( +[A-Za-z_]\w*)*)?$"
+
+class NotifySettings(_Section):
+    "Who is told what. Names of secrets: the addresses themselves are in the environment, since each holds a token."
+    critical: str = _f("", "names", "Secrets with apprise addresses for what is critical; sent at once", pattern=_SECRETS)
+    warning: str = _f("", "names", "For warnings; sent together every batch_s", pattern=_SECRETS)
+    info: str = _f("", "names", "For signals, fills and positions; sent once a day", pattern=_SECRETS)
+    webhooks: str = _f("", "names", "Secrets with addresses to which documents are POSTed", pattern=_SECRETS)
+    webhook_key: str = _f("", "name", "Secret that signs them; empty: they are not signed", pattern=_SECRETS)
+    webhook_events: str = _f("trade_executed watchlist_expiring risk_breach system_error daily_summary", "names", "What programs are told")
+    templates: str = _f("", "path of a TOML file", "How each event reads; empty: as shipped")
+    batch_s: float = _f(300., "s", "How long warnings wait for each other", ge=1, le=86_400)
+    digest_at: str = _f("00:10", "HH:MM UTC", "When the daily digest goes out", pattern=r"^([01]\d|2[0-3]):[0-5]\d$")
+    repeat_s: float = _f(600., "s", "The same news at most so often; what comes between is counted", ge=0, le=86_400)
+    per_minute: int = _f(20, "messages", "Messages to one channel in any minute", ge=1, le=1_000)
+    timeout_s: float = _f(10., "s", "How long a service is waited for", gt=0, le=300)
+    give_up_h: float = _f(72., "h", "How long what could not be delivered is tried again", ge=0, le=8_760)
+    queue: int = _f(1_000, "notices", "Notices that wait in memory; the least urgent are dropped first, and counted", ge=1, le=1_000_000)
+
 class LogSettings(_Section):
     "What goes to log.jsonl."
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = _f("INFO", "", "Least serious line that is written")
 
-# %% ../../nbs/core/050_settings.ipynb #0892df4b
+# %% ../../nbs/core/050_settings.ipynb #0008244f
 class Settings(BaseSettings):
     "All a run may be told. Build it with `load_settings`."
     model_config = SettingsConfigDict(frozen=True, extra="forbid")
@@ -149,6 +168,7 @@ class Settings(BaseSettings):
     live: LiveSettings = LiveSettings()
     paths: PathSettings = PathSettings()
     sim: SimSettings = SimSettings()
+    notify: NotifySettings = NotifySettings()
     log: LogSettings = LogSettings()
     _origin: dict = PrivateAttr(default_factory=dict)
     @classmethod
@@ -159,7 +179,7 @@ FIELDS = {f"{s}.{k}": f for s, m in Settings.model_fields.items() for k, f in m.
 ENV = "ALGO_KIT_"
 NOT_SETTINGS = ("ALGO_KIT_HOME", "ALGO_KIT_CACHE")  # variables of ours that are no settings; ALGO_KIT_TEST_* belongs to the tests
 
-# %% ../../nbs/core/050_settings.ipynb #5e445c92
+# %% ../../nbs/core/050_settings.ipynb #82d5c925
 def _known(key, where, shown=None, show=lambda k: k):
     "`key` when it is a setting; else the error that names the nearest one."
     if key in FIELDS: return key
@@ -220,6 +240,7 @@ def _readable(e, origin):
     "A pydantic error as one of ours: the key, the value, the rule, the next move."
     err = e.errors()[0]
     key, value = ".".join(map(str, err["loc"][:2])), err["input"]
+    if key.startswith("notify.") and isinstance(value, str): value = "***"  # an address where its name belongs: there is a token in it
     what = describe(key)
     return ConfigError(f"{key} = {value!r} from {origin.get(key, 'default')} is refused: {what['rule']}", key=key, value=value, rule=what["rule"],
                        hint=f"{what['description']}; default {what['default']!r}" + (f", in {what['unit']}" if what["unit"] else ""))
@@ -252,8 +273,8 @@ def explain(
     sec, k = _known(key, "the question").split(".")
     return describe(key) | dict(value=getattr(getattr(s, sec), k), source=s._origin.get(key, "default"))
 
-# %% ../../nbs/core/050_settings.ipynb #dea4f95b
-OUTSIDE_DIGEST = ("paths", "log", "journal", "live", "run.stage", "run.chunk_events", "run.snapshot_events")
+# %% ../../nbs/core/050_settings.ipynb #6d74f155
+OUTSIDE_DIGEST = ("paths", "log", "journal", "live", "notify", "run.stage", "run.chunk_events", "run.snapshot_events")
 
 def as_dict(s: Settings) -> dict:  # {"section.key": value}
     "All settings, flat."

@@ -7,8 +7,8 @@ __all__ = ['OURS', 'RESULT', 'job_values', 'spec_fields', 'job_spec', 'wired', '
            'paced', 'finish', 'run_files', 'markdown', 'as_markdown', 'show_spec', 'show_wiring', 'show_summary',
            'show_figures', 'show_table', 'show_positions', 'job_places', 'jobs_ls', 'find_job', 'gather', 'run_job']
 
-# %% ../../nbs/jobs/910_runner.ipynb #8a770265
-import html, json, os, re, threading, time
+# %% ../../nbs/jobs/910_runner.ipynb #b7856656
+import functools, html, json, os, re, threading, time
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from ..core.runs import plain
 from ..core.times import duration_text, iso, parse_duration, wall_ns
 from .papermill_engine import as_declared, check_parameters, declared, note, read_notes
 
-# %% ../../nbs/jobs/910_runner.ipynb #e2958a84
+# %% ../../nbs/jobs/910_runner.ipynb #a5831533
 OURS = {"In", "Out", "exit", "quit", "get_ipython", "open"}
 
 def job_values(
@@ -67,7 +67,8 @@ def wired(
     "The trader of a spec, checked and wired; a feed ws:… is a live market."
     if spec.feed.startswith("ws:"):
         from algo_kit.adapters.paper import wired
-        return wired(spec, **how)
+        from algo_kit.adapters.told import told
+        return told(wired(spec, **how))
     from algo_kit.engine.trader import prepare
     return prepare(spec, **how)
 
@@ -271,7 +272,7 @@ def show_positions(result):
     if refused: text += [as_markdown(t | dict(rows=refused))]
     return markdown("\n\n".join(text))
 
-# %% ../../nbs/jobs/910_runner.ipynb #70062b57
+# %% ../../nbs/jobs/910_runner.ipynb #9229b4f0
 def job_places() -> list[Path]:
     "Folders with job notebooks, the nearest first."
     from algo_kit.core.cache import PACKAGE
@@ -319,6 +320,15 @@ def gather(
         else: given[k] = v
     return given
 
+def _told(f):  # a job that fails is told to those whom the settings name
+    @functools.wraps(f)
+    def run(name, *a, **k):
+        from algo_kit.adapters.told import job_told
+        from algo_kit.core.settings import load_settings
+        with job_told(load_settings(), Path(str(name)).stem): return f(name, *a, **k)
+    return run
+
+@_told
 def run_job(
     name,  # Name of a job, or the path of a notebook
     parameters: dict | None = None,  # name -> value; `a.b` reaches into the dict parameter `a`
