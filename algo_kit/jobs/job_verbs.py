@@ -17,7 +17,7 @@ from .console import Json, Params, answer, bar, main_files, pairs, rel, run_word
 
 File = Annotated[Path | None, typer.Option("--file", help="a schedule; papermill_jobs/schedule.yaml")]
 
-# %% ../../nbs/jobs/925_job_verbs.ipynb #0ba76b45
+# %% ../../nbs/jobs/925_job_verbs.ipynb #0139dc92
 def job(name, parameters):
     "Execute a job notebook and say what came of it."
     from algo_kit.jobs.runner import run_job
@@ -78,7 +78,8 @@ def jobs_list(name: Annotated[str | None, typer.Argument(help="of a notebook or 
         if not jobs: raise NotFound(f"no job {name}", "job", name, "a notebook or an entry of the schedule", "algo jobs ls")
     comes = lambda e: "off" if not e["enabled"] else "paused" if e["paused"] else (e["next"] or ["never again"])[0]
     cells = [[e["name"], e["notebook"], e["when"], comes(e),
-              "running" if e["running"] else (e["last"] or {}).get("status", "")] for e in entries if name is None or e in [x for j in jobs for x in j["entries"]]]
+              "running" if e["running"] else (e["last"] or {}).get("status", "")]
+             for e in entries if name is None or e in [x for j in jobs for x in j["entries"]]]
     list_jobs(jobs, *([table(("entry", "notebook", "when", "next (UTC)", "last"), cells), ""] if cells else []))
 
 @sub["jobs"].command("schedule")
