@@ -98,7 +98,7 @@ def test_a_job_ends_in_order_after_its_time_fails_after_its_limit_and_is_killed_
     assert (code, r["status"]) == (0, "stopped"), r
     code, r = algo(d, "jobs", "run", "late")
     assert (code, r["status"]) == (5, "timeout") and "not over after 1s" in r["message"], r
-    code, r = algo(d, "jobs", "run", "deaf")
+    code, r = algo(d, "jobs", "run", "deaf", "--scheduled")  # a notebook has that name too
     assert (code, r["status"]) == (5, "timeout") and "nor when asked" in r["message"], r
     until(lambda: not job_lock(d/"data", "deaf").held(), 30)
     assert "killed" in Path(d/r["log"] if not Path(r["log"]).is_absolute() else r["log"]).read_text()
@@ -111,7 +111,8 @@ def test_two_scheduled_hours_are_one_run_of_two_hours(tmp_path):
     "The first ends in order wherever it happens to be; the second goes on from there: the same decisions, fills and state as one that was never interrupted."
     d = tmp_path/"hours"
     (d/"papermill_jobs").mkdir(parents=True)
-    (d/"papermill_jobs"/"schedule.yaml").write_text("jobs:\n  hourly: {notebook: paper_trader, every: 1h, overlap: wait, parameters: {for_time: 6h, speed: 1200x}}\n")
+    entry = "{notebook: paper_trader, every: 1h, overlap: wait, parameters: {for_time: 6h, speed: 1200x}}"
+    (d/"papermill_jobs"/"schedule.yaml").write_text(f"jobs:\n  hourly: {entry}\n")
     try:
         now = [parse_time("2026-03-02T00:59Z")]
         os.environ["ALGO_KIT_PATHS__RUNS"], os.environ["ALGO_KIT_PATHS__DATA"] = str(d/"runs"), str(d/"data")
