@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 import requests
 
 from algo_kit.adapters.bench import HANDS
-from algo_kit.adapters.binance_api import Request
+from algo_kit.adapters.binance_door import Request
 from algo_kit.adapters.conformance import CASES
 from algo_kit.adapters.loopback_rig import LoopbackRig
 from algo_kit.adapters.outcomes import Answer, classify

@@ -38,7 +38,7 @@ def _trade_once(make):
     from algo_kit.data.instruments import Instrument
     async def go():
         i = Instrument(venue="binance", symbol="BTC/USDT", tick="0.01", lot="0.00001", min_notional="5", maker="0.001", taker="0.001")
-        x = Exchange([i], now_ns=wall_ns())
+        x = Exchange([i], now_ns=wall_ns()).warm()  # no kernel is fetched while somebody waits for an answer
         x.open_account("me", {"USDT": 10_000, "BTC": 1})
         api = BinanceApi([x], {"id-of-me": ("me", "secret-of-me")}, clock=wall_ns)
         api.market(rows(x, TRADE, "BTC/USDT", 60_000., 1., BUY))
@@ -144,7 +144,7 @@ def test_without_a_key_everything_is_closed_again(recwarn):
     assert not [w for w in recwarn if "nclosed" in str(w.message)]
 
 def test_a_place_is_signed_under_the_name_of_its_order_and_a_new_key_is_taken_up():
-    import asyncio
+    import asyncio, json
     from types import SimpleNamespace
     from algo_kit.adapters.binance_native import NativeBinance
     from algo_kit.adapters.ccxt_venue import CcxtVenue
@@ -163,6 +163,54 @@ def test_a_place_is_signed_under_the_name_of_its_order_and_a_new_key_is_taken_up
             assert asked[0].startswith("binance:place:kabc1:") and len(asked) == 1
             v.signing.key = "new"
             if cls is CcxtVenue: v.sign_now("a=2")
-            else: v._message("order.cancel", [("apiKey", v.ex.apiKey)])
+            else:  # signed by the new one, it is sent under the new one's name
+                m = json.loads(v._message("order.place", [("apiKey", "old"), ("symbol", "BTCUSDT")], "binance:place:kabc2:1"))
+                assert m["params"] == dict(apiKey="new", symbol="BTCUSDT", signature="sig")
+                assert asked[-2:] == ["binance:place:kabc2:1", "binance:place:kabc2:1:again"]
             assert v.ex.apiKey == "new"
     asyncio.run(go())
+
+def test_what_takes_an_orders_place_needs_a_name_of_its_own():
+    "Under one name the fills of two orders would be one's: a second amendment would ask for what the first order has had already."
+    from algo_kit.core.records import BUY, LIMIT, STOP
+    async def go():
+        for margin, kw in ((False, dict(type=LIMIT)), (True, dict(type=STOP))):
+            async with CcxtRig(margin) as rig:
+                kw |= dict(px=rig.px - 5) if kw["type"] == LIMIT else dict(px=0, stop=rig.px + 1000)
+                o = await rig.place(BUY, **kw)
+                move = dict(px=o.px - 1) if o.px else dict(stop=o.stop + 10)
+                for name in ("", o.id):
+                    out = await rig.venue.amend(o.id, rig.symbol, o.lots, new_id=name, **move)
+                    assert out.what == "rejected" and "name of its own" in out.text and not out.retry, out
+                assert [(s.id, s.px, s.stop) for s in await rig.venue.open_orders(rig.symbol)] == [(o.id, o.px, o.stop)]
+                new = rig.ids.make(900)
+                assert (await rig.venue.amend(o.id, rig.symbol, o.lots, new_id=new, **move)).what == "accepted"
+                assert [s.id for s in await rig.venue.open_orders(rig.symbol)] == [new]
+        async with CcxtRig(True) as rig:  # a limit order there stays the order that it was
+            o = await rig.place(BUY, px=rig.px - 5)
+            assert (await rig.venue.amend(o.id, rig.symbol, o.lots, o.px - 1)).what == "accepted"
+            assert [(s.id, s.px) for s in await rig.venue.open_orders(rig.symbol)] == [(o.id, o.px - 1)]
+    in_a_loop(go)
+
+def test_other_steps_of_a_market_are_told_and_not_counted_in_on_the_way():
+    "AC-9: seven lots of 0.01 are not seven of 0.1 because the venue has changed its filters; nothing new is to be sent until somebody begins anew."
+    from dataclasses import replace
+    from decimal import Decimal
+    from algo_kit.adapters.protocol import Status
+    told = lambda h: [(s.trading, s.why) for s in h if isinstance(s, Status)]
+    async def go():
+        for margin in (False, True):
+            async with CcxtRig(margin) as rig:
+                o, was = await rig.place(), rig.venue.instruments[rig.symbol]
+                await rig.refilter(rig.symbol, lot=f"{Decimal(was.lot) * 10:f}", tick=f"{Decimal(was.tick) * 10:f}")
+                await rig.hear(lambda h: told(h)[-1:] and not told(h)[-1][0], "other steps should be told")
+                assert "steps have changed" in told(rig.heard)[-1][1] and rig.venue.instruments[rig.symbol] == was
+                assert (await rig.venue.submit(rig.order(lots=rig.lots + 5))).what == "rejected"
+                assert [(s.lots, s.px) for s in await rig.venue.open_orders(rig.symbol)] == [(o.lots, o.px)]
+                await rig.refilter(rig.symbol, lot=was.lot, tick=was.tick)
+                await rig.hear(lambda h: told(h)[-1] == (True, ""), "the old steps should be told")
+                m = rig.api.by_symbol[rig.symbol]
+                m.ins = replace(m.ins, max_qty="77777")  # what is no unit is taken up
+                await rig.hear(lambda h: told(h)[-1][1] == "the venue has changed its filters", "another limit should be told")
+                assert rig.venue.instruments[rig.symbol].max_qty == "77777" and rig.venue.instruments[rig.symbol].lot == was.lot
+    in_a_loop(go)

@@ -5,7 +5,7 @@ from chaos.__main__ import hunt, one
 from chaos.clockwork import S, Process, World
 from chaos.coverage import FAULTS, elsewhere
 from chaos.defects import DEFECTS
-from chaos.plans import ACTS, MARKET, PROCESS, RATES
+from chaos.plans import ACTS, MARKET, OWN, PROCESS, RATES
 from chaos.world import Day
 
 def test_time_passes_only_when_nothing_is_left_to_do():
@@ -49,7 +49,7 @@ def test_the_real_adapter_in_the_loop_is_the_same_day_twice(how):
     assert how != "native" or a.trader.venue.sent_native > 0
 
 def test_every_fault_is_injected_here_or_named_elsewhere():
-    here = {*RATES, *MARKET, *ACTS, *PROCESS, "OR-5", "OR-8", "RK-6", "RK-7"}
+    here = {*RATES, *MARKET, *ACTS, *PROCESS, *OWN, "OR-5", "OR-8", "RK-6", "RK-7"}
     assert set(FAULTS) == here | set(elsewhere), set(FAULTS) ^ (here | set(elsewhere))
 
 @pytest.mark.parametrize("name", ["dedupe removed", "not found taken as rejected"])

@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 from hypothesis import Phase, given, settings, strategies as st
 
-from algo_kit.adapters.decoders import (BinanceDecoder, KrakenDecoder, OkxDecoder, DECODERS, decoder, venue_name)
+from algo_kit.adapters.decode_binance import BinanceDecoder
+from algo_kit.adapters.decode_kraken import KrakenDecoder
+from algo_kit.adapters.decode_okx import OkxDecoder
+from algo_kit.adapters.decoders import DECODERS, decoder, venue_name
 from algo_kit.core.errors import KitError
 from algo_kit.core.records import (BAR, BAR_OHL, BUY, CMD_GAP, COMMAND, DEPTH, F_CLEAR, F_NOLEVEL, FUNDING, MARK, QUOTE, SELL, TRADE)
 from algo_kit.data.captures import BinanceSync, SequenceGap, read_capture

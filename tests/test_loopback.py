@@ -5,7 +5,8 @@ from decimal import Decimal
 
 import pytest
 
-from algo_kit.adapters.binance_api import ROUTES, Refusal, Request
+from algo_kit.adapters.binance_api import ROUTES
+from algo_kit.adapters.binance_door import Refusal, Request
 from algo_kit.adapters.faults import FAULTS, UNKNOWN_TEXT, Faults, rows
 from algo_kit.adapters.loopback import Drive, MemorySession, ccxt_urls, loopback_session, make_exchange, serve, sim_source, tape_source, write_sitecustomize
 from algo_kit.core.records import BUY, SELL, TRADE

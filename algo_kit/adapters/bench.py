@@ -247,7 +247,8 @@ class Rig:
     async def amend(self, o: Order, lots: int, px: int = 0, stop: int = 0) -> tuple[Outcome, str]:
         "Amend; the outcome and the name that stands for the order now."
         new = ""
-        if self.facts.amend == "replace":
+        f = self.facts
+        if f.amend == "replace" or f.amends is not None and o.type not in f.amends:  # another order takes its place, under a name of its own
             self.n += 1
             new = self.ids.make(self.n)
         out = self.outcome(await self.venue.amend(o.id, o.symbol, lots, px, stop, new_id=new), "amend")

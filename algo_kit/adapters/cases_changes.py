@@ -225,10 +225,10 @@ async def _amend_a_trigger(rig):
     "An amended trigger is the one that counts."
     await rig.holding(SELL)
     o = await rig.place(SELL, type=STOP, stop=rig.px - 1000)
-    await rig.amended(o, o.lots, 0, rig.px - 2000)
+    name = await rig.amended(o, o.lots, 0, rig.px - 2000)
     await rig.trade(rig.px - 1500, 10, SELL)
     await rig.lull()
-    s = await rig.find(o)
+    s = await rig.find(name)
     keep((s.stop, s.filled) == (rig.px - 2000, 0), f"{s!r:.200}")
 
 @case(816, "amend")

@@ -11,7 +11,7 @@ from collections import Counter, deque
 
 import numpy as np
 
-from .decoders import Decoder, _Bad, _SIDES
+from .decoding import _SIDES, Decoder, _Bad
 from .protocol import Clock, id_number
 from .streams import STREAMS, Attempts, MarketStream, pause_s, why_of
 from ..core.errors import ConfigError, KitError, unknown

@@ -548,13 +548,16 @@ async def amend(self, id: str, symbol: str, lots: int, px: int = 0, stop: int = 
     if any(type(x) is not int or not 0 <= x < 2**62 for x in (lots, px, stop)) or lots < 1: return Outcome(REFUSED, "lot_size", "order",
         "no whole number of lots or ticks")
     if not (id or venue_id): return Outcome(REFUSED, "unknown_order", "unsent", "an order without a name")
-    o = self._orders.get(id)
+    o, kinds = self._orders.get(id), self.facts.amends
+    same = Outcome(REFUSED, "", "facts", f"{self.name} puts another order in its place, which needs a name of its own: give new_id")
+    if self.facts.amend == "replace" and new_id in ("", id): return same
     if o is None or self._tongue.amend_needs_seen:
         try: seen = await self.find(id, symbol, venue_id)
         except VenueError as e: return Outcome(REFUSED, "", e.kind, f"not sent: {e}", retry=True)
         if seen is None or seen.state not in (ACCEPTED, PARTIALLY_FILLED): return Outcome(REFUSED, "unknown_order", "unsent", "no such open order", seen)
         o, venue_id = o or Order(id or seen.id, symbol, seen.side, seen.type, seen.lots, seen.px, seen.stop), seen.venue_id
     else: seen = None
+    if kinds is not None and o.type not in kinds and new_id in ("", o.id): return same  # two orders of one name: whose end, whose fills?
     if lots <= (seen.filled if seen else 0): return Outcome(REFUSED, "lot_size", "unsent", "as much or more was filled already", seen)
     new = replace(o, id=new_id or id, lots=lots, px=px or o.px, stop=stop or o.stop)
     out = await self._tongue.amend(o, new, ins, seen, venue_id)
@@ -735,14 +738,18 @@ async def _look_out(self):
     while not self._closed:
         try:
             rows = {m["symbol"]: m for m in await self._query("markets", lambda: self.ex.fetch_markets(), "load") if m["symbol"] in self.instruments}
-            now = {s: m.get("active") is not False for s, m in rows.items()}
-            for s in self.instruments:
-                if was is not None and now.get(s, False) != was.get(s, True):
-                    self._say(Status(s, now.get(s, False), "" if now.get(s) else "halted" if s in now else "no longer listed"))
-                if s in rows and (new := self._instrument(rows[s])) != self.instruments[s]:
+            now = {}
+            for s, old in self.instruments.items():
+                new = self._instrument(rows[s]) if s in rows else old
+                units = any(getattr(new, k) != getattr(old, k) for k in ("tick", "lot", "multiplier"))  # what whole numbers of ticks and lots mean
+                now[s] = ("no longer listed" if s not in rows else "halted" if rows[s].get("active") is False else
+                          f"its steps have changed to {new.tick} and {new.lot}; orders here are counted in {old.tick} and {old.lot} until the next start"
+                          if units else "")
+                if now[s] != (was or {}).get(s, "") and (was is not None or units): self._say(Status(s, not now[s], now[s]))
+                if new != old and not units:
                     self.ex.markets[s].update({k: rows[s][k] for k in ("limits", "precision", "info")})
                     self.instruments[s] = new
-                    self._say(Status(s, now[s], "the venue has changed its filters"))
+                    self._say(Status(s, not now[s], now[s] or "the venue has changed its filters"))
             was = now
         except VenueError: pass
         except Exception as e: self._say(Broken(without_secrets(f"markets cannot be read: {type(e).__name__} {e}"), self.clock.now_ns()))

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['NAME', 'exchange_run', 'exchange_advance', 'exchange_submit', 'exchange_cancel', 'exchange_amend', 'exchange_top',
-           'ladder', 'depth_rows', 'Account', 'Exchange']
+           'ladder', 'ladder_rows', 'depth_rows', 'Account', 'Exchange']
 
-# %% ../../nbs/adapters/610_exchange.ipynb #3bc28303
+# %% ../../nbs/adapters/610_exchange.ipynb #3e04b0e8
 import re
 from dataclasses import replace
 from decimal import Decimal
@@ -14,7 +14,7 @@ from decimal import Decimal
 import numpy as np
 
 from ..core.cache import njit
-from ..core.errors import ConfigError, KitError
+from ..core.errors import ConfigError, DataError, KitError
 from ..core.records import (ACCEPTED, ACK, AMENDED, AMEND_REJECT, BAR, BAR_OHL, BUY, CANCELED, CANCELED_, CANCEL_REJECT, CASH, CASH_NAMES, DEPTH, EXPIRED,
                                    EXPIRED_, F_CLEAR, F_MORE, FEE, FILL, FILLED, FOK, FUNDING, GTD, IOC, LIMIT, MARGIN_CALL, MARK, MARKET, PARTIALLY_FILLED,
                                    QUOTE, REJECT, REJECTED, SELL, STOP, STOP_LIMIT, TAKE, TAKE_LIMIT, TRADE, TRAIL, VENUE_REASONS, event_dt, order_dt,
@@ -106,7 +106,7 @@ def exchange_top(rows, i):
     ask, y = book_best(rows[i].book, SELL)
     return bid, x, ask, y
 
-# %% ../../nbs/adapters/610_exchange.ipynb #adce7404
+# %% ../../nbs/adapters/610_exchange.ipynb #cc4b26eb
 def ladder(
     ticks: int,  # Price of the trade
     side: int,  # Who was in a hurry: +1 bought at the ask
@@ -118,6 +118,28 @@ def ladder(
     bid = ticks - spread if side > 0 else ticks
     size = lambda t: max(1, lots) * (1 + (t * 0x9E3779B1 >> 7) % 16)
     return ([(bid - j, size(bid - j)) for j in range(levels) if bid - j > 0], [(bid + spread + j, size(bid + spread + j)) for j in range(levels)])
+
+@njit
+def ladder_rows(ev, tick, lot, levels, out):
+    "Events into `out`, before each trade its `ladder` as rows of depth: how many. Written once more for the processor: it is done for every trade."
+    n = 0
+    for k in range(ev.size):
+        e = ev[k]
+        if e.kind == TRADE:
+            first, ticks, lots = n, np.int64(np.rint(e.px / tick[e.row])), max(np.int64(1), np.int64(np.rint(e.qty / lot[e.row])))
+            bid = ticks - 1 if e.side > 0 else ticks
+            for j in range(2 * levels):
+                t = bid - j if j < levels else bid + 1 + j - levels
+                if j < levels and t < 1: continue
+                x = out[n]
+                x.ts, x.row, x.kind, x.flags, x.side = e.ts, e.row, DEPTH, F_MORE, BUY if j < levels else SELL
+                x.px, x.qty = t * tick[e.row], lots * (1 + (t * 0x9E3779B1 >> 7) % 16) * lot[e.row]
+                n += 1
+            out[first].flags |= F_CLEAR
+            out[n - 1].flags &= ~F_MORE
+        out[n] = e
+        n += 1
+    return n
 
 def depth_rows(bids, asks, ins, row, ts, ref=0, clear=True) -> np.ndarray:
     "A snapshot of a book as event rows."
@@ -131,7 +153,7 @@ def depth_rows(bids, asks, ins, row, ts, ref=0, clear=True) -> np.ndarray:
         if clear: e["flags"][0] |= F_CLEAR
     return e
 
-# %% ../../nbs/adapters/610_exchange.ipynb #b04d5f8d
+# %% ../../nbs/adapters/610_exchange.ipynb #e4b4ce9c
 _TYPES = {MARKET, LIMIT, STOP, TRAIL, STOP_LIMIT, TAKE, TAKE_LIMIT}
 _OVER = {CANCELED: CANCELED_, EXPIRED: EXPIRED_, REJECT: REJECTED}
 
@@ -145,6 +167,8 @@ def _misshapen(id, **numbers):
             return Outcome(REFUSED, "price_collar" if k in ("px", "stop", "trail_ppm") else "lot_size", k, f"{k} {str(v)[:40]} is no whole number of units")
     return None
 
+_ENTRIES = {}  # (kernel, bytes of a row: how many levels its book has) -> what the processor jumps to
+
 class _Known:
     "An order of an account: what was asked, and how it stands."
     __slots__ = ("n", "order", "seen", "row", "paid")
@@ -153,7 +177,7 @@ class _Known:
 class Account:
     "Money, positions and orders of one customer. Everything is answered at the exchange's `now`."
     def __init__(self, exchange, name, balances):
-        self.x, self.name, self.orders, self.ids, self.by_venue = exchange, name, {}, {}, {}
+        self.x, self.name, self.orders, self.ids, self.by_venue, self.resting = exchange, name, {}, {}, {}, {}
         s, ins = exchange.settings, exchange.listed
         keys = list(dict.fromkeys([*((i.venue, i.settle, i.cash_unit) for i in ins),
                                    *((ins[0].venue, s.venue.fee_asset, "0.00000001") for _ in [0] if s.venue.fee_asset)]))
@@ -169,6 +193,7 @@ class Account:
         self.other = {}  # coins that no market here settles or trades in
         self._fees, self._payments, self._fills, self._reports, self._n, self._paid_no = [], [], [], [], 0, 0
         self.listeners, self.dust = [], {}  # f(report), called at once; parts of a lot, by coin
+        self._wrong = self.world.k["g"]["error"]  # a view
         for a, q in left.items(): self._coins(a, Decimal(q))
         self.modes, self.hedged, self.may_trade = {i.symbol: (float(i.leverage), i.margin_mode) for i in ins if i.market != "spot"}, False, True
 
@@ -181,20 +206,26 @@ class Account:
         self.other[asset] = self.other.get(asset, Decimal(0)) + q
 
     # what the kernels say, as reports
-    def _run(self, kernel, *args):
-        n = kernel(self.world.k, self.world.rows, self.world.o, *args, self.x.ans)
+    def _call(self, kernel, *args):
+        w, x = self.world, self.x
+        args = w.k, w.rows, w.o, *args, x.ans
+        if (f := _ENTRIES.get(key := (kernel, w.rows.itemsize))) is None:  # past Numba's dispatcher: it takes milliseconds to name the types of a new exchange
+            kernel.compile(sig := tuple(map(kernel.typeof_pyval, args)))
+            f = _ENTRIES[key] = kernel.overloads[sig].entry_point
+        out = f(*args)
         self._check()
-        return self._hear(self.x.ans[:n])
+        return out
+
+    def _run(self, kernel, *args): return self._hear(self.x.ans[:self._call(kernel, *args)])
 
     def _check(self):
-        if e := int(self.world.k[0]["g"]["error"]):
+        if e := int(self._wrong[0]):
             raise KitError(f"exchange account {self.name}: {ERRORS.get(e, e)}", key="exchange", value=e, hint="trade smaller or fewer at a time")
 
     def _market(self, ev):
         k = 0
         while k < len(ev):
-            k, n = exchange_run(self.world.k, self.world.rows, self.world.o, ev, k, self.x.ans)
-            self._check()
+            k, n = self._call(exchange_run, ev, k)
             self._hear(self.x.ans[:n])
 
     def _say(self, x):
@@ -204,8 +235,8 @@ class Account:
 
     def _hear(self, ans):
         said = []
-        for e in ans:
-            e = dict(zip(event_dt.names, e.tolist(), strict=True))
+        for e in ans.tolist():
+            e = dict(zip(event_dt.names, e, strict=True))
             kind, row, ts = e["kind"], e["row"], e["ts"]
             ins = self.x.listed[row]
             if kind == CASH:
@@ -247,6 +278,8 @@ class Account:
 
     def _now(self, k, **change):
         k.seen = replace(k.seen, **change)
+        if k.seen.state in (ACCEPTED, PARTIALLY_FILLED): self.resting[k.n] = k
+        else: self.resting.pop(k.n, None)
         return self._say(k.seen) if k.seen.state != REJECTED else k.seen
 
     def _pay(self, asset, n, what, ts, symbol=""):
@@ -364,7 +397,7 @@ class Account:
         k = self._open(id, symbol, venue_id)
         return k.seen if k else None
     def open_orders(self, symbol: str = "") -> list[Seen]:
-        return [k.seen for k in self.orders.values() if k.seen.state in (ACCEPTED, PARTIALLY_FILLED) and symbol in ("", k.seen.symbol)]
+        return [k.seen for _, k in sorted(self.resting.items()) if symbol in ("", k.seen.symbol)]
     def fills(self, symbol: str, since_ns: int = 0, venue_id: str = "") -> list[Fill]:
         return [f for f in self._fills if f.symbol == symbol and f.ts >= since_ns and venue_id in ("", f.venue_id)]
     def payments(self, since_ns: int = 0) -> list[Payment]: return [p for p in self._payments if p.ts >= since_ns]
@@ -386,8 +419,7 @@ class Account:
         for n, i in enumerate(self.x.listed):
             if i.market == "spot": total[i.base] = total.get(i.base, Decimal(0)) + Decimal(int(self.world.rows[n]["venue"]["lots"])) * Decimal(i.lot)
         locked = {}
-        for k in self.orders.values():
-            if k.seen.state not in (ACCEPTED, PARTIALLY_FILLED): continue
+        for k in self.resting.values():
             need = self._locks(k.order, self.x.listed[k.row], k.row, lots=k.seen.lots - k.seen.filled)
             if need: locked[need[0]] = locked.get(need[0], Decimal(0)) + need[1]
         for n, i in enumerate(self.x.listed):  # margin in use
@@ -423,7 +455,7 @@ class Account:
         self.modes[symbol] = (self.modes[symbol][0], mode)
         self.world.rows[self.x.rows[symbol]]["ins"]["isolated"] = int(mode == "isolated")
 
-# %% ../../nbs/adapters/610_exchange.ipynb #535236c6
+# %% ../../nbs/adapters/610_exchange.ipynb #77d2b8f0
 class Exchange:
     "Markets that a tape moves, and accounts that trade on them."
     def __init__(self,
@@ -444,6 +476,7 @@ class Exchange:
         self.venues = engine_venues(instruments, s)
         self.venues["lat"] = 0
         self.ans, self.halted, self.accounts, self.trades = np.zeros(4096, event_dt), set(), {}, {}
+        self._ticks, self._lots = (np.array([float(getattr(i, f)) for i in instruments]) for f in ("tick", "lot"))
         self.rows_dt = engine_instruments(instruments, s)
         self.rows_dt["venue"] = 0
         self.public = Account(self, "public", {})
@@ -478,6 +511,7 @@ class Exchange:
         ev: np.ndarray,  # `event_dt`: trades, quotes, depth, bars, marks, funding
     ):
         "The market moves; orders are matched."
+        if ev.dtype != event_dt: raise DataError(f"events must be rows of event_dt, got {ev.dtype}", key="events", hint="read them with data.tapes.open_tape")
         if self.levels and len(ev) and (ev["kind"] == TRADE).any(): ev = self._with_ladders(ev)
         ev = np.ascontiguousarray(ev)
         if not len(ev): return
@@ -486,15 +520,8 @@ class Exchange:
 
     def _with_ladders(self, ev):
         "Before each trade the book that it was taken from."
-        out = []
-        for k in range(len(ev)):
-            e = ev[k:k + 1]
-            if e["kind"][0] == TRADE:
-                row, ins = int(e["row"][0]), self.listed[int(e["row"][0])]
-                ticks, lots = round(float(e["px"][0]) / float(ins.tick)), max(1, round(float(e["qty"][0]) / float(ins.lot)))
-                out.append(depth_rows(*ladder(ticks, int(e["side"][0]), lots, self.levels), ins, row, int(e["ts"][0])))
-            out.append(e)
-        return np.concatenate(out)
+        out = np.zeros(len(ev) * (2 * self.levels + 1), event_dt)
+        return out[:ladder_rows(np.ascontiguousarray(ev), self._ticks, self._lots, self.levels, out)]
 
     def advance(self, now_ns: int):
         "Time passes, and nothing trades."
@@ -513,12 +540,15 @@ class Exchange:
         return (*f(b, x), *f(a, y))
     def depth(self, symbol: str, n: int = 10) -> tuple:  # bids, asks: [[price, size], …], best first
         "The public book."
-        ins = self.instruments[symbol]
-        out = []
+        ins, out = self.instruments[symbol], []
+        tick, lot = Decimal(ins.tick), Decimal(ins.lot)
         for side in (BUY, SELL):
             levels = book_levels(self.public.world.rows[self.rows[symbol]]["book"], side, n)
-            out.append([[float(Decimal(int(t)) * Decimal(ins.tick)), float(Decimal(int(q)) * Decimal(ins.lot))] for t, q, _ in levels])
+            out.append([[float(int(t) * tick), float(int(q) * lot)] for t, q, _ in levels])
         return tuple(out)
+    def book_now(self, symbol: str) -> bytes:
+        "The public book as it lies in memory: the same bytes, the same book."
+        return self.public.world.rows[self.rows[symbol]]["book"].tobytes()
 
     def warm(self):
         "Compile every kernel now, on a market of its own, rather than in the middle of somebody's order."

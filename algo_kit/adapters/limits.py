@@ -41,7 +41,7 @@ class _Count:
             if over <= 1e-9: return max(0., t + self.window.seconds - now)
         return self.window.seconds
 
-# %% ../../nbs/adapters/642_limits.ipynb #18b50222
+# %% ../../nbs/adapters/642_limits.ipynb #19e7940f
 class Budget:
     "What may still be sent. `urgent` requests (cancels, questions) may use the share that others may not."
     def __init__(self,
@@ -66,12 +66,12 @@ class Budget:
         return wait
     def take(self, weights: dict, urgent: bool = False) -> bool:  # False: not now; nothing was counted
         "Count a request, if it may leave now."
-        if self.wait_s(weights, urgent) > 0:
+        now = self.now()
+        hit = [(c, n) for c in self.counts if (n := weights.get(c.window.name, 0))]
+        if now < self.until or any(c.at(now) + n > self._limit(c.window, urgent) for c, n in hit):
             self.refused += 1
             return False
-        now = self.now()
-        for c in self.counts:
-            if n := weights.get(c.window.name, 0): c.add(now, n)
+        for c, n in hit: c.add(now, n)
         return True
     async def acquire(self, weights: dict, urgent: bool = False, patience_s: float = 60.) -> float:  # Seconds left to wait: 0 when it was counted
         "Wait until a request may leave, or say how long it would take when that is longer than `patience_s`."

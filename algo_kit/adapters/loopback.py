@@ -20,7 +20,8 @@ from ..core.records import BAR, BAR_OHL, DEPTH, FUNDING, MARK, QUOTE, SECOND, TR
 from ..core.settings import load_settings
 from ..core.times import wall_ns
 from ..data.instruments import instrument
-from .binance_api import BinanceApi, Refusal, Request
+from .binance_api import BinanceApi
+from .binance_door import Refusal, Request
 from .exchange import Exchange
 from .faults import ACTS, Faults, rows
 

@@ -6,24 +6,26 @@
 __all__ = ['S', 'NUMBER', 'SIDE', 'BASE', 'FORCED', 'Manager', 'take', 'price', 'report', 'covered', 'restore', 'reconcile',
            'start', 'settle', 'cancel_everything', 'close']
 
-# %% ../../nbs/adapters/652_manager.ipynb #0a88fea6
+# %% ../../nbs/adapters/652_manager.ipynb #ea2c96ad
 import asyncio
 import random
+import struct
 from decimal import ROUND_FLOOR, Decimal
 
 import numpy as np
 
 from ..core.errors import KitError
-from ..core.records import (ACCEPTED, AMEND, AMENDED, BUY, CANCEL, CANCELED, CANCELED_, CASH, COIN_FEE, DEPOSIT, EXPIRED, EXTERNAL, FEE, FILL, GTD, INSURANCE,
-                                   INTEREST, LIMIT, LIQUIDATION_FEE, MARKET, PAID_FUNDING, PARTIALLY_FILLED, PLACE, SELL, STATE_NAMES, STOP, STOP_LIMIT,
-                                   SUBMITTED, SWAP, TAKE, TAKE_LIMIT, TRAIL, UNKNOWN, decision_dt, event_dt)
-from .managed import INFERRED, OVER, Leg, Life, Rules
-from .protocol import (REFUSED, UNSURE, Balances, Broken, Fill, Held, Outcome, Payment, Seen, Status, VenueError, id_number,
+from ..core.records import (ACCEPTED, AMEND, AMENDED, BUY, CANCEL, CANCELED, CANCELED_, CASH, COIN_FEE, DEPOSIT, EXPIRED, EXTERNAL, FEE, FILL, FOK, GTC,
+                                   GTD, INSURANCE, INTEREST, IOC, LIMIT, LIQUIDATION_FEE, MARKET, PAID_FUNDING, PARTIALLY_FILLED, PLACE, SELL, STATE_NAMES,
+                                   STOP, STOP_LIMIT, SUBMITTED, SWAP, TAKE, TAKE_LIMIT, TRAIL, UNKNOWN, decision_dt, event_dt)
+from .managed import INFERRED, OVER, Do, Leg, Life, Rules
+from .protocol import (REFUSED, UNSURE, Balances, Broken, Fill, Held, Order, Outcome, Payment, Seen, Status, VenueError, id_number,
                                         without_secrets)
 from .reconcile import Books, Finding, Told, compare
 
-# %% ../../nbs/adapters/652_manager.ipynb #8ed0e0f8
+# %% ../../nbs/adapters/652_manager.ipynb #14bd99c9
 S = 1_000_000_000
+_SIMPLE, _AT_ONCE = (MARKET, LIMIT), (GTC, IOC, FOK)
 _PROTECTS = (STOP, TRAIL, STOP_LIMIT)
 _PAID = dict(funding=PAID_FUNDING, interest=INTEREST, swap=SWAP, deposit=DEPOSIT, withdrawal=DEPOSIT, transfer=DEPOSIT, liquidation_fee=LIQUIDATION_FEE,
              insurance=INSURANCE)
@@ -74,8 +76,18 @@ class Manager:
         self.since = self.began = self.now()
         self.counts = dict(place=0, cancel=0, amend=0, query=0, fills=0, unknown=0, refused=0, halted=0, duplicates=0)
         self._lock = self._wake = None
+        self._starting = 0  # requests whose task has not begun: what was wished before leaves before
 
-# %% ../../nbs/adapters/652_manager.ipynb #d1ab9e2a
+# %% ../../nbs/adapters/652_manager.ipynb #2d51e6d9
+_FIELDS = [f for f in decision_dt.names if f != "snap"]
+_ROW = struct.Struct("<7q4dq4d2qi2h6bh")  # a `decision_dt`: NumPy takes several times as long to name its fields
+assert _ROW.size == decision_dt.itemsize
+
+def _decisions(dec):
+    "Those that passed their gates, as dicts."
+    rows = (x[:12] + x[16:] for x in _ROW.iter_unpack(dec.tobytes()))
+    return [d for x in rows if not (d := dict(zip(_FIELDS, x, strict=True)))["gate"]]
+
 def _patch(f):
     "A method of `Manager`, written where it is explained."
     setattr(Manager, f.__name__, f)
@@ -85,11 +97,12 @@ def _patch(f):
 def take(self, dec: np.ndarray):
     "Decisions that are durable: begin to carry them out. Cancels go first."
     now = self.now()
-    rows = [dict(zip(decision_dt.names, d.item(), strict=True)) for d in dec if not d["gate"]]
-    for d in sorted(rows, key=lambda d: d["wish"] != CANCEL or d["order"] not in self.lives):
+    rows = _decisions(dec)
+    if len(rows) > 1: rows.sort(key=lambda d: d["wish"] != CANCEL or d["order"] not in self.lives)
+    for d in rows:
         wish, order = d["wish"], d["order"]
         life = self.lives.get(order)
-        if wish == PLACE: self._place(d, now)
+        if wish == PLACE: self._place(d, now, self._dash(d, now))
         elif life is None: self._note(f"a decision about order {order}, which is not known here", "ERROR", wish=wish)
         elif wish == CANCEL: life.close(now)
         elif wish == AMEND: life.amend(int(d["qty"]), int(d["px"]), now)
@@ -97,7 +110,20 @@ def take(self, dec: np.ndarray):
     self._flush()
 
 @_patch
-def _place(self, d, now):
+def _dash(self, d, now):
+    "An order that needs nothing but a signature is on the socket before anything is built for it. Its `Outcome`, or what to wait for; None: not so simple."
+    if (fire := getattr(self.venue, "submit_now", None)) is None or d["type"] not in _SIMPLE or d["tif"] not in _AT_ONCE: return None
+    if d["parent"] or d["group"] or d["reduce_only"] or d["order"] in self.lives or self.out or self._starting or self.closed: return None
+    if self.faults or not self.clean: return None
+    if now < self.broken_until or now < self.quiet_until or now < self.hush_until or self.may_place(): return None
+    kind, row = d["type"], d["row"]
+    px, tif, post = (d["px"], d["tif"], d["post_only"] > 0) if kind == LIMIT else (0, GTC, False)
+    o = Order(self.ids.make(d["order"]), self.symbols[row], d["side"], kind, d["qty"], px, 0, 0, tif, post)
+    try: return fire(o)
+    except Exception as e: return Outcome(UNSURE, code=type(e).__name__, text=without_secrets(e))  # as in `_ask`
+
+@_patch
+def _place(self, d, now, given=None):
     order = int(d["order"])
     if order in self.lives: return
     good, whole = 0, False
@@ -106,6 +132,12 @@ def _place(self, d, now):
         mine = np.flatnonzero((o["id"] == order) & (o["state"] > 0))
         if len(mine): good, whole = int(o[mine[0]]["good_till"]), int(o[mine[0]]["reduce_only"]) == 2
     life = self._life(d, good, whole)
+    if given is not None:
+        life.begin(now)
+        leg = life.legs[0]
+        life.sent(leg, now)
+        self._sent(life, Do("place", leg, now), now, given)
+        return self._after(life)
     self._native(life)
     self._sizes(life)
     life.begin(now)
@@ -219,7 +251,7 @@ def _touched(self, life, type):
             self._after(other)
     life.trigger(self.now(), type)
 
-# %% ../../nbs/adapters/652_manager.ipynb #89801602
+# %% ../../nbs/adapters/652_manager.ipynb #9a5cd6a2
 @_patch
 def _after(self, life):
     "Something has happened to it: tell, let relatives know, do what is next."
@@ -284,14 +316,28 @@ def _next(self, life):
         return self._after(life)
     if do.what == "place":
         life.sent(do.leg, now)
-        n = (self.ids.parse(do.leg.id) or (0, 0))[1]
+        n = do.leg is not life.legs[0] and (self.ids.parse(do.leg.id) or (0, 0))[1]
         if n: self._row(CASH, life.row, now, spare=life.order, side=min(n, 127), flags=NUMBER)  # written before it leaves: a restart must know its name
     elif do.what == "amend": life.amending(now)
+    self._sent(life, do, now, self._fire(life, do.leg) if do.what == "place" and not self.out and not self._starting else None)
+
+@_patch
+def _sent(self, life, do, now, given):
+    "The task that waits for the answer, and without `given` asks the question first."
     self.counts[do.what] += 1
-    t = asyncio.get_running_loop().create_task(self._act(life, do, now), name=f"{do.what} {life.order}")
+    self._starting += given is None
+    t = asyncio.get_running_loop().create_task(self._act(life, do, now, given), name=f"{do.what} {life.order}")
     self.busy[life.order] = t
     self.tasks.add(t)
     t.add_done_callback(self.tasks.discard)
+
+@_patch
+def _fire(self, life, leg):
+    """Send in this very call, where the venue can: a task would begin when the loop comes round again. Not before something that is still to be written down
+    (`out`), nor before a request that was wished earlier. Outcome, or what to wait for; None: by a task."""
+    if (fire := getattr(self.venue, "submit_now", None)) is None: return None
+    try: return fire(life.request(leg))
+    except Exception as e: return Outcome(UNSURE, code=type(e).__name__, text=without_secrets(e))  # as in `_ask`
 
 @_patch
 def _wake_up(self, life):
@@ -331,7 +377,9 @@ def _clamp(self, life, leg):
 async def _ask(self, what, coro):
     "One request: its outcome, whatever happens."
     try:
-        async with asyncio.timeout(self.cfg.timeout_s): o = await coro
+        if isinstance(coro, Outcome): o = coro
+        else:
+            async with asyncio.timeout(self.cfg.timeout_s): o = await coro
     except TimeoutError: o = Outcome(UNSURE, code="timeout", text=f"no answer within {self.cfg.timeout_s:g} s")
     except VenueError as e:
         o = Outcome(UNSURE if e.kind == "lost" else REFUSED, code=e.kind, text=without_secrets(e), retry_after_s=e.retry_after_s,
@@ -379,12 +427,13 @@ def _counted(self, what, failed, text=""):
                    last=without_secrets(text), call=what)
 
 @_patch
-async def _act(self, life, do, wished):
-    leg, v, t0 = do.leg, self.venue, self.now()
+async def _act(self, life, do, wished, given=None):
+    leg, v, t0 = do.leg, self.venue, self.now() if given is None else wished
+    self._starting -= given is None
     row = dict(order=life.order, id=leg.id, what=do.what, symbol=life.symbol, wished_ns=life.ts if do.what == "place" else wished, sent_ns=t0)
     try:
         if do.what in ("place", "cancel", "amend"):
-            if do.what == "place": o = await self._ask("place", v.submit(life.request(leg)))
+            if do.what == "place": o = await self._ask("place", v.submit(life.request(leg)) if given is None else given)
             elif do.what == "cancel": o = await self._ask("cancel", v.cancel(leg.id, life.symbol, leg.venue_id))
             else:
                 lots, ticks = life.change if life.change else (life.lots, 0)

@@ -353,7 +353,7 @@ def classify(
     code, said = code_of(venue, body) if parsed else ("", "")
     if not said and isinstance(body, dict) and isinstance(body.get("msg"), str): said = body["msg"]
     words = said or str(answer.text or "")
-    shown, text = f"{answer.status} {code}".strip(), without_secrets(words)
+    shown = f"{answer.status} {code}".strip()
     table = [r for v in ((venue,) if venue in RULES else ()) for r in rules(v)]
     good = 200 <= answer.status < 300
     for r in table + (list(rules("common")) if not code else []):
@@ -363,8 +363,10 @@ def classify(
         if not _match(r, answer.status, code, words.strip(), ask): continue
         if r.reason == "unknown_order" and age_s < lag_s:
             why = f"younger than {lag_s:g} s: a reader behind its market may not know it yet; {r.line}"
-            return Verdict(UNSURE, "", shown, text, False, "lost", wait, why)
-        return Verdict(r.what, r.reason, shown, "" if r.what == TAKEN and not code else text, r.retry, r.kind, wait, r.line)
+            return Verdict(UNSURE, "", shown, without_secrets(words), False, "lost", wait, why)
+        if r.what == TAKEN and not code: return Verdict(TAKEN, r.reason, shown, "", r.retry, r.kind, wait, r.line)  # its text is the answer itself
+        return Verdict(r.what, r.reason, shown, without_secrets(words), r.retry, r.kind, wait, r.line)
+    text = without_secrets(words)
     if answer.status in (418, 429): return Verdict(REFUSED, "rate_limit", shown, text, True, "rate", wait, "HTTP 418, 429")
     if answer.status in (401, 403): return Verdict(REFUSED, "halted", shown, text, False, "auth", wait, "HTTP 401, 403")
     return Verdict(UNSURE, "", shown, text, False, "down" if ask == "query" else "lost", wait, "no rule knows it")

@@ -214,8 +214,8 @@ class Facts:
 def _since_boot(): return time.clock_gettime_ns(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 class Clock:
-    """The only place where adapters ask what time it is; `offset_ns` brings it to the venue's. It goes on with the time since boot, sleep included: a wall clock
-    that is set anew in the middle shortens no pause, no patience and no proof."""
+    """The only place where adapters ask what time it is; `offset_ns` brings it to the venue's. It goes on with the time since boot, sleep included: a wall
+    clock that is set anew in the middle shortens no pause, no patience and no proof."""
     def __init__(self): self.offset_ns, self._began = 0, wall_ns() - _since_boot()
     def now_ns(self) -> int:
         "ns UTC of the venue, as far as it is known."

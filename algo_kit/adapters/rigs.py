@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['Through', 'Wire', 'Replacing', 'with_defect', 'ExchangeRig', 'SimRig']
 
-# %% ../../nbs/adapters/671_rigs.ipynb #633c5387
+# %% ../../nbs/adapters/671_rigs.ipynb #f8d5b065
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from decimal import Decimal
 
 import numpy as np
@@ -18,6 +19,7 @@ from .exchange import Exchange, depth_rows
 from .protocol import REFUSED, TAKEN, UNSURE, Broken, Outcome, VenueError
 from .simvenue import SimVenue
 from ..core.records import BUY, FUNDING, MARK, SELL, TRADE, event_dt
+from ..core.settings import load_settings
 from ..data.instruments import Instrument
 
 # %% ../../nbs/adapters/671_rigs.ipynb #d6c295dd
@@ -127,7 +129,10 @@ def with_defect(
         return rig
     return make
 
-# %% ../../nbs/adapters/671_rigs.ipynb #717d0668
+# %% ../../nbs/adapters/671_rigs.ipynb #0a310f1e
+@cache
+def _settings(): return load_settings({"venue.book_levels": 64})  # read once: half of what a new bench takes
+
 _SPOT = [Instrument(venue="sim", symbol="BTC/USDT", tick="0.01", lot="0.00001", min_notional="5", min_qty="0.00005", max_qty="15",
                     maker="0.0008", taker="0.001", max_orders="30"),
          Instrument(venue="sim", symbol="ETH/USDT", tick="0.01", lot="0.0001", min_notional="5", max_qty="9000", maker="-0.0001", taker="0.001")]
@@ -147,7 +152,7 @@ class ExchangeRig(Rig):
         self.listed = listed
     def world(self):
         "An exchange with one customer, and a last price in every market."
-        self.x = Exchange(self.listed, now_ns=self.epoch_ns, levels=0)
+        self.x = Exchange(self.listed, _settings(), now_ns=self.epoch_ns, levels=0)
         self.account = self.x.open_account("rig", self.funds)
         self.traded = 0
         for i in self.listed: self._trade(self.mid(i.symbol), 1, BUY, i.symbol)

@@ -18,6 +18,7 @@ class ExchangeClock(Clock):
     "The exchange's own time."
     def __init__(self, exchange): self.x, self.offset_ns = exchange, 0
     def now_ns(self) -> int: return self.x.now + self.offset_ns
+    def look(self): "Nobody sets it."
 
 def sim_facts(
     name: str,

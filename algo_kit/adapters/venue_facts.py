@@ -188,7 +188,7 @@ def venue_facts(
     if market not in kinds: raise unknown(f"market of {name}", market, kinds)
     return TABLE[name, market]
 
-# %% ../../nbs/adapters/643_venue_facts.ipynb #18bb5b26
+# %% ../../nbs/adapters/643_venue_facts.ipynb #0ef84605
 def ccxt_order(
     v: VenueFacts,
     o: Order,
@@ -214,6 +214,8 @@ def ccxt_order(
     if o.reduce_only: p["reduceOnly"] = True
     return "limit" if limit else "market", "buy" if o.side == BUY else "sell", text_of(o.lots, ins.lot), price, p
 
+_PLAIN = re.compile(r"[.A-Z:/a-z0-9_-]+").fullmatch
+
 def refusal(
     v: VenueFacts,
     o: Order,
@@ -234,7 +236,7 @@ def refusal(
     if o.type == TRAIL:
         step = 1000 if v.rules == "binanceusdm" else 100
         if o.trail_ppm < 1 or o.trail_ppm % step: return f"a distance of {o.trail_ppm} millionths is no multiple of {step}"
-    if v.ids == "plain" and not re.fullmatch(rf"[.A-Z:/a-z0-9_-]{{1,{f.id_chars}}}", o.id): return f"the name {o.id[:40]!r} cannot be one at {f.name}"
+    if v.ids == "plain" and not (0 < len(o.id) <= f.id_chars and _PLAIN(o.id)): return f"the name {o.id[:40]!r} cannot be one at {f.name}"
     return ""
 
 # %% ../../nbs/adapters/643_venue_facts.ipynb #2e7ec4f4

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['META', 'TAPE', 'EVENTS', 'INSERT', 'OUT', 'SNAP', 'NOTE', 'END', 'FRAME_NAMES', 'HEAD', 'MARK', 'CHAIN', 'OUT_DTYPES',
-           'pack_out', 'unpack_out', 'die', 'Journal', 'Scan', 'scan', 'reseal']
+           'pack_out', 'unpack_out', 'all_out', 'die', 'Journal', 'Scan', 'scan', 'reseal']
 
-# %% ../../nbs/engine/540_journal.ipynb #7f931bf3
+# %% ../../nbs/engine/540_journal.ipynb #0e178ada
 import hashlib
 import json
 import mmap
@@ -21,7 +21,7 @@ from ..core.errors import JournalError, NotFound
 from ..core.records import change_dt, decision_dt, equity_dt, event_dt, fill_dt, mark_dt
 from ..core.runs import no_space, sync_folder
 
-# %% ../../nbs/engine/540_journal.ipynb #ff9b699e
+# %% ../../nbs/engine/540_journal.ipynb #bb5565cf
 META, TAPE, EVENTS, INSERT, OUT, SNAP, NOTE, END = range(1, 9)
 FRAME_NAMES = dict(zip(range(1, 9), "META TAPE EVENTS INSERT OUT SNAP NOTE END".split(), strict=True))
 HEAD = struct.Struct("<4sB3xIq")  # mark, kind, payload bytes, sequence number when written
@@ -36,9 +36,24 @@ def unpack_out(data: bytes) -> dict:
     "The rows of an `OUT` payload."
     counts, at, out = struct.unpack_from("<6I", data), 24, {}
     for n, (k, dt) in zip(counts, OUT_DTYPES.items(), strict=True):
-        out[k] = np.frombuffer(data, dt, n, at).copy()
+        out[k] = np.frombuffer(bytearray(data[at:at + n * dt.itemsize]), dt)
         at += n * dt.itemsize
     return out
+
+def all_out(
+    scan,  # Scanned journal
+    start: int = 0,  # Frame to begin at
+    kinds=tuple(OUT_DTYPES),  # Outboxes that are wanted
+) -> dict:  # Outbox to all its rows
+    "The rows of every `OUT` frame, put together once: a live journal has one for every order."
+    out = {k: bytearray() for k in kinds}
+    for i in scan.of(OUT):
+        if i < start: continue
+        data, at = scan.payload(i), 24
+        for n, (k, dt) in zip(struct.unpack_from("<6I", data), OUT_DTYPES.items(), strict=True):
+            if n and k in out: out[k] += data[at:at + n * dt.itemsize]
+            at += n * dt.itemsize
+    return {k: np.frombuffer(v, OUT_DTYPES[k]) for k, v in out.items()}
 
 # %% ../../nbs/engine/540_journal.ipynb #0d2976ad
 def _death():
@@ -49,7 +64,7 @@ def die():
     "End this process at once, as by `kill -9`."
     os.kill(os.getpid(), 9)
 
-# %% ../../nbs/engine/540_journal.ipynb #b2314f16
+# %% ../../nbs/engine/540_journal.ipynb #ebab886b
 class Journal:
     "The writer of one run's journal."
     def __init__(self,
@@ -66,9 +81,11 @@ class Journal:
         if r and r.torn:  # a frame that was being written when the process died
             with open(self.path, "r+b") as f: f.truncate(r.end)
         self.n, self.chain, self.end, self.torn = (r.n, r.chain, r.end, r.torn) if r else (0, bytes(CHAIN), 0, 0)
+        self.found = r  # what was there, checked: whoever goes on from it need not scan again
         self.fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
         sync_folder(self.folder)
-        self._synced, self._dirty, self._writes, self._death = time.monotonic(), False, 0, _death()
+        self.aside = False  # True: somebody else calls `due` and syncs the group, so that no write waits for the disk
+        self._synced, self._dirty, self._sealing, self._writes, self._death = time.monotonic(), False, False, 0, _death()
 
     def write(self, kind: int, payload: bytes | dict, seq: int = 0):
         "Append one frame; it survives this process from here on."
@@ -88,16 +105,33 @@ class Journal:
             raise no_space(e, self.path) from e
         if hit == "after": die()
         self.chain, self.n, self.end, self._dirty = chain, self.n + 1, self.end + len(frame), True
-        if self.sync_mode == "always" or (self.sync_mode == "group" and time.monotonic() - self._synced > self.sync_s): self.sync()
+        if self.sync_mode == "always" or (self.sync_mode == "group" and not self.aside and self.due()): self.sync()
+
+    def due(self) -> bool:
+        "Has something waited for its sync for as long as `sync_ms` allows?"
+        return self._dirty and time.monotonic() - self._synced > self.sync_s
+
+    def mark(self) -> tuple[int, bytes]:
+        "How far the next sync will reach; what is written from here on is not of it."
+        self._dirty, self._sealing = False, True
+        return self.n, self.chain
+
+    def seal(self, n: int, chain: bytes):
+        "Make everything up to a `mark` survive a power cut, then move the anchor. Any thread may do it."
+        try:
+            if self.sync_mode != "never":
+                try: os.fdatasync(self.fd)
+                except OSError as e: raise no_space(e, self.path) from e
+            if self.kitdb is not None: self.kitdb.anchor_set(self.run, n, chain.hex())
+        except BaseException:
+            self._dirty = True
+            raise
+        finally: self._sealing = False
+        self._synced = time.monotonic()
 
     def sync(self):
         "Make everything written so far survive a power cut, then move the anchor."
-        if not self._dirty: return
-        if self.sync_mode != "never":
-            try: os.fdatasync(self.fd)
-            except OSError as e: raise no_space(e, self.path) from e
-        if self.kitdb is not None: self.kitdb.anchor_set(self.run, self.n, self.chain.hex())
-        self._synced, self._dirty = time.monotonic(), False
+        if self._dirty or self._sealing: self.seal(*self.mark())  # what a thread is about to sync is not on the disk yet
 
     def close(self):
         if self.fd is None: return
@@ -106,7 +140,7 @@ class Journal:
             os.close(self.fd)
             self.fd = None
 
-# %% ../../nbs/engine/540_journal.ipynb #acd21b08
+# %% ../../nbs/engine/540_journal.ipynb #04b902f5
 class Scan:
     "Index of a journal: `frames` is a list of (kind, seq, offset of the payload, size)."
     def __init__(self, path): self.path, self.frames, self.chain, self.end, self.torn, self._map = Path(path), [], bytes(CHAIN), 0, 0, b""
@@ -115,15 +149,44 @@ class Scan:
     def payload(self, i: int) -> bytes:
         _, _, at, size = self.frames[i]
         if at + size > len(self._map):  # opened once: a live journal has a frame for every message
-            with open(self.path, "rb") as f: self._map = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
+            with open(self.path, "rb") as f: self._look(f)
         return self._map[at:at + size]
+    def _look(self, f):
+        size = os.fstat(f.fileno()).st_size
+        if size: self._map = mmap.mmap(f.fileno(), size, access=mmap.ACCESS_READ)
     def json(self, i: int) -> dict: return json.loads(self.payload(i))
     def of(self, *kinds) -> list[int]:
         "Places of the frames of these kinds."
         return [i for i, f in enumerate(self.frames) if f[0] in kinds]
+    def extend(self) -> "Scan":
+        "Go on to what was written since, by this process: its seals are not checked."
+        with open(self.path, "rb") as f: self._look(f)
+        _walk(self, None, False)
+        return self
 
 def _bad(path, i, why, hint="do not trade on it: restore the file, or start a fresh run"):
     return JournalError(f"journal {Path(path).parent.parent.name}: frame {i} {why}", key="journal", value=i, rule="every frame seals all before it", hint=hint)
+
+def _walk(s, anchor, verify):
+    data, size, at, chain, frames, path = s._map, len(s._map), s.end, s.chain, s.frames, s.path
+    sha, header, most = hashlib.sha256, HEAD.unpack_from, anchor[0] if anchor else -1
+    while at < size:
+        end = size + 1
+        if at + HEAD.size <= size:
+            mark, kind, length, seq = header(data, at)
+            if mark != MARK or kind not in FRAME_NAMES: raise _bad(path, s.n, "does not begin with a frame mark: altered")
+            end = at + HEAD.size + length
+        if end + CHAIN > size:
+            if s.n < most: raise _bad(path, s.n, f"is cut, but {most} frames had been acknowledged: the tail is lost")
+            s.torn = size - at
+            break
+        if verify:
+            chain = sha(chain + data[at:end]).digest()
+            if data[end:end + CHAIN] != chain: raise _bad(path, s.n, f"({FRAME_NAMES[kind]}) fails its seal: altered")
+        frames.append((kind, seq, at + HEAD.size, length))
+        at = end + CHAIN
+        if verify and len(frames) == most and chain.hex() != anchor[1]: raise _bad(path, s.n - 1, "does not match the anchor: the journal was replaced")
+    s.end, s.chain = at, chain
 
 def scan(
     path,  # journal.bin
@@ -138,29 +201,8 @@ def scan(
     except FileNotFoundError:
         if anchor: raise _bad(path, 0, f"is missing with the whole file: {anchor[0]} frames had been acknowledged") from None
         raise NotFound(f"no journal at {path}", key="journal", value=str(path), hint="was the run started?") from None
-    with f:
-        size = os.fstat(f.fileno()).st_size
-        while s.end < size:
-            head = f.read(HEAD.size)
-            whole = len(head) == HEAD.size
-            if whole:
-                mark, kind, length, seq = HEAD.unpack(head)
-                if mark != MARK or kind not in FRAME_NAMES: raise _bad(path, s.n, "does not begin with a frame mark: altered")
-                whole = s.end + HEAD.size + length + CHAIN <= size
-            if not whole:
-                if anchor and s.n < anchor[0]: raise _bad(path, s.n, f"is cut, but {anchor[0]} frames had been acknowledged: the tail is lost")
-                s.torn = size - s.end
-                break
-            if verify:
-                payload = f.read(length)
-                chain = hashlib.sha256(s.chain + head + payload).digest()
-                if f.read(CHAIN) != chain: raise _bad(path, s.n, f"({FRAME_NAMES[kind]}) fails its seal: altered")
-                s.chain = chain
-            else: f.seek(length + CHAIN, 1)
-            s.frames.append((kind, seq, s.end + HEAD.size, length))
-            s.end += HEAD.size + length + CHAIN
-            if verify and anchor and s.n == anchor[0] and s.chain.hex() != anchor[1]: raise _bad(path, s.n - 1,
-                    "does not match the anchor: the journal was replaced")
+    with f: s._look(f)
+    _walk(s, anchor, verify)
     if anchor and s.n < anchor[0]: raise _bad(path, s.n, f"is missing: {anchor[0]} frames had been acknowledged, {s.n} are there")
     return s
 

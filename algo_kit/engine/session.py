@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ERRORS', 'MATCH', 'NEVER', 'Session', 'candle_frame', 'ask_signals', 'command', 'Recorder', 'Walk', 'restore']
 
-# %% ../../nbs/engine/550_session.ipynb #90def966
+# %% ../../nbs/engine/550_session.ipynb #5840a0db
 import hashlib
 import struct
 from pathlib import Path
@@ -16,16 +16,19 @@ from ..core.errors import ConfigError, DataError, JournalError, KitError
 from ..core.records import COMMAND, SIGNAL, TIMEFRAMES, event_dt
 from ..core.runs import whole_file
 from .compose import driver
-from .journal import EVENTS, INSERT, OUT, OUT_DTYPES, SNAP, TAPE, _death, die, pack_out, unpack_out
+from .journal import EVENTS, INSERT, OUT, OUT_DTYPES, SNAP, TAPE, _death, all_out, die
 from .setup import engine_config, engine_instruments, engine_venues, engine_wallets
-from .state import BBO, BOOK, TRADES, new_world, pack, state_hash, take, unpack
+from .state import BBO, BOOK, TRADES, Outbox, clock_dt, new_world, pack, run_dt, state_hash, unpack
 from ..strategies.contract import Strategy
 
-# %% ../../nbs/engine/550_session.ipynb #2006f806
+# %% ../../nbs/engine/550_session.ipynb #cbb64219
 ERRORS = {2: "the venue's queue of answers is full", 3: "an amount does not fit 62 bits", 4: "there are too many open orders",
               5: "a strategy asked for more than 32 things at one event", 6: "there are too many transfers under way"}
 MATCH = dict(trades=TRADES, candles=TRADES, bbo=BBO, depth=BOOK)
 NEVER = 2**62
+_KIND = event_dt.fields["kind"][1]  # its first byte is all of it: there are fewer than 128 kinds
+_CLOCK = slice(run_dt.fields["g"][1] // 8, (run_dt.fields["g"][1] + clock_dt.itemsize) // 8)
+_SEQ, _ERROR, _ASKED = (clock_dt.fields[f][1] // 8 for f in ("seq", "error", "asked"))
 
 class Session:
     "A run's state and the driver around its strategy."
@@ -57,12 +60,13 @@ class Session:
         for n, ticks in enumerate(spread):
             if ticks is not None: self.world.rows["ins"]["spread_ticks"][n] = ticks
         self.driver, self.taken = driver(strategy), 0  # `taken`: market events since the start of the run
+        self._g, self.outbox = memoryview(self.world.k.view(np.int64)[_CLOCK]), Outbox(self.world)  # the clock's numbers, read without NumPy's scalars
         self._death, self._entry, self.waiting = _death(), None, np.zeros(0, event_dt)  # `waiting`: signals answered and not yet taken
 
     @property
     def clock(self): return self.world.k[0]["g"]
     @property
-    def seq(self): return int(self.clock["seq"])
+    def seq(self): return self._g[_SEQ]
     @property
     def hash(self): return state_hash(self.world)
     @property
@@ -78,23 +82,25 @@ class Session:
         ev: np.ndarray,  # `event_dt`, one block of memory
         answer,  # f(rows) -> SIGNAL events, for a pandas strategy
         stop_seq: int = NEVER,  # Stop after this sequence number
+        empty=None,  # f() -> what is yielded; None: the outbox as arrays
     ):  # yields outboxes; the number of events taken is in `.took`
         "Take events; yield what comes out, piece by piece."
-        w, g, k = self.world, self.clock, 0
+        g, k, empty = self._g, 0, empty or self.outbox.take
         ev = np.ascontiguousarray(ev)
         if ev.dtype != event_dt: raise DataError(f"events must be rows of event_dt, got {ev.dtype}", key="events", hint="read them with data.tapes.open_tape")
-        while k < len(ev) or len(self.waiting):
+        n = len(ev)
+        while k < n or len(self.waiting):
             if len(self.waiting): self.waiting = self.waiting[self.drive(self.waiting, 0, len(self.waiting), stop_seq):]
-            else: k = self.drive(ev, k, len(ev), stop_seq)
-            if g["error"]: raise KitError(f"engine stopped at event {self.seq}: {ERRORS.get(int(g['error']), g['error'])}", key="engine",
-                                          value=int(g["error"]), hint="trade smaller or declare larger units")
+            else: k = self.drive(ev, k, n, stop_seq)
+            if g[_ERROR]: raise KitError(f"engine stopped at event {self.seq}: {ERRORS.get(g[_ERROR], g[_ERROR])}", key="engine",
+                                         value=g[_ERROR], hint="trade smaller or declare larger units")
             self.took = k
-            yield take(w)
-            if g["asked"]:
-                rows = [i for i in range(len(w.rows)) if int(g["asked"]) >> i & 1]
-                g["asked"] = 0
+            yield empty()
+            if g[_ASKED]:
+                rows = [i for i in range(len(self.world.rows)) if g[_ASKED] >> i & 1]
+                g[_ASKED] = 0
                 self.waiting = np.concatenate([answer(rows), self.waiting])
-            if self.seq >= stop_seq: return
+            if g[_SEQ] >= stop_seq: return
 
     def one(self,
         ev: np.ndarray,  # `event_dt`
@@ -115,11 +121,12 @@ class Session:
             self._entry = f.overloads[tuple(map(f.typeof_pyval, args))].entry_point
         return self._entry(*self.world, ev, lo, hi, stop_seq)
 
-    def drain(self):
+    def drain(self, empty=None):
         "After the last event: yield what the venue still had to say, and a last equity sample."
-        while not self.driver.drain(*self.world): yield take(self.world)
+        empty = empty or self.outbox.take
+        while not self.driver.drain(*self.world): yield empty()
         self.driver.sample(*self.world)
-        yield take(self.world)
+        yield empty()
 
 # %% ../../nbs/engine/550_session.ipynb #8bfebd92
 def candle_frame(c: np.ndarray):
@@ -149,7 +156,7 @@ def command(code: int, now: int) -> np.ndarray:
     e[0]["kind"], e[0]["ref"] = COMMAND, code
     return e
 
-# %% ../../nbs/engine/550_session.ipynb #eb6a3eaf
+# %% ../../nbs/engine/550_session.ipynb #7d3ca3dd
 class Recorder:
     "A session that writes its journal and its snapshots."
     def __init__(self, session: Session, journal, snapshot_events: int = 1_000_000):
@@ -169,11 +176,12 @@ class Recorder:
         if kind == "event" and s.taken < n <= s.taken + len(ev):  # die in the middle of the work on purpose
             for _ in s.step(ev[:n - s.taken], self._answer): pass
             die()
-        for out in s.step(ev, self._answer): self._out(out)
+        for out in s.step(ev, self._answer, NEVER, self._packed): self._out(*out)
 
-    def _out(self, out):
-        if not any(len(v) for v in out.values()): return
-        self.owed.append([pack_out(out), self.s.seq, out["dec"]])
+    def _packed(self): return self.s.outbox.packed(OUT_DTYPES)
+    def _out(self, out, dec):
+        if not out: return
+        self.owed.append([out, self.s.seq, dec])
         try: self.flush()
         except (OSError, KitError):
             if not self.patient: raise
@@ -205,12 +213,12 @@ class Recorder:
         "Record and step events from outside the market: commands, clock ticks."
         ev["seq"] = self.s.seq + 1 + np.arange(len(ev))
         self.j.write(INSERT, ev.tobytes(), self.s.seq)
-        for out in self.s.step(ev, self._answer): self._out(out)
+        for out in self.s.step(ev, self._answer, NEVER, self._packed): self._out(*out)
 
     def settle(self):
         "Let the venue finish what it has to say, at the end of the market or of a stop, and write it down."
         self.j.write(INSERT, b"", self.s.seq)  # says so to whoever walks the journal
-        for out in self.s.drain(): self._out(out)
+        for out in self.s.drain(self._packed): self._out(*out)
 
     def snapshot(self):
         "Save the state; then say in the journal that it is there."
@@ -220,7 +228,7 @@ class Recorder:
         self.j.write(SNAP, dict(file=name, sha=hashlib.sha256(data).hexdigest(), taken=s.taken, seq=s.seq, now=int(s.clock["now"]), state_hash=s.hash), s.seq)
         self.next_snap = (s.taken // self.every + 1) * self.every
 
-# %% ../../nbs/engine/550_session.ipynb #70c08d07
+# %% ../../nbs/engine/550_session.ipynb #2924c93d
 class Walk:
     "Walk a scanned journal through a session."
     def __init__(self, session: Session, scan, rows, start: int = 0):
@@ -239,15 +247,13 @@ class Walk:
 
     def _signals(self, i):
         "Is frame `i` the answer of a pandas strategy? It is fed where it was asked for."
-        return self.scan.frames[i][0] == INSERT and (np.frombuffer(self.scan.payload(i), event_dt)["kind"] == SIGNAL).any()
+        return self.scan.frames[i][0] == INSERT and SIGNAL in self.scan.payload(i)[_KIND::event_dt.itemsize]
 
     def load(self):
         "Read signals and outputs of the frames from `i` on."
         self.load_signals()
-        for i in self.scan.of(OUT):
-            if i >= self.i:
-                for k, v in unpack_out(self.scan.payload(i)).items():
-                    if len(v): self.noted[k].append(v)
+        for k, v in all_out(self.scan, self.i).items():
+            if len(v): self.noted[k].append(v)
         self.ven = np.concatenate(self.noted["ven"]) if self.noted["ven"] else np.zeros(0, event_dt)
         return self
 
@@ -280,7 +286,7 @@ class Walk:
             w.k["cfg"]["wish_first"] = wish_first
             k = self.s.drive(ev, 0, 1, stop)
             w.k["cfg"]["wish_first"] = 0
-            self._keep(take(w))
+            self._keep(self.s.outbox.take())
             return k
         if not run(a, 1):
             if len(nxt): run(nxt, 2, self.s.seq)
@@ -295,22 +301,30 @@ class Walk:
         "Go through the inputs, to the end or until a sequence number or a time is reached."
         inputs = [i for i in self.scan.of(TAPE, EVENTS, INSERT, SNAP) if i >= self.i and not self._signals(i)]
         self.last_input = inputs[-1] if inputs else self.i
-        for i in inputs:
-            self.i, kind = i, self.scan.frames[i][0]
+        together = stop_seq == NEVER and until_ns is None and self.s.strategy.signals is None
+        n, frames = 0, self.scan.frames
+        while n < len(inputs):
+            i, n = inputs[n], n + 1
+            self.i, kind = i, frames[i][0]
             data = self.scan.payload(i)
             if kind == SNAP:
                 self.snaps.append((self.scan.json(i), self.s.hash))
                 continue
+            if kind == EVENTS and together and n < len(inputs) and frames[inputs[n]][0] == EVENTS:  # a live journal has a frame for each message
+                data = bytearray(data)
+                while n < len(inputs) and frames[inputs[n]][0] == EVENTS:
+                    data += self.scan.payload(inputs[n])
+                    n += 1
+                self.i = inputs[n - 1]
             if kind == INSERT:
                 if until_ns is not None and (int(self.s.clock["now"]) > until_ns or data and np.frombuffer(data, event_dt)["ts"][0] > until_ns): return
                 if not data:
                     self._settle()
                     continue
-                ev = np.frombuffer(data, event_dt).copy()
-            elif kind == TAPE:
+            if kind == TAPE:
                 lo, hi = struct.unpack("<2q", data)
                 ev = self.rows(lo, hi)
-            else: ev = np.frombuffer(data, event_dt).copy()
+            else: ev = np.frombuffer(bytearray(data), event_dt)
             if until_ns is not None and kind != INSERT:
                 late = np.flatnonzero(ev["ts"] > until_ns)[:1]
                 if len(late): return self.feed(ev[:late[0]], stop_seq)
@@ -328,7 +342,7 @@ class Walk:
         else:
             while s.seq + 1 >= self._next_answer(): self._venue_says()
             s.driver.sample(*s.world)
-            self._keep(take(s.world))
+            self._keep(s.outbox.take())
 
     def outputs(self, which):
         "One array per outbox, of `made` or `noted`."

@@ -6,7 +6,7 @@
 __all__ = ['STAGES', 'TARGET_S', 'IDLE_S', 'WIND_S', 'RunSpec', 'prepare', 'run_tape', 'run_end', 'versions', 'Trader', 'answers',
            'write_tables']
 
-# %% ../../nbs/engine/560_trader.ipynb #5bd9e95c
+# %% ../../nbs/engine/560_trader.ipynb #4e4cc2aa
 import threading
 import time
 from contextlib import suppress
@@ -26,13 +26,13 @@ from ..data.feeds import EndOfFeed, SocketFeed, TapeFeed
 from ..data.tapes import open_tape
 from .artifacts import Table, cash_table, decisions_table, equity_table, fills_table, gates_json, marks_table, orders_table, trades_table
 from .assumptions import assumptions
-from .journal import END, EVENTS, INSERT, META, NOTE, OUT, OUT_DTYPES, Journal, pack_out, scan, unpack_out
+from .journal import END, EVENTS, INSERT, META, NOTE, OUT, Journal, all_out, pack_out, scan
 from .session import Recorder, Session, Walk, command, restore
 from .setup import session_market
 from .warmup import WarmUp, opened, warm_line
 from ..strategies.contract import Strategy, load_strategy, own_sources
 
-# %% ../../nbs/engine/560_trader.ipynb #f9e67730
+# %% ../../nbs/engine/560_trader.ipynb #818dcc4f
 STAGES = ("backtest", "simulating", "paper", "live")
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def _feed_of(spec):
                                                                  rule="socket:HOST:PORT", hint="e.g. socket:127.0.0.1:9000")
     return host or "127.0.0.1", int(port)
 
-# %% ../../nbs/engine/560_trader.ipynb #d73b4419
+# %% ../../nbs/engine/560_trader.ipynb #62ca2193
 def prepare(
     spec: RunSpec,
     settings=None,  # `Settings`; loaded with the spec's overrides when None
@@ -140,7 +140,7 @@ def versions() -> dict:
     from importlib.metadata import version
     return dict(python=platform.python_version()) | {p: version(p) for p in ("algo_kit", "numpy", "numba", "pyarrow", "duckdb")}
 
-# %% ../../nbs/engine/560_trader.ipynb #c05edc7f
+# %% ../../nbs/engine/560_trader.ipynb #d0d9c448
 TARGET_S, IDLE_S, WIND_S = 0.02, 0.2, 5.
 
 class Trader:
@@ -190,7 +190,7 @@ class Trader:
             if self.tape is None: self.journal.write(NOTE, dict(what="feed", source=self.spec.feed, epoch=getattr(self.feed, "epoch", ""), ts=wall_ns()))
             self._settled = False
             return
-        s = scan(self.journal.path, self.run_dir.run, self.kitdb)
+        s = self.journal.found
         if (who := s.json(0).get("run")) != self.run_dir.run:
             raise JournalError(f"journal of run {self.run_dir.run} is that of {who}: it was replaced", key="journal", value=who, rule="its own journal",
                                hint="restore the file")
@@ -400,20 +400,15 @@ class Trader:
         return Trials(self.kitdb).add("backtest", st.name, st.digest or CODE_DIGEST, market_name(self.instruments), self.tape.hash, self.params, returns, days,
                                       run.manifest["settings_digest"], run.run, once=True)
 
-# %% ../../nbs/engine/560_trader.ipynb #b9975a87
+# %% ../../nbs/engine/560_trader.ipynb #3f8d621a
 def answers(sc) -> np.ndarray:
     "What a real venue said, which is input: all of it from scanned journal `sc`, in order."
-    ev = [np.frombuffer(sc.payload(i), event_dt) for i in sc.of(INSERT)]
-    ev = np.concatenate(ev) if ev else np.zeros(0, event_dt)
+    ev = np.frombuffer(bytearray(b"".join(map(sc.payload, sc.of(INSERT)))), event_dt)
     return ev[(ev["kind"] >= ACK) & (ev["kind"] <= LAST_ANSWER)]
 
 def write_tables(s: Session, sc, run) -> dict:  # Table name to its columns
     "Write a run's tables from its journal `sc` and the state of session `s`."
-    out = {}
-    for i in sc.of(OUT):
-        for k, v in unpack_out(sc.payload(i)).items():
-            if len(v): out.setdefault(k, []).append(v)
-    out = {k: np.concatenate(out[k]) if k in out else np.zeros(0, dt) for k, dt in OUT_DTYPES.items()}
+    out = all_out(sc)
     out["ven"] = np.concatenate([out["ven"], answers(sc)])
     t, gates = Table(s), s.strategy.all_gates
     ended = {int(e["spare"]): {CANCELED: "CANCELED", EXPIRED: "EXPIRED", REJECT: "REJECTED"}[int(e["kind"])] for e in out["ven"] if e["kind"] in (CANCELED,

@@ -20,10 +20,10 @@ NAMES = ("newClientOrderId", "clientAlgoId", "aboveClientOrderId", "belowClientO
 TOLD = ("place", "amend", "cancel", "cancel_all")
 
 class OneKey:
-    "A key that is nobody's."
-    def __init__(self, account): self.k = Key(account, "key-of-chaos", SECRET)
+    "A key that is nobody's, exchanged for another now and then; for a while it signs what no venue believes."
+    def __init__(self, account, world): self.k, self.world, self.wrong_until = Key(account, "key-of-chaos", SECRET), world, 0
     def names(self): return [self.k.account]
-    def key(self, account): return self.k
+    def key(self, account): return Key(self.k.account, self.k._id()[0], "another secret") if self.world.now < self.wrong_until else self.k
     def refresh(self): return False
 
 class Refused:
@@ -41,7 +41,8 @@ class Bench:
         self.api = BinanceApi([day.exchange], {"key-of-chaos": (day.account.name, SECRET)}, day.faults, lambda: day.world.now, day.seed)
         day.api, self.raw = self.api, {m.raw: n for n, m in enumerate(self.api.markets)}
         self.rng = random.Random(f"adapter {day.seed}")
-        self.venues = []
+        self.ring, self.venues = OneKey(self.account, day.world), []
+        day.exchange.coin_fees = day.kind == "spot" and self.rng.random() < 0.5  # who buys coins pays in them
         for verb in ("submit", "cancel"): self._spy(verb)
     def _spy(self, verb):
         "What the venue has really done for a process, told by the account itself."
@@ -60,12 +61,14 @@ class Bench:
         from algo_kit.adapters.ccxt_venue import CcxtVenue
         d, proc.wire = self.day, Wire(self, proc)
         cls = NativeBinance if self.how == "native" else CcxtVenue
-        v = cls(d.venue_name, "main", LocalSigning(OneKey(self.account)), proc.wire, Clock(), symbols=[i.symbol for i in d.listed],
+        v = cls(d.venue_name, "main", LocalSigning(self.ring), proc.wire, Clock(), symbols=[i.symbol for i in d.listed],
                    cfg=d.live, rng=random.Random(f"{d.seed} {proc.name} venue"))
         self.venues.append(v)
         return v
     def bury(self):
         "Nothing of the dead is to be missed by ccxt."
+        own = {i.settle for i in self.day.listed}
+        if n := sum(f.fee < 0 or f.fee_asset not in own for f in self.day.account._fills): self.day.active["OR-20"] += n
         for v in self.venues:
             if v.ex is not None: v.ex.session, v.ex.tcp_connector, v.ex.clients = None, None, {}
     def stream(self, proc):
@@ -80,6 +83,42 @@ class Bench:
                                        rng=random.Random(f"{d.seed} {proc.name} stream"), note=lambda *a, **k: proc.desk and proc.desk.note(*a, **k))
             return proc.stream
         return make
+
+    # what goes wrong here alone
+    def suffer(self, f, a, b): getattr(self, f.replace("-", "_").lower())(self.day.plan, a, b)
+    def or_20(self, r, a, b):
+        "Makers are paid, takers pay something else."
+        d = self.day
+        def charge(maker, taker):
+            d.faults._or_20(d.exchange, d.account, self.api, dict(maker=maker, taker=taker))
+            d.say(f"OR-20: maker {maker}, taker {taker}")
+        d.world.at(a, charge, -r.choice((0.0001, 0.00025)), r.choice((0.0001, 0.0005)))
+        d.world.at(b, charge, float(d.listed[0].maker), float(d.listed[0].taker))
+    def ac_9(self, r, a, b):
+        "A market's steps are ten times as coarse; often the trader begins anew meanwhile."
+        d = self.day
+        def coarse():
+            d.say(f"AC-9: {d.faults.act('AC-9', d.exchange, d.account, self.api)}")
+            if r.random() < 0.7: d.world.after(r.randrange(2 * S), d.fell, "AC-9")
+        d.world.at(a, coarse)
+        d.world.at(b, d.faults.filters.clear)
+    def key(self, r, a, b):
+        "The key is exchanged for another: the venue knows the new one, then we do, and the old one is deleted before or after that."
+        d, new = self.day, f"key-of-chaos-{len(self.api.keys)}-{a}"
+        def known():
+            d.count("KEY")
+            old = self.ring.k._id()[0]
+            self.api.add_key(new, d.account.name, SECRET + new)
+            d.world.after(r.randrange(8 * S), here)
+            d.world.after(r.randrange(12 * S), self.api.keys.pop, old, None)
+        def here(): self.ring.k = Key(self.account, new, SECRET + new)
+        d.world.at(a, known)
+    def sig(self, r, a, b):
+        def on():
+            d = self.day
+            d.count("SIG")
+            self.ring.wrong_until = d.world.now + r.randrange(S // 2, 10 * S)
+        self.day.world.at(r.randrange(a, max(b - 10 * S, a + 1)), on)
 
     # time and the market
     def pump(self):
@@ -104,13 +143,9 @@ class Bench:
             self.serving = None
             d.watch.trades()
     def serve(self, req, p):
-        "A request over HTTP, with what the loopback exchange does not have: the wallet's lists, a rule of cancelReplace, answers of some seconds ago."
+        "A request over HTTP, with what the loopback exchange does not have: the wallet's lists, answers of some seconds ago."
         for path, what in (("/capital/deposit/hisrec", "deposit"), ("/capital/withdraw/history", "withdrawal")):
             if req.path.endswith(path): return Response(200, self._wallet(what), {})
-        if req.path.endswith("cancelReplace") and p.get("cancelRestrictions") == "ONLY_NEW" and self._partly(p.get("cancelOrderId", "")):
-            no = dict(code=-2011, msg="Order was not canceled due to cancel restrictions.")
-            return Response(400, dict(code=-2022, msg="Order cancel-replace failed.", data=dict(cancelResult="FAILURE", newOrderResult="NOT_ATTEMPTED",
-                                                                                               cancelResponse=no, newOrderResponse=None)), {})
         r = self.api.handle(req)
         if req.method == "GET" and kind_of("GET", req.path) == "query" and r.status == 200 and self.day.world.now < self.day.lag_until: self._old(r)
         return r
@@ -132,10 +167,6 @@ class Bench:
             else: out.append(dict(id=p.id, coin=p.asset, amount=str(-p.amount), transactionFee="0", status=6,
                                   applyTime=datetime.fromtimestamp(p.ts // S, UTC).strftime("%Y-%m-%d %H:%M:%S")))
         return out
-    def _partly(self, oid):
-        for (_, symbol, v), r in self.api._by_vid.items():
-            if str(r.oid) == oid: return (s := self.day.account.find("", symbol, v)) is not None and s.filled > 0
-        return False
 
     def checked(self, proc):
         "MD-1 to MD-8: some time after all is well, every book that the process holds is proven."

@@ -83,10 +83,12 @@ class Process:
         t = self.loop.next_ns() if self.alive else None
         return None if t is None else max(t + self.world.began + self.slept, self.frozen_till)
     def work(self):
-        with self.world.inside(self):
-            try: self.loop.work()
-            except Killed: self.kill()
-            if self.lag: self.frozen_till, self.lag = max(self.frozen_till, self.world.now + self.lag), 0
+        w = self.world
+        old, w.current = w.current, self
+        try: self.loop.work()
+        except Killed: self.kill()
+        finally: w.current = old
+        if self.lag: self.frozen_till, self.lag = max(self.frozen_till, w.now + self.lag), 0
     def kill(self):
         "As by `kill -9`: nothing of it runs again, no `finally`, no callback. Its objects are kept, so that nothing is tidied up either."
         if not self.alive: return

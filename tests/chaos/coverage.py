@@ -76,6 +76,8 @@ FAULTS = {
     "RK-7": "runaway loop",
     "NET": "no network",
     "LAG": "answers to questions are old",
+    "KEY": "the key is exchanged for another",
+    "SIG": "signatures are wrong for a while",
 }
 elsewhere = {
     "MD-9": "tests/test_candles.py; live decides on trades",
@@ -83,8 +85,6 @@ elsewhere = {
     "MD-12": "one source is configured; none is averaged",
     "CK-4": "times are ns UTC everywhere: nothing to change",
     "OR-19": "no batch is sent: each order has its own outcome (OR-4, OR-18)",
-    "OR-20": "tests/test_manager.py: test_or20_fees_in_the_coin_and_rebates; not on these days",
-    "AC-9": "tests of adapters.live: other units are refused at the start",
     "NB-1": "tests/test_jobs.py: a killed kernel",
     "NB-4": "tests/test_jobs.py and the lease (NB-3 here)",
     "NB-5": "tests/test_jobs.py: a cell raises",

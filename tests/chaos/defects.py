@@ -198,9 +198,9 @@ def _():
         def get(self, k, x=None): return self.d.get(k, x)
         def __getitem__(self, k): return self.d[k]
         def __setitem__(self, k, v): self.d[k] = v
-    def place(old, self, d, now):
+    def place(old, self, *a):
         lives, self.lives = self.lives, getattr(self.lives, "d", self.lives)
-        try: old(self, d, now)
+        try: old(self, *a)
         finally: self.lives = lives
     return [around(Manager, "take", f), around(Manager, "_place", place)]
 

@@ -3,9 +3,11 @@ import errno
 import os
 import struct
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import numpy as np
 
+from algo_kit.adapters import lease
 from algo_kit.core import runs
 from algo_kit.core.records import ACK, CASH, EXTERNAL, FILL, event_dt
 from algo_kit.engine import journal
@@ -33,6 +35,7 @@ class Disk:
         self.count = None  # f(fault id): it was really active
     def __getattr__(self, name): return getattr(os, name)
 
+    def getpid(self): return 1  # what is written down about a lease is the same whoever goes through the day
     def _alive(self):
         p = self.world.current
         if p is not None and not p.alive: raise Killed
@@ -110,11 +113,13 @@ class Disk:
     @contextmanager
     def mounted(self):
         "Journals and run folders write here."
-        mods = [m for m in (journal, runs) if m.os is os]
+        mods, host = [m for m in (journal, runs, lease) if m.os is os], lease.socket
         for m in mods: m.os = self
+        lease.socket = SimpleNamespace(gethostname=lambda: "here")
         try: yield self
         finally:
             for m in mods: m.os = os
+            lease.socket = host
             for fd in list(self.files):
                 try: os.close(fd)
                 except OSError: pass

@@ -2,6 +2,7 @@
 import struct
 from collections import Counter, defaultdict, deque
 from decimal import Decimal
+from functools import cache
 
 import numpy as np
 
@@ -9,7 +10,7 @@ from algo_kit.adapters.managed import OVER
 from algo_kit.adapters.protocol import TAKEN, ClientIds, id_number
 from algo_kit.core.records import ACK, AMEND, BUY, CANCEL, CANCELED, EXPIRED, FILL, LIMIT, MARKET, PLACE, REJECT, SELL, STATE_NAMES, STOP, decision_dt, event_dt
 from algo_kit.engine.journal import HEAD, INSERT, OUT, scan, unpack_out
-from algo_kit.engine.session import Session, Walk
+from algo_kit.engine.session import Walk
 from algo_kit.strategies.contract import ENGINE_GATES
 
 from .clockwork import S
@@ -21,6 +22,7 @@ class Watch:
     "Everything that is held against a day."
     def __init__(self, day):
         self.day, self.found, self.ids = day, [], ClientIds(day.run)
+        self.parse = cache(self.ids.parse)
         self.intents, self.most, self.unsynced = {}, {}, 0  # order -> (decision, end of its frame); the most lots it may ever trade
         self.flying = {}  # client id -> (process, order) that left and has not arrived
         self.accepted, self.first_sent, self.sends = Counter(), {}, deque()
@@ -30,7 +32,7 @@ class Watch:
         self.prices, self.heard = defaultdict(deque), {}  # symbol -> (ts, px) printed lately; when news of it last reached the process
         self.ends, self.taken_at, self.mode_at = [], {}, 0
         self.told = {}  # (row, number of a trade) -> the input with which the engine was told
-        self.cancels, self.amends = {}, defaultdict(set)  # order -> when it was to be cancelled; the sizes it was to have
+        self.cancels, self.amends, self.decided = {}, defaultdict(set), {}  # order -> when it was to be cancelled; the sizes it was to have; last amended
         self.rows = {i.symbol: n for n, i in enumerate(day.listed)}
     def anchored(self, n):
         "Where the `n`th frame ends."
@@ -51,7 +53,8 @@ class Watch:
         if kind == OUT:
             counts = struct.unpack_from("<6I", body)
             if not counts[1]: return
-            for d in np.frombuffer(body, decision_dt, counts[1], 24 + counts[0] * event_dt.itemsize):
+            for d in np.frombuffer(body, decision_dt, counts[1], 24 + counts[0] * event_dt.itemsize).tolist():
+                d = dict(zip(decision_dt.names, d, strict=True))
                 if d["gate"]:
                     if d["gate"] == FINITE: day.count("RK-6")
                     elif d["gate"] == RATE: day.count("RK-7")
@@ -65,6 +68,7 @@ class Watch:
                 elif d["wish"] == AMEND:
                     self.most[o] = max(self.most.get(o, 0), int(d["qty"]))
                     self.amends[o].add(int(d["qty"]))
+                    self.decided[o] = int(d["ts"])
         elif kind == INSERT:
             for e in np.frombuffer(body, event_dt):
                 if e["kind"] == ACK: self.acked(int(e["spare"]))
@@ -76,7 +80,7 @@ class Watch:
     def acked(self, n):
         "I4: nothing is said to be accepted that the venue has not accepted."
         if not self.plain(n) or self.intents[n][0]["type"] not in (LIMIT, MARKET): return
-        if not self.accepted[self.ids.make(n)] and not any(self.ids.parse(i)[0] == n for i in self.accepted):
+        if not self.accepted[self.ids.make(n)] and not any(self.parse(i)[0] == n for i in self.accepted):
             self.broke("I4", f"order {n} is said to be accepted, and the venue never took it")
 
     def now_held(self, row): return abs(self.held[self.day.listed[int(row)].symbol])
@@ -88,7 +92,7 @@ class Watch:
     def sent(self, proc, kind, what, order):
         day, now = self.day, self.day.world.now
         if kind not in ("place", "amend"): return
-        name = self.ids.parse(what[0] or "")
+        name = self.parse(what[0] or "")
         if name is None: return self.broke("I3", f"{proc} sends {kind} {what[0]!r}, which is no name of this run")
         got = self.intents.get(name[0])
         path = str(day.home/"journal"/"journal.bin")
@@ -111,8 +115,9 @@ class Watch:
             while self.sends and self.sends[0] < now - MINUTE: self.sends.popleft()
             if len(self.sends) > day.settings.risk.max_orders_per_minute: self.broke("I5", f"{len(self.sends)} orders within a minute")
         if risk and first: self._data(proc, order, d)
-        if risk and now - (int(d["ts"]) - proc.skew) > 90 * S + abs(proc.skew):
-            self.broke("I6", f"{what[0]} leaves {(now - int(d['ts'])) / S:.0f} s after it was decided")
+        decided = max(int(d["ts"]), self.decided.get(name[0], 0))  # an amendment that another order carries out is a decision of its own
+        if risk and now - (decided - proc.skew) > 90 * S + abs(proc.skew):
+            self.broke("I6", f"{what[0]} leaves {(now - decided) / S:.0f} s after it was decided")
         if risk and self.mode_at and now > self.mode_at + 60 * S:
             self.broke("I10", f"{what[0]} leaves, and mode or leverage of the account were changed {(now - self.mode_at) / S:.0f} s ago")
         if now < proc.patient_until - S // 10:
@@ -129,7 +134,7 @@ class Watch:
         up = down = day.position(symbol) - (self.exits_untold(proc, symbol, d) if proc else 0)
         up = down = up + sum(f.side * f.lots for f in self.external[symbol])  # what others hold counts, and offsets
         for s in day.account.open_orders(symbol):
-            if self.ids.parse(s.id) is None or day.reduces(s.id): continue
+            if self.parse(s.id) is None or day.reduces(s.id): continue
             if s.side == BUY: up += s.lots - s.filled
             else: down -= s.lots - s.filled
         for id, (_, o) in self.flying.items():
@@ -144,7 +149,7 @@ class Watch:
         n, known, row = 0, proc.manager.known, self.rows[symbol]
         late = self.day.world.now - (int(d["ts"]) - proc.skew) > S + abs(proc.skew)
         for f in reversed(self.day.account._fills[-40:]):
-            if f.symbol != symbol or not self.ids.parse(f.id) or not self.day.reduces(f.id): continue
+            if f.symbol != symbol or not self.parse(f.id) or not self.day.reduces(f.id): continue
             key = row, id_number(f.trade_id)
             if key not in known or (not late and self.told.get(key, 0) > int(d["seq"])): n += f.side * f.lots
         return n
@@ -160,7 +165,7 @@ class Watch:
         if own * float(ins.lot) * px > r.max_position_frac * equity * 1.02 + 10 and own > 0 and not day.outside_lately():
             self.broke("I5", f"{order.id}: {order.symbol} may come to {own * float(ins.lot) * px:.0f} of {equity:.0f}, allowed {r.max_position_frac}")
         if order.lots * float(ins.lot) * px > r.max_order_frac * equity * 1.02 + 10: self.broke("I5", f"{order.id}: order of {order.lots} lots too large")
-        n = sum(1 for s in day.account.open_orders(order.symbol) if self.ids.parse(s.id) and not day.reduces(s.id))
+        n = sum(1 for s in day.account.open_orders(order.symbol) if self.parse(s.id) and not day.reduces(s.id))
         n += sum(1 for _, o in self.flying.values() if o.symbol == order.symbol and not o.reduce_only and not day.reduces(o.id))
         if n > r.max_open_orders: self.broke("I5", f"{n} orders that add risk are open or under way in {order.symbol}, allowed {r.max_open_orders}")
         assert worst >= 0
@@ -172,7 +177,7 @@ class Watch:
         age = int(d["ts"]) - (heard + proc.skew)
         stale = day.settings.risk.stale_after_s * S
         if age > stale + 15 * S + abs(proc.skew): self.broke("I6", f"{order.id} on a market of {age / S:.0f} s ago")
-        if not any(abs(px - float(d["arrival_px"])) < 1e-9 * px for ts, px in self.prices[order.symbol]):
+        if not any(abs(px - d["arrival_px"]) < 1e-9 * px for ts, px in reversed(self.prices[order.symbol])):
             self.broke("I6", f"{order.id} decided at {float(d['arrival_px'])}, which {order.symbol} has not printed lately")
         assert now
 
@@ -187,7 +192,7 @@ class Watch:
     def acted(self, proc, kind, what, out):
         if kind == "cancel" and getattr(out, "what", "") == TAKEN and out.order is not None and out.order.filled: self.day.count("OR-8")
         if getattr(out, "what", "") != TAKEN: return
-        if kind == "amend" and (name := self.ids.parse(what[0])) and not name[1] and self.plain(name[0]) and out.order is not None and out.order.lots:
+        if kind == "amend" and (name := self.parse(what[0])) and not name[1] and self.plain(name[0]) and out.order is not None and out.order.lots:
             wished = self.amends[name[0]] | {int(self.intents[name[0]][0]["qty"]), 0}
             if out.order.lots not in wished: self.broke("I3", f"{what[0]} is amended to {out.order.lots} lots; wished were {sorted(wished)}")
         if kind != "place": return
@@ -201,14 +206,14 @@ class Watch:
         "RK-4: some time after the stop button nothing that adds risk is left at the venue."
         day = self.day
         if day.halted_at != at or day.trader is None or not day.trader.alive or day.world.now < day.off_until + 20 * S: return
-        left = [s.id for s in day.account.open_orders() if self.ids.parse(s.id) and not day.reduces(s.id)]
+        left = [s.id for s in day.account.open_orders() if self.parse(s.id) and not day.reduces(s.id)]
         if left: self.broke("I10", f"{len(left)} orders are open 25 s after the stop button: {left[:3]}")
 
     def trades(self):
         "I3, after whatever the venue has done: no wish has more than it asked for."
         fills = self.day.account._fills
         for f in fills[self.seen_trades:]:
-            name = self.ids.parse(f.id)
+            name = self.parse(f.id)
             if name is None:
                 self.external[f.symbol].append(f)
                 continue
@@ -230,7 +235,7 @@ class Watch:
                 self.broke("I11", f"order {n} was to be cancelled {(now - self.cancels[n]) / S:.0f} s ago, and that is not settled")
             if not self.plain(n): continue
             s = day.account.find(self.ids.make(n), day.listed[int(o["row"])].symbol)
-            if s is not None and s.state in OVER and now - s.ts > MINUTE and not any((self.ids.parse(x.id) or (0,))[0] == n for x in day.account.open_orders()):
+            if s is not None and s.state in OVER and now - s.ts > MINUTE and not any((self.parse(x.id) or (0,))[0] == n for x in day.account.open_orders()):
                 self.broke("I11", f"order {n} was ended by the venue {(now - s.ts) / S:.0f} s ago, and we have it open")
 
     # quiet
@@ -263,7 +268,7 @@ class Watch:
             if o["state"] > 0:
                 ours[int(o["id"])] = (int(o["qty"] - o["filled"]), STATE_NAMES[int(o["state"])], bool(o["parent"] or o["group"] or o["reduce_only"]))
         for x in acc.open_orders():
-            if (name := self.ids.parse(x.id)) is not None: there[name[0]] = there.get(name[0], 0) + x.lots - x.filled
+            if (name := self.parse(x.id)) is not None: there[name[0]] = there.get(name[0], 0) + x.lots - x.filled
         for n in sorted({*ours, *there}):
             a, b = ours.get(n), there.get(n, 0)
             if a is None: self.broke("I1", f"{where}: order {n} is open at the venue and not in our books")
@@ -274,14 +279,16 @@ class Watch:
     def booked(self, where):
         "I2, from the journal."
         day = self.day
-        mine = [f for f in day.account._fills if self.ids.parse(f.id)]
+        mine = [f for f in day.account._fills if self.parse(f.id)]
         unit = {i.symbol: (Decimal(i.cash_unit), i.settle) for i in day.listed}
         fee = lambda f: int((f.fee / unit[f.symbol][0]).to_integral_value()) if f.fee_asset == unit[f.symbol][1] else 0
         want = Counter((f.symbol, id_number(f.trade_id), f.lots, f.px, fee(f)) for f in mine)
         sc = scan(day.home/"journal"/"journal.bin", verify=False)
         got, ids = Counter(), {k[1] for k in want}  # one that came after the end of its order is booked without it
         for i in sc.of(OUT):
-            for f in unpack_out(sc.payload(i))["fil"]:
+            data = sc.payload(i)
+            if not struct.unpack_from("<6I", data)[2]: continue  # no fills in it
+            for f in unpack_out(data)["fil"]:
                 key = (day.exchange.listed[f["row"]].symbol, int(f["trade_id"]), int(f["qty"]), int(f["px"]), int(f["fee"]))
                 if f["order"] or key[1] in ids: got[key] += 1
         for key, n in (got - want).items(): self.broke("I2", f"{where}: fill {key} is booked {n} times too often")
@@ -293,7 +300,7 @@ class Watch:
         path = day.home/"journal"/"journal.bin"
         if not path.exists(): return ""
         sc = scan(path, day.run, day.kitdb)
-        cold = Session(day.strategy, day.params, day.listed, day.theirs, sim=False, **day.market)
+        cold = day.new_session(day.listed)
         walk = Walk(cold, sc, None).load()
         walk.run()
         made, noted = walk.outputs(walk.made), walk.outputs(walk.noted)

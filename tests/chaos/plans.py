@@ -7,6 +7,7 @@ from .clockwork import MS, S
 RATES = {"OR-1": 0.15, "OR-2": 0.2, "OR-3": 0.25, "OR-4": 0.2, "OR-6": 0.2, "OR-7": 0.5, "OR-9": 0.5, "OR-10": 0.4, "OR-11": 0.4, "OR-12": 0.3, "OR-17": 0.08,
          "OR-18": 0.6, "MD-4": 0.01, "MD-5": 0.02, "MD-6": 0.5}
 MARKET = {"MD-1": 0.05, "MD-2": 0.1, "MD-3": 0.1, "MD-7": 0.5, "MD-8": 0.05}  # where the real market stream listens
+OWN = ("OR-20", "AC-9", "KEY", "SIG")  # what only a real adapter can suffer
 # acts of the venue or of other people: how often in a window
 ACTS = {"OR-13": 3, "OR-14": 3, "OR-15": 2, "OR-16": 2, "AC-1": 1, "AC-2": 1, "AC-3": 1, "AC-4": 2, "AC-5": 1, "AC-6": 2, "AC-7": 1, "AC-8": 1, "MD-11": 1,
         "CK-1": 1, "CK-2": 1}
@@ -21,7 +22,7 @@ def schedule(day, start, end):
     r, w = day.plan, day.world
     if day.only: todo = list(day.only)
     elif r.random() < 0.2: todo = list(r.choice(TOGETHER))
-    else: todo = r.sample([*RATES, *ACTS, *PROCESS, *(MARKET if day.bench else ())], r.choice((1, 2, 2, 3, 3, 4, 5)))
+    else: todo = r.sample([*RATES, *ACTS, *PROCESS, *((*MARKET, *OWN) if day.bench else ())], r.choice((1, 2, 2, 3, 3, 4, 5)))
     if day.bench and not day.only and r.random() < 0.5: todo.append(r.choice([*MARKET]))
     if not day.margin: todo = [f for f in todo if f not in ("AC-1", "AC-2", "AC-4", "AC-5")]
     day.say(f"plan {todo}")
@@ -33,6 +34,7 @@ def schedule(day, start, end):
             w.at(end - S, undo, day, f)
             continue
         if f in RATES or f in MARKET: rate(day, f, a, b)
+        elif f in OWN: day.bench.suffer(f, a, b)
         elif f in ACTS:
             for _ in range(ACTS[f]): w.at(r.randrange(a, b), act, day, f)
             if f in ("AC-1", "AC-2", "AC-7", "AC-8", "MD-11", "AC-3"): w.at(b, undo, day, f)

@@ -8,7 +8,7 @@ from algo_kit.core.errors import KitError
 from algo_kit.core.records import CMD_RESUME
 from algo_kit.core.runs import Lock
 from algo_kit.engine.journal import META, NOTE, OUT, Journal, pack_out, scan
-from algo_kit.engine.session import Recorder, Session, Walk, restore
+from algo_kit.engine.session import Recorder, Walk, restore
 
 from .clockwork import S, Killed, Process
 from .wire import LyingVenue
@@ -49,7 +49,7 @@ class Trader(Process):
         "Everything that waits for nobody: state and journal, gone through to where they end."
         d = self.day
         self.lock.acquire(0)
-        self.session = Session(d.strategy, d.params, d.exchange.listed, d.theirs, sim=False, **d.market)
+        self.session = d.new_session(d.exchange.listed)
         folder = d.home/"journal"
         old = (folder/"journal.bin").exists()
         self.journal = Journal(folder, d.run, d.kitdb, "group", 50.)
@@ -59,13 +59,15 @@ class Trader(Process):
             s = scan(self.journal.path, d.run, d.kitdb)
             walk = Walk(self.session, s, None, restore(self.session, s, folder)).load()
             walk.run()
+            d.known(self.session)
             made, noted, rest = walk.outputs(walk.made), walk.outputs(walk.noted), {}
             for k in made:
                 if made[k][:len(noted[k])].tobytes() != noted[k].tobytes(): self.day.broke("I7", f"{k} journalled is not what the step gives")
                 rest[k] = made[k][len(noted[k]):]
-            if any(len(v) for v in rest.values()): self.journal.write(OUT, pack_out(rest), self.session.seq)
+            more = any(len(v) for v in rest.values())
+            if more: self.journal.write(OUT, pack_out(rest), self.session.seq)
             self.journal.sync()
-            s = scan(self.journal.path, d.run, d.kitdb, verify=False)
+            if more: s = scan(self.journal.path, d.run, d.kitdb, verify=False)
             self.past = history(s)
             if d.damaged: d.broke("I8", "a damaged journal was accepted")
             self.note("resumed", torn=self.journal.torn)

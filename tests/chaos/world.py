@@ -7,7 +7,7 @@ import tempfile
 from collections import Counter
 from contextlib import ExitStack
 from dataclasses import replace
-from decimal import Decimal
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from algo_kit.core.kitdb import KitDB
 from algo_kit.core.records import BUY, SELL, TRADE, event_dt
 from algo_kit.core.settings import load_settings
 from algo_kit.data.instruments import Instrument
+from algo_kit.engine.session import Session
 from algo_kit.strategies.contract import load_strategy
 
 from .clockwork import MS, S, World
@@ -28,7 +29,10 @@ from .trader import Rival, Trader
 
 T0 = 1_700_006_400 * S  # 2023-11-15 00:00 UTC
 FOLDER = Path(__file__).parent
-STRATEGY = []
+STRATEGY, ENTRIES = [], {}
+
+@cache
+def settings(**over): return load_settings(over, home=None)
 
 def strategy():
     if not STRATEGY: STRATEGY.append(load_strategy(f"{FOLDER/'churn.py'}:strategy"))
@@ -71,16 +75,16 @@ class Day:
                 "risk.reversal": False, "risk.margin_reduce": 0, "risk.max_move": 0, "risk.halt_after_s": 0, "risk.max_silence_s": 0,
                 "run.snapshot_events": 1000, "run.stage": "live",
                 "live.lease_s": 15, "live.reconcile_s": 20, "live.timeout_s": 2, "live.durability": "power", "venue.book_levels": 64}
-        self.settings = load_settings(over, home=None)
+        self.settings = settings(**over)
         from .defects import OVER
-        self.theirs = load_settings(over | OVER, home=None) if OVER else self.settings  # the trader's; a planted defect may be in them
+        self.theirs = settings(**over | OVER) if OVER else self.settings  # the trader's; a planted defect may be in them
         self.live = self.theirs.live
         self.strategy = strategy()
         big = {"spot": 0.02, "perp": 0.02}[self.kind]
         usual = dict(seed=seed % 2**31, busy=0.2, size=big, lot=float(self.listed[0].lot), most=0.4, short=int(self.margin))
         self.params = self.strategy.check(usual | (habits or {}))
         self.thin = thin  # how much of the usual size trades of others have
-        self.exchange = Exchange(self.listed, load_settings({"venue.book_levels": 64, "run.cash": 1}, home=None), self.t0)
+        self.exchange = Exchange(self.listed, settings(**{"venue.book_levels": 64, "run.cash": 1}), self.t0)
         self.kinds, self.market = ("trades",), {}
         if adapter != "sim":
             self.kinds, self.market = ("trades", "depth"), dict(offers=["depth"] * len(self.listed), quotes_only=[False] * len(self.listed))
@@ -95,6 +99,14 @@ class Day:
         if adapter != "sim":
             from .adapter import Bench
             self.bench = Bench(self, adapter)
+
+    def new_session(self, listed):
+        "A trader's cold session; looking up the kernel's entry takes 8 ms, and one serves all sessions of a kind."
+        s = Session(self.strategy, self.params, listed, self.theirs, sim=False, **self.market)
+        s._entry = ENTRIES.get((self.kind, self.adapter))
+        return s
+    def known(self, s):
+        if s._entry is not None: ENTRIES[self.kind, self.adapter] = s._entry
 
     # what processes call
     def draw_ms(self, lo, hi): return self.rng.randrange(lo * MS, hi * MS)
@@ -140,20 +152,20 @@ class Day:
         self.watch.trades()
         return self.watch.held[symbol]
     def reduces(self, id):
-        got = self.watch.intents.get((self.ids.parse(id) or (0,))[0])
+        got = self.watch.intents.get((self.watch.parse(id) or (0,))[0])
         return got is not None and bool(got[0]["reduce_only"])
     def dormant(self, n, k):
         "A child whose parent has no fill yet, or that waits in our books alone."
         o = next(x for x in k["ords"] if x["state"] > 0 and x["id"] == n)
         return int(o["parent"]) > 0 and self.watch.done[int(o["parent"])] == 0
     def equity(self):
-        b = sum((x.total for a, x in self.account.balances().items() if a == "USDT"), Decimal(0))
-        e = float(b)
+        has, held = self.account.balances(), {h.symbol: h for h in self.account.positions()}
+        e = float(has["USDT"].total if "USDT" in has else 0)
         for i in self.listed:
             last = self.exchange.last(i.symbol)
-            if i.market == "spot": e += float(self.account.balances().get(i.base).total if i.base in self.account.balances() else 0) * last
+            if i.market == "spot": e += float(has[i.base].total if i.base in has else 0) * last
             else:
-                h = next((h for h in self.account.positions() if h.symbol == i.symbol), None)
+                h = held.get(i.symbol)
                 if h and h.lots: e += h.lots * float(i.lot) * (last - h.entry)
         return e
     def outside_lately(self): return self.world.now - self.outside_at < 60 * S
@@ -211,6 +223,13 @@ class Day:
     def stop(self):
         self.wanted = False
         if self.trader and self.trader.alive: self.trader.stop()
+
+    def fell(self, fault):
+        "The trader ends at once, and is started again."
+        t = self.trader
+        if t is None or not t.alive: return
+        t.why = fault
+        t.kill()
 
     # the plan
     def timeline(self):
@@ -270,6 +289,7 @@ class Day:
         self.faults.quiet()
         for name in list(self.faults.revoked): self.faults.revoked.pop(name)
         self.faults.delisted.clear()
+        self.faults.filters.clear()
         d = self.disk
         d.until, d.broken, d.slow_ns, d.die_at, d.die_on, self.crash, self.off_until = 0, 0, 0, None, "", None, 0
         self.mute.clear()
