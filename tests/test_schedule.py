@@ -1,6 +1,5 @@
 "The schedule: instants when clocks change, two weeks under every policy with a scheduler that is killed all the time, and what is refused."
-import random
-import tempfile
+import json, random, re, shutil, subprocess, sys, tempfile, time
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -8,9 +7,11 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from algo_kit.core.errors import KitError
 from algo_kit.core.kitdb import KitDB
 from algo_kit.core.times import iso, parse_time
-from algo_kit.jobs.desk import Desk
+from algo_kit.jobs import work
+from algo_kit.jobs.desk import Desk, prune
 from algo_kit.jobs.ledger import BAD, ENDED, Ledger
 from algo_kit.jobs.schedule import Schedule, read_entry
 from algo_kit.jobs.when import cron, cron_fields, every
@@ -246,3 +247,123 @@ def test_the_accounting_can_fail():
     procs.begun[i] -= 1
     led.db._do("delete from job_runs where id=?", i)
     with pytest.raises(AssertionError, match="lost or doubled"): accounted(entries, led, procs, start)
+
+# ---- exports: whatever ticks, it has to tick at every due time
+
+def cron_ticks(lines, zone, lo, hi): return {t for x in lines for t in naive(x, zone, lo, hi)}
+
+@pytest.mark.parametrize("entry", [dict(cron="30 2 * * *", zone="Europe/Berlin"), dict(cron="*/20 9-17 * * mon-fri", zone="America/New_York"),
+                                   dict(cron="15 2 13 * fri", zone="Asia/Kolkata"), dict(every="90m"),
+                                   dict(every="1d", start="2025-03-01T09:05", zone="Europe/Berlin")])
+@pytest.mark.parametrize("machine", ["UTC", "Europe/Berlin"])
+def test_an_exported_crontab_ticks_at_every_due_time(entry, machine):
+    from algo_kit.jobs.export import cron_lines
+    e = read_entry("job", dict(notebook="backtest") | entry)
+    for at in (CHANGES["Europe/Berlin"][0], CHANGES["America/New_York"][1]):
+        lo, hi = parse_time(at) - 4 * DAY, parse_time(at) + 4 * DAY
+        due = set(e.when.between(lo, hi))
+        assert due and due <= cron_ticks(cron_lines(e, machine, lo), machine, lo, hi)
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="no systemd here")
+def test_exported_timers_are_what_systemd_reads(tmp_path):
+    from algo_kit.jobs.export import on_calendar, to_systemd
+    es = dict(night=read_entry("night", dict(notebook="backtest", cron="30 2 * * *", zone="Europe/Berlin", catch_up="once")),
+              odd=read_entry("odd", dict(notebook="backtest", every="7m30s")), days=read_entry("days", dict(notebook="backtest", cron="0 12 13 * fri")))
+    now = parse_time("2026-11-30")
+    for k, v in to_systemd(Schedule("schedule.yaml", es), tmp_path, ["/bin/true"], now).items(): (tmp_path/k).write_text(v)
+    p = subprocess.run(["systemd-analyze", "verify", "--man=no", *map(str, sorted(tmp_path.iterdir()))], capture_output=True, text=True)
+    assert "algo-" not in p.stderr, p.stderr
+    for e in es.values():
+        ticks = set()
+        for x in on_calendar(e, now):
+            out = subprocess.run(["systemd-analyze", "calendar", "--iterations=60", "--base-time=2026-11-30 00:00:00 UTC", x], capture_output=True, text=True)
+            assert out.returncode == 0, out.stderr
+            found = re.findall(r"(?:\(in UTC\)|Next elapse|Iter\. #\d+|Iteration #\d+): \w+ (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) UTC", out.stdout)
+            ticks |= {parse_time(t.replace(" ", "T") + "Z") for t in found}
+        due = [t for t in e.when.between(now, now + 12 * HOUR if e.when.every_ns else now + 20 * DAY)][:5]
+        assert due and set(due) <= ticks, (e.name, sorted(map(iso, ticks))[:5], [iso(t) for t in due])
+
+# ---- what cannot be right, and a disk that is full
+
+ALGO = [sys.executable, "-m", "algo_kit.jobs.cli", "jobs"]
+
+@pytest.mark.parametrize("text, code, word", [
+    ("jobs:\n  a: {notebook: backtest, cron: '61 * * * *'}", 4, "minute '61'"),
+    ("jobs:\n  a: {notebook: bakctest, every: 1h}", 2, "unknown job 'bakctest'"),
+    ("jobs:\n  a: {notebook: backtest, every: 1h, parameters: {cahs: 1}}", 4, "unknown parameter"),
+    ("jobs: [", 4, "cannot be read"), (None, 2, "No such file")])
+def test_a_schedule_that_cannot_be_right_is_refused_with_its_code(tmp_path, text, code, word):
+    if text: (tmp_path/"s.yaml").write_text(text)
+    p = subprocess.run([*ALGO, "schedule", "--check", "1", "--file", "s.yaml", "--json"], cwd=tmp_path, capture_output=True, text=True)
+    e = json.loads(p.stdout)["error"]
+    assert p.returncode == code and word in e["message"] and (e["hint"] or e["rule"]), e
+
+def test_a_full_disk_is_told_and_nothing_is_lost_by_it(tmp_path):
+    now = [parse_time("2026-03-02T00:30Z")]
+    db = KitDB(memory())
+    led, told = Ledger(db, lambda: now[0]), []
+    procs = Processes(led, random.Random(1), lambda rng: MIN, False)
+    e = read_entry("hourly", dict(notebook="backtest", cron="0 * * * *", catch_up="once"))
+    desk = Desk(Schedule("", {"hourly": e}), led, procs, memory())
+    pages = db._do("pragma page_count")[0][0]
+    now[0] = parse_time("2026-03-02T01:00Z")
+    db._do("create table ballast(x)")
+    db._do(f"pragma max_page_count = {pages + 4}")
+    with pytest.raises(KitError, match="no space left"):
+        for _ in range(100): db._do("insert into ballast values(zeroblob(4000))")
+    with pytest.raises(KitError, match="no space left") as x:
+        for _ in range(200):
+            desk.turn()
+            now[0] += HOUR
+            procs.go_on()
+    told.append(x.value.hint)
+    assert "free some space" in told[0]
+    db._do("pragma max_page_count = 100000")
+    now[0] += 2 * MIN
+    desk.turn()
+    now[0] += MIN
+    procs.go_on()
+    due, rows = e.when.between(parse_time("2026-03-02T00:30Z"), led.marks()["hourly"]["through_ns"]), led.rows("hourly")
+    assert sum(r["missed"] + (r["state"] != "missed") for r in rows) == len(due) and rows[-1]["state"] == "running"
+
+def test_outputs_are_kept_as_asked_and_never_taken_from_a_run_under_way(tmp_path):
+    now = [parse_time("2026-03-02T00:00Z")]
+    led = Ledger(KitDB(memory()), lambda: now[0])
+    e = read_entry("hourly", dict(notebook="backtest", every="1h", keep=2))
+    led.mark("hourly", e.digest)
+    d = work.place(tmp_path, dict(job="hourly"))
+    for k in range(5):
+        now[0] += HOUR
+        i = led.add("hourly", e.spec())
+        led.begin(i, 1)
+        if k < 4: led.end(i, "finished", 0)
+        for end in ("log", "ipynb"): (d/f"{work.stem(led.row(i))}.{end}").write_text("x")
+    (d/"mine.txt").write_text("not ours")
+    gone = prune(e, led, tmp_path)
+    assert len(gone) == 6 and sorted(p.name[9:15] for p in d.glob("*.log")) == ["040000", "050000"] and (d/"mine.txt").exists()
+    assert not prune(read_entry("hourly", dict(notebook="backtest", every="1h", keep="1h")), led, tmp_path), "the newest still runs, the other is an hour old"
+    now[0] += 9 * HOUR
+    prune(read_entry("hourly", dict(notebook="backtest", every="1h", keep="1h")), led, tmp_path)
+    assert [p.name[9:15] for p in d.glob("*.log")] == ["050000"], "it is old by now, but under way"
+
+def test_actions_on_failure(tmp_path):
+    now = [parse_time("2026-03-02T00:30Z")]
+    led = Ledger(KitDB(memory()), lambda: now[0])
+    procs = Processes(led, random.Random(1), lambda rng: MIN, False)
+    flag = tmp_path/"told"
+    es = dict(bad=read_entry("bad", dict(notebook="backtest", cron="0 * * * *", on_failure=[dict(run="good"), dict(pause=2),
+                                         dict(command=["/bin/sh", "-c", f"echo $KIT_FAILED_JOB $KIT_FAILED_CODE >> {flag}"])])),
+              good=read_entry("good", dict(notebook="backtest", cron="0 0 1 1 *")))
+    desk = Desk(Schedule("", es), led, procs, memory())
+    for h in range(1, 5):
+        now[0] = parse_time(f"2026-03-02T0{h}:00Z")
+        desk.turn()
+        for r in led.rows("bad", ("waiting",)): led.begin(r["id"], 1); led.end(r["id"], "failed", 7, "damaged")
+        procs.starts.clear()
+        desk.turn()
+        desk.turn()
+    assert [r["state"] for r in led.rows("bad")] == ["failed", "failed", "skipped", "skipped"] and "2 failures in a row" in led.marks()["bad"]["paused"]
+    assert [r["cause"] for r in led.rows("good")] == ["failure", "failure"]
+    end = time.monotonic() + 20
+    while time.monotonic() < end and (not flag.exists() or len(flag.read_text().splitlines()) < 2): time.sleep(.1)
+    assert flag.read_text() == "bad 7\nbad 7\n"

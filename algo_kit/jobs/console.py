@@ -158,8 +158,9 @@ def main(argv=None) -> int:
 app = typer.Typer(name="algo", help="Trading from a notebook cell to a scheduled trader.", add_completion=False, pretty_exceptions_enable=False,
        rich_markup_mode=None)
 sub = {}
-for _name, _doc in dict(data="Recorded data: import, ls, check.", config="Settings: show, explain, set.", jobs="Job notebooks: ls, run.",
-       new="Templates of your own.", holdout="Data kept closed until an idea is finished: seal, open, ls.").items():
+for _name, _doc in dict(data="Recorded data: import, ls, check.", config="Settings: show, explain, set.",
+       jobs="Job notebooks: ls, run, schedule, tail, export.", new="Templates of your own.",
+       holdout="Data kept closed until an idea is finished: seal, open, ls.").items():
     sub[_name] = typer.Typer(help=_doc, no_args_is_help=False, rich_markup_mode=None)
     app.add_typer(sub[_name], name=_name)
 
