@@ -13,6 +13,11 @@ def main(job):
     from algo_kit.jobs.cli import main as algo
     os.chdir(job["cwd"])
     os.environ.update(job["env"])
+    if open_ := os.environ.get("ALGO_KIT_TEST_UNMASKED"):  # planted: the search must find what is written now
+        from algo_kit.adapters import protocol as masks
+        from algo_kit.jobs import papermill_engine
+        if open_ == "cells": papermill_engine._classes()[0]._clean = lambda self: self.nb
+        else: masks._unknown = lambda text: text
     for fd, f in ((1, job["out"]), (2, job["err"])): os.dup2(os.open(f, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644), fd)
     code = 1
     try: code = algo(job["argv"])

@@ -4,7 +4,7 @@ from test_gates import both, last, near
 from test_parity import all_ways
 from wiring import STRATEGIES
 
-from algo_kit.core.records import ACTIVE, BUY, CANCEL, CMD_GAP, CMD_HALT, CMD_RESUME, HALTED, LINK_CHILD, SELL, R
+from algo_kit.core.records import ACTIVE, BUY, CANCEL, CMD_GAP, CMD_HALT, CMD_OPEN, CMD_RESUME, CMD_WARM, HALTED, LINK_CHILD, SELL, R
 from algo_kit.engine.replay import why as why_not
 from algo_kit.engine.state import pack, unpack
 from algo_kit.strategies.contract import ENGINE_GATES
@@ -190,6 +190,18 @@ def test_a_gap_over_midnight_starts_the_day_at_midnight():
     for px, n in ((92.2, 0), (92.1, 1)):  # 970 at midnight; 48.5 is 5 %
         p = play([*held, trade(MIDNIGHT + 3 * 86_400_000, px), trade(MIDNIGHT + 3 * 86_400_000 + 6000, px)], made(**LOSS))
         assert len(why(p)) == n
+
+@pytest.mark.parametrize("goes_on, closed", [(1, [(10_000, -1000)]), (0, [])])
+def test_the_loss_of_the_day_goes_on_where_the_run_does(goes_on, closed):
+    "After a downtime the run goes on, and what it had lost counts; after its first warm-up it begins."
+    open_ = command(6010, CMD_OPEN)
+    open_["spare"] = goes_on
+    script = [*fallen(97.), trade(5001, 97.), trade(5002, 97.), command(6000, CMD_WARM), trade(6001, 96.), open_, trade(7000, 94.9), trade(10_001, 94.9),
+              trade(10_002, 94.9)]
+    p = play(script, made(**LOSS))
+    assert why(p) == closed and bool(p.k["guard"]["tripped"]) == bool(closed)
+    assert int(p.k["guard"]["open"]) == round((1000 if goes_on else 960) / p.s.cash_unit)
+    assert int(p.s.clock["decisions"]) == (2 if goes_on else 0), "nor are its decisions counted anew"
 
 def test_ledger_tells_when_it_tripped_and_let_go():
     p = play([*fallen(95.), trade(5001, 95.), trade(5002, 95.), trade(MIDNIGHT + 1, 95.)], made(**LOSS))

@@ -266,10 +266,63 @@ def test_stop_now_while_the_exchange_is_away(tmp_path, nursery, exchange):
     assert c.doc["left"]["orders"] == 2 and any(x["message"] == "left at the venue" and x["level"] == "WARNING" for x in desk.notes())
     assert set(resting(desk)) <= set(there)
     c = desk.start()  # the same command takes back what was left, and stays halted
-    desk.wait(lambda: not desk.status()["holds"] and desk.status()["open_orders"] == 0, 60, "taken back", c)
-    assert desk.status()["trading"] == "HALTED" and not resting(desk)
-    c.stop()
+    desk.wait(lambda: not desk.status()["holds"] and not set(resting(desk)) & set(there), 60, "taken back", c)
+    b = exchange.books(desk.n)  # the strategy may protect anew what it holds: a halted run does not keep it from that
+    assert desk.status()["trading"] == "HALTED" and not b["open"] and all(o["side"] == "SELL" and o["reduceOnly"] and o["orderType"] == "STOP_MARKET"
+                                                                          for o in b["open_algo"]) and len(b["open_algo"]) <= 1, b
+    assert c.stop()["left"]["orders"] == 0
     agree(desk)
+
+def test_after_stop_now_only_a_reason_lets_the_same_run_trade_again(tmp_path, nursery, exchange):
+    desk, why = Desk(tmp_path, nursery, exchange), "the feed was wrong, the venue's trades are fine"
+    c = desk.start()
+    desk.rounds(1, c, 150)
+    code, said = desk.algo("stop", "--now", "--wait", "100", "--json")
+    assert code == 0 and c.join(60) == 0 and c.doc["trading"] == "HALTED" and c.doc["left"]["orders"] == 0, (said, c.doc, c.err)
+    run, bought = c.doc["run"], lambda: sum(t["side"] == "BUY" for t in exchange.books(desk.n)["trades"])
+    before = bought()
+    c = desk.start()  # the same command alone goes on, and adds no risk; what it holds may be protected and sold
+    desk.wait(lambda: not desk.status()["holds"], 150, "ready", c)
+    time.sleep(4)
+    assert desk.status()["trading"] == "HALTED" and bought() == before
+    assert c.stop(timeout=150)["run"] == run and any(x["message"] == "it stays halted" and x["level"] == "WARNING" for x in desk.notes())
+    bare = desk.start("--resume", "ok")
+    assert bare.join(60) == 4 and "some words" in json.dumps(bare.doc), bare.doc
+    c = desk.start("--resume", why)
+    desk.wait(lambda: bought() > before, 150, "it trades again", c)
+    before = bought()
+    doc = c.stop(timeout=150)
+    assert doc["run"] == run and doc["resumed"] and doc["trading"] == "ACTIVE"
+    said, = desk.run.manifest["resumed"]
+    assert said["why"] == why and said["stopped"].startswith("20"), said
+    from algo_kit.core.records import CMD_HALT, CMD_RESUME, COMMAND, event_dt
+    from algo_kit.engine.journal import INSERT, NOTE, scan
+    import numpy as np
+    sc = scan(desk.dir/"journal"/"journal.bin", verify=False)
+    told = {int(e["ref"]): i for i in sc.of(INSERT) for e in np.frombuffer(sc.payload(i), event_dt) if e["kind"] == COMMAND}
+    word = [i for i in sc.of(NOTE) if sc.json(i).get("why") == why]
+    assert told[CMD_HALT] < word[0] < told[CMD_RESUME], "the reason is in the journal before it counts"
+    agree(desk)
+    again = desk.start("--resume", "said by a schedule at every start")
+    assert again.join(60) == 6 and "nothing to resume" in json.dumps(again.doc), again.doc
+    c = desk.start()  # and it does no harm
+    desk.wait(lambda: bought() > before, 150, "it trades", c)
+    assert c.stop(timeout=150)["run"] == run
+
+def test_a_venue_that_is_away_for_a_moment_is_asked_again(tmp_path, nursery, exchange):
+    desk = Desk(tmp_path, nursery, exchange)
+    os.kill(exchange.p.pid, signal.SIGSTOP)
+    try:
+        c = desk.start()
+        time.sleep(7)
+        assert c.exitcode is None, (c.doc, c.err)
+    finally: os.kill(exchange.p.pid, signal.SIGCONT)
+    desk.wait(lambda: desk.status()["fills"] >= 1, 90, "it trades", c)
+    c.stop()
+    gone = desk.start(argv=[*desk.argv()[:8], "http://127.0.0.1:9", *desk.argv()[9:]])
+    t0 = time.monotonic()
+    assert gone.join(90) == 1 and 20 < time.monotonic() - t0, gone.doc
+    assert "has not answered within 30 s" in gone.doc["error"]["message"] and "nothing was" in gone.doc["error"]["rule"]
 
 # --- two at once
 
@@ -390,35 +443,66 @@ def test_a_killed_kernel_takes_the_trader_with_it(tmp_path, nursery, exchange):
 
 # --- secrets
 
+def careless(path, birds):
+    "The job as somebody would write it who is in a hurry: a token among the parameters, a password in a cell, and both printed in every way."
+    nb = json.loads((HERE.parent/"papermill_jobs"/"live_trader.ipynb").read_text())
+    for c in nb["cells"]:
+        if "parameters" in c["metadata"].get("tags", []): c["source"] = [*c["source"][:-1], c["source"][-1] + "\n", 'api_token: str = "short"  # of a library']
+    said = f"""import base64, traceback
+venue_password = "{birds['cell']}"
+print("login with", venue_password, venue_password[::-1], venue_password.encode().hex(), base64.b64encode(b"me:" + venue_password.encode()).decode())
+print("token", api_token, api_token[4:26])
+try: raise ValueError(f"cannot log in with {{venue_password}} at https://me:{birds['url']}@example.org/")
+except ValueError: traceback.print_exc()
+venue_password"""
+    at = next(i for i, c in enumerate(nb["cells"]) if "live_child(" in "".join(c["source"])) + 1
+    nb["cells"].insert(at, dict(cell_type="code", id="careless", metadata={}, execution_count=None, outputs=[], source=said.splitlines(keepends=True)))
+    path.write_text(json.dumps(nb))
+
 @pytest.mark.slow
-def test_no_canary_is_found_after_a_run_of_faults(tmp_path, nursery, exchange):
+@pytest.mark.parametrize("open_", ["", "cells", "values"])
+def test_no_canary_is_found_after_a_run_of_faults(tmp_path, nursery, exchange, open_):
     from canaries import Canaries
     birds = Canaries(6)
     desk = Desk(tmp_path/"w", nursery, exchange, sets={"live.breaker_failures": 50, "live.timeout_s": 1})
     exchange.admin("key", key=birds["id"], account=f"t{desk.n}", secret=birds["secret"])
-    desk.env = birds.env("binanceusdm", "main") | {"CONFIG_SECRET": birds["config"]}
-    hidden = birds.allowed("id", "cell")  # the id is sent to the venue in the open; a cell that prints a secret is its owner's doing, and has none here
-    (desk.home/"mine.py").write_text("from algo_kit.strategies.round_trip import strategy as mine\n")
+    desk.env = birds.env("binanceusdm", "main") | {"CONFIG_SECRET": birds["config"], "ALGO_KIT_TEST_UNMASKED": open_}
+    careless(desk.home/"mine.ipynb", birds)
+    mine = lambda *more: ["jobs", "run", "mine.ipynb", *job(desk)[3:], "-p", f"api_token={birds['exception']}", *more]
+    theirs = ("mine.ipynb", "settings.ini")  # where the person wrote them
     try:
         # a job in the notebook, with faults of every kind that touches requests
         for f, r in (("OR-1", 0.15), ("OR-2", 0.15), ("OR-3", 0.2), ("OR-17", 0.02), ("MD-5", 0.01)): exchange.admin("set", fault=f, rate=r)
-        c = desk.start(argv=job(desk, for_time="25s"))
-        code = c.join(200)
+        c = desk.start(argv=mine("-p", "for_time=25s"))
+        assert c.join(300) == 0, (c.doc, c.err)
         exchange.admin("quiet")
+        if open_:
+            assert birds.found(desk.home, skip=theirs), f"unmasked {open_}, and nothing was found: this test cannot fail"
+            return
         exchange.admin("act", fault="AC-7", account=f"t{desk.n}", symbol=SYMBOL)  # the key is revoked: every answer is a refusal
-        d = desk.start(argv=job(desk, for_time="10s"))
-        refused = d.join(100)
+        d = desk.start(argv=mine("-p", "for_time=10s"))
+        assert d.join(200) not in (0, None)
     finally: exchange.admin("quiet")
     bad = desk.start(AKEY_BINANCEUSDM_MAIN_ID=birds["id"], AKEY_BINANCEUSDM_MAIN_SECRET=birds["passphrase"])  # a signature that is wrong
     assert bad.join(60) not in (0, None)
     url = desk.start(argv=[*desk.argv(), "--at", f"http://me:{birds['url']}@127.0.0.1:{exchange.port}"])  # a secret where none belongs
     assert url.join(60) == 4
+    ini = desk.home/"settings.ini"
+    ini.write_text(f"[live]\napi_secret = {birds['config']}\n")
+    config = desk.start()
+    assert config.join(60) == 4 and "api_secret" in json.dumps(config.doc), config.doc
+    ini.unlink()
+    flag = desk.start(argv=[*desk.argv(), "--set", f"live.signer_password={birds['config']}"])
+    assert flag.join(60) == 4, flag.doc
+    for argv in (["execution", "last"], ["report", "last"], ["status"], ["replay", "last"]): desk.start(argv=argv).join(120)
     faults = {f["fault"]: f["active"] for f in exchange.admin("faults")["faults"] if f["active"]}
-    print(code, refused, faults)
+    kinds = {p.name for p in desk.home.rglob("*") if p.is_file()}
+    print(faults, len(list(desk.home.rglob("*"))))
     assert sum(faults.get(k, 0) for k in ("OR-1", "OR-2", "OR-3")) >= 1, faults
-    assert (desk.home/"runs").is_dir() and (desk.home/"data"/"kit.db").is_file()
-    found = hidden.found(desk.home)
-    assert not found, found
+    assert {"executed.ipynb", "report.html", "kit.db", "journal.bin", "log.jsonl", "requests.jsonl", "manifest.json"} <= kinds, kinds
+    assert "***" in (desk.dir/"executed.ipynb").read_text() or any("***" in p.read_text() for p in desk.home.rglob("executed.ipynb"))
+    found = birds.found(desk.home, skip=theirs)
+    assert not found, found[:10]
     planted = desk.home/"planted.txt"  # this test can fail
     planted.write_text(f"x {birds['secret']} y")
-    assert hidden.found(desk.home)
+    assert birds.found(desk.home, skip=theirs)

@@ -133,6 +133,39 @@ def test_what_was_missed_is_settled_before_anything_new_is_decided(home, kinds):
     d = pq.read_table(c.dir/"decisions.parquet").to_pylist()
     assert [x["gate"] for x in d if x["gate"]] == ["trading_state"] * 2, "it wished, and was held"
 
+@pytest.mark.slow
+def test_the_loss_of_the_day_goes_on_after_a_catch_up(home):
+    over = ALONE | {"run.cash": 1000, "risk.guard_s": 1, "risk.max_daily_loss": .004, "risk.max_move": 0, "risk.max_silence_s": 0, "risk.max_spread_x": 0}
+    (home/"resting.py").write_text(RESTING)
+    def begun(x):
+        spec = RunSpec("resting.py:strategy", feed=f"ws:binance:BTC/USDT#trades@{x.url}", name="away", overrides=over)
+        return wired(spec, load_settings(over)).start()
+    guard = lambda t: t.session.world.k[0]["guard"]
+    with Exchange("--tape", "none", "--usdm", "") as x:
+        a = begun(x)
+        begin(x, a)
+        for _ in range(40):  # half a coin of 100 falls by 4: 2 of 1,000
+            x.trade(96., -1)
+            time.sleep(.1)
+        wait(lambda: guard(a)["worst"] > .0015)
+        a.stop(now=True)
+        a.join(20)
+        open_, worst, decisions = int(guard(a)["open"]), float(guard(a)["worst"]), int(a.session.clock["decisions"])
+        assert not guard(a)["tripped"]
+        x.trade(94., -1)  # buys a quarter more
+        x.trade(93., -1)
+        c = begun(x)
+        wait(lambda: c.run_dir.read_json("passport.json").get("missed"))
+        assert guard(c)["open"] == open_ and guard(c)["worst"] >= worst and c.session.clock["decisions"] >= decisions, "the day goes on"
+        def tripped():
+            x.trade(92., -1)
+            time.sleep(.1)
+            return guard(c)["tripped"]
+        wait(tripped, 30)  # 4 and more of 1,000 in all, and not 4 from here
+        c.stop(now=True)
+        r = c.join(20)
+    assert replay(r["dir"])["differences"] == 0
+
 def test_what_the_venue_cannot_give_is_a_hole_that_is_said(home):
     with Exchange("--tape", "none", "--usdm", "") as x:
         a = start(home, x, "away")

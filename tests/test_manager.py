@@ -11,7 +11,7 @@ from simloop import simulate
 
 from algo_kit.adapters.manager import FORCED
 from algo_kit.adapters.protocol import Order, Seen
-from algo_kit.core.records import AMENDED, BUY, CANCELED, EXPIRED, FILL, FILLED, LIMIT, LINK_CHILD, LINK_OCO, REJECT, SELL, UNSURE, V
+from algo_kit.core.records import AMENDED, BUY, CANCELED, EXPIRED, EXTERNAL, FILL, FILLED, LIMIT, LINK_CHILD, LINK_OCO, REJECT, SELL, UNSURE, V
 
 def run(main, seed=1, **kw):
     "Run `main(desk)` in virtual time."
@@ -505,19 +505,44 @@ def test_the_same_seed_is_the_same_day():
     a, b = one_day(3), one_day(3)
     assert a.events.tobytes() == b.events.tobytes() and a.venue.active == b.venue.active and a.s.hash == b.s.hash
 
-def test_ac1_2_leverage_or_margin_mode_from_outside_holds_new_risk_until_it_is_back():
+def test_ac1_limits_count_with_the_lower_of_both_leverages():
+    async def main(d):
+        margin = lambda: int(d.s.world.rows["ins"]["margin_e8"][0])
+        free = lambda: float(d.s.world.k[0]["wal"]["reserved"][0])
+        d.ask(buy(0, "limit", px=50., qty=1.))
+        await quiet(d)
+        before, own = free(), margin()
+        d.account.set_leverage(d.ins[0].symbol, 2.)
+        found = await d.m.reconcile("test")
+        assert all(f.clean for f in found) and margin() == 50_000_000 == 5 * own, "10 times was the run's"
+        assert free() > 4 * before > 0, "what rests binds more now"
+        d.ask(buy(0, qty=1.))
+        await quiet(d)
+        assert d.lots() == 100, "and it trades on"
+        await d.crash()
+        await quiet(d)
+        assert margin() == 50_000_000, "a restart knows it"
+        d.account.set_leverage(d.ins[0].symbol, 20.)
+        await d.m.reconcile("test")
+        assert margin() == own, "more leverage than the run's gives no more room"
+        n = len(d.heard(EXTERNAL))
+        await d.m.reconcile("test")
+        assert len(d.heard(EXTERNAL)) == n, "told once"
+    run(main, ins=[perp(leverage="10")])
+
+def test_ac1_2_margin_mode_from_outside_holds_new_risk_until_it_is_back():
     async def main(d):
         d.ask(buy(0, qty=1.))
         await d.wait(2)
-        d.account.set_leverage(d.ins[0].symbol, 5.)
+        d.account.set_margin_mode(d.ins[0].symbol, "isolated")
         found = await d.m.reconcile("test")
-        assert [f.kind for f in found] == ["mode"] and "leverage" in str(found[0])
+        assert [f.kind for f in found] == ["mode"] and "margin mode" in str(found[0])
         d.ask(buy(0, qty=1.))
         assert d.heard(REJECT)["ref"].tolist() == [V["halted"]]
         d.ask(sell(0, qty=.4, reduce_only=1))
         await d.wait(2)
         assert d.lots() == 60, "an exit was held back"
-        d.account.set_leverage(d.ins[0].symbol, 1.)
+        d.account.set_margin_mode(d.ins[0].symbol, "cross")
         await d.wait(70)
         d.ask(buy(0, qty=1.))
         await quiet(d)

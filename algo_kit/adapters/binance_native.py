@@ -96,10 +96,14 @@ class NativeBinance(CcxtVenue):
     ) -> str:  # One message, ready for the socket
         "An order, signed."
         ins = self.instruments[order.symbol]
-        payload, message, limit = self._form(order)
         t, wire, size = self.clock.now_ns() // 1_000_000, self._wire(order.id), self._text_of(order.lots, ins.lot)
-        values = (wire, self._text_of(order.px, ins.tick), size, t) if limit else (wire, size, t)
-        s = self._signature(payload % values, f"{self.name}:place:{order.id}:{t}")
+        for again in ("", ":again"):
+            key = self.ex.apiKey
+            payload, message, limit = self._form(order)
+            values = (wire, self._text_of(order.px, ins.tick), size, t) if limit else (wire, size, t)
+            s = self._signature(payload % values, f"{self.name}:place:{order.id}:{t}{again}")
+            self._renewed()
+            if self.ex.apiKey == key: break  # exchanged for another meanwhile, it signs under its own name alone
         self._n += 1
         return message % (self._n, *values, s)
 
@@ -128,7 +132,7 @@ class NativeBinance(CcxtVenue):
         s = self._signature("&".join(f"{k}={v}" for k, v in p))
         self._renewed()
         if p[0][1] != self.ex.apiKey:  # exchanged for another meanwhile, which signs under its own name alone
-            return self._message(method, [("apiKey", self.ex.apiKey), *p[1:]], rid and rid + ":again")
+            return self._message(method, [("apiKey", self.ex.apiKey), *p[1:]])
         self._n += 1
         body = ",".join(f'"{k}":{v}' if type(v) is int else f'"{k}":"{v}"' for k, v in p)
         return f'{{"id":{self._n},"method":"{method}","params":{{{body},"signature":"{s}"}}}}'

@@ -7,9 +7,11 @@ __all__ = ['VENUES', 'port_of', 'signing_of', 'open_venue', 'stream_urls', 'open
 
 # %% ../../nbs/adapters/690_connect.ipynb #ac83fd38
 import asyncio, functools, re
+from contextlib import suppress
 
 from ..core.errors import ConfigError, unknown
 from .live import look, prepare_live
+from .protocol import hide_environment
 from .protocol import Clock
 from .streams import STREAMS, MarketStream
 
@@ -31,6 +33,10 @@ def signing_of(settings):
     "The signer, when one is named; else keys of the environment."
     from algo_kit.adapters.keys import EnvKeys, LocalSigning
     from algo_kit.adapters.signer import SignerClient
+    hide_environment()
+    with suppress(ImportError, OSError, ValueError):
+        import resource
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a process that has read a key leaves no picture of its memory
     return SignerClient(settings.live.signer) if settings.live.signer else LocalSigning(EnvKeys())
 
 def open_venue(
@@ -86,13 +92,15 @@ def live_trader(
     accepted: bool = False,  # A person accepts real orders
     at: str = "", testnet: bool = False,
     kinds=("trades", "quotes"),  # Market data that the strategy sees
+    patience_s: float = 30.,  # How long a venue that does not answer is asked again
+    tell=None,  # f(words): what is waited for
     **more,  # Of `LiveTrader`
 ):  # `LiveTrader`
     "Look, check, wire."
     symbols = [s for s in spec.symbol.split(",") if s]
     if not symbols: raise ConfigError("no market was named", "symbol", "", "--symbol BTC/USDT", "again for more")
     signing, clock = signing_of(settings), Clock()
-    seen = asyncio.run(look(open_venue(spec.venue, symbols, settings, at, testnet, signing), symbols))
+    seen = asyncio.run(look(open_venue(spec.venue, symbols, settings, at, testnet, signing, clock), symbols, patience_s, tell))
     venue = open_venue(spec.venue, symbols, settings, at, testnet, signing, clock)
     make = functools.partial(open_stream, spec.venue, seen["instruments"], settings, kinds, at, clock=clock)
     return prepare_live(spec, settings, seen, venue, lambda sink: make(sink=sink), make().market, accepted, **more)

@@ -555,12 +555,16 @@ class Exchange:
         x = Exchange(self.listed, self.settings)
         a, i = x.open_account("warm", {v: 10**6 for j in self.listed for v in (j.settle, j.base)}), self.listed[0]
         e = np.zeros(1, event_dt)
-        e["ts"], e["px"], e["qty"], e["kind"], e["side"] = 1, 1000 * float(i.tick), 10 * float(i.lot), TRADE, BUY
+        least = max(2 * float(i.min_notional) / (900 * float(i.tick) * float(i.lot)), float(i.min_qty) / float(i.lot))
+        lots = 1 + round(least)  # what is not taken tries nothing
+        e["ts"], e["px"], e["qty"], e["kind"], e["side"] = 1, 1000 * float(i.tick), lots * float(i.lot), TRADE, BUY
         x.market(e)
-        a.submit(Order("w", i.symbol, BUY, LIMIT, 1, px=1))
-        a.amend("w", i.symbol, 1, 2)
-        a.cancel("w", i.symbol)
+        a.submit(Order("w", i.symbol, BUY, LIMIT, lots, px=900))
+        a.amend("w", i.symbol, lots, 901)
         x.advance(2)
+        a.cancel("w", i.symbol)
+        a.submit(Order("m", i.symbol, BUY, MARKET, lots))
+        x.advance(3)
         return self
 
     def halt(self, symbol: str, why: str = "halted"):

@@ -6,11 +6,12 @@
 __all__ = ['S', 'NUMBER', 'SIDE', 'BASE', 'FORCED', 'Manager', 'take', 'price', 'report', 'covered', 'restore', 'reconcile',
            'start', 'settle', 'cancel_everything', 'close']
 
-# %% ../../nbs/adapters/652_manager.ipynb #ea2c96ad
+# %% ../../nbs/adapters/652_manager.ipynb #f475e49b
 import asyncio
 import random
 import struct
 from decimal import ROUND_FLOOR, Decimal
+from fractions import Fraction
 
 import numpy as np
 
@@ -18,12 +19,13 @@ from ..core.errors import KitError
 from ..core.records import (ACCEPTED, AMEND, AMENDED, BUY, CANCEL, CANCELED, CANCELED_, CASH, COIN_FEE, DEPOSIT, EXPIRED, EXTERNAL, FEE, FILL, FOK, GTC,
                                    GTD, INSURANCE, INTEREST, IOC, LIMIT, LIQUIDATION_FEE, MARKET, PAID_FUNDING, PARTIALLY_FILLED, PLACE, SELL, STATE_NAMES,
                                    STOP, STOP_LIMIT, SUBMITTED, SWAP, TAKE, TAKE_LIMIT, TRAIL, UNKNOWN, decision_dt, event_dt)
+from ..engine.account import LEVERAGE
 from .managed import INFERRED, OVER, Do, Leg, Life, Rules
 from .protocol import (REFUSED, UNSURE, Balances, Broken, Fill, Held, Order, Outcome, Payment, Seen, Status, VenueError, id_number,
                                         without_secrets)
 from .reconcile import Books, Finding, Told, compare
 
-# %% ../../nbs/adapters/652_manager.ipynb #14bd99c9
+# %% ../../nbs/adapters/652_manager.ipynb #ccbafd7b
 S = 1_000_000_000
 _SIMPLE, _AT_ONCE = (MARKET, LIMIT), (GTC, IOC, FOK)
 _PROTECTS = (STOP, TRAIL, STOP_LIMIT)
@@ -64,7 +66,7 @@ class Manager:
         self.lives, self.open, self.by_venue, self.parked, self.known = {}, {}, {}, {}, set()
         self.children, self.groups, self.watched, self.deadlines = {}, {}, {}, {}
         self.busy, self.timers, self.tasks, self.out = {}, {}, set(), []
-        self.foreign, self.forced, self.told, self.late_fees, self.external = {}, set(), Told(), {}, {}
+        self.foreign, self.forced, self.told, self.late_fees, self.external, self.margins = {}, set(), Told(), {}, {}, {}
         self.lots = w.rows["pos"]["lots"].tolist()  # as told, which is what the engine has once it has taken it
         self.apart_cash, self.apart_lots, self.side, self.rest = {}, {}, {}, {}
         self.lay, self.again = {}, set()  # spot: lots that lay there when the run began; trades whose fee beside the ledger is counted anew after a restart
@@ -74,6 +76,7 @@ class Manager:
         self.based, self.looked, self.compared = False, 0, 0  # what is not ours has been set apart; up to when history has been read
         self.failures, self.broken_until, self.quiet_until, self.hush_until, self.closed, self._flushing = 0, 0, 0, 0, False, False
         self.since = self.began = self.now()
+        self.sealed = False  # nothing that would rest is sent any more, not even protection: exits at the market alone
         self.counts = dict(place=0, cancel=0, amend=0, query=0, fills=0, unknown=0, refused=0, halted=0, duplicates=0)
         self._lock = self._wake = None
         self._starting = 0  # requests whose task has not begun: what was wished before leaves before
@@ -251,7 +254,7 @@ def _touched(self, life, type):
             self._after(other)
     life.trigger(self.now(), type)
 
-# %% ../../nbs/adapters/652_manager.ipynb #9a5cd6a2
+# %% ../../nbs/adapters/652_manager.ipynb #8c929101
 @_patch
 def _after(self, life):
     "Something has happened to it: tell, let relatives know, do what is next."
@@ -350,6 +353,7 @@ def _why_not(self, life, do):
     "Empty, or why this may not leave."
     why = self.may_place()
     if why.startswith("lease"): return why if do.what == "place" and not life.reduce_only else f"wait: {why}"
+    if self.sealed and do.what == "place" and life.type != MARKET: return "the run ends, and its orders are taken back"  # a strategy would protect anew
     if life.reduce_only or do.what == "cancel": return ""
     if why: return why
     for k, why in self.faults.items():
@@ -597,7 +601,7 @@ def _fill(self, f: Fill) -> bool:  # was it news?
         self.version += 1
     return False
 
-# %% ../../nbs/adapters/652_manager.ipynb #64f9ed9e
+# %% ../../nbs/adapters/652_manager.ipynb #3b04e6a4
 @_patch
 def _row(self, kind, row, ts, **kw):
     e = np.zeros(1, event_dt)[0]
@@ -700,6 +704,18 @@ def _pay(self, p: Payment):
     self._note(f"{p.what} of {p.amount} {p.asset}", "INFO", id=p.id)
 
 @_patch
+def _leverage(self, row, theirs):
+    "Somebody has changed the leverage: from the next decision on, limits count with theirs or the run's, whichever is less."
+    i = self.session.world.rows[row]["ins"]
+    own = float(i["leverage"])
+    use = min(theirs, own)
+    margin = -(-10**8 // Fraction(use))
+    if margin == self.margins.get(row, int(i["margin_e8"])): return
+    self.margins[row] = margin
+    self._row(EXTERNAL, row, self.now(), qty=margin, flags=LEVERAGE)
+    self._note(f"{self.symbols[row]}: leverage at the venue is {theirs:g}, the run's {own:g}: limits count with {use:g} from here on", "WARNING")
+
+@_patch
 def _mode(self, h: Held):
     row = self.rows.get(h.symbol)
     if row is None: return
@@ -707,8 +723,10 @@ def _mode(self, h: Held):
     want = "isolated" if i["isolated"] else "cross"
     if h.hedged: why = f"{h.symbol}: the account is in hedge mode"
     elif h.margin_mode and h.margin_mode != want and h.lots: why = f"{h.symbol}: margin mode is {h.margin_mode}, the run's is {want}"
-    elif h.leverage and h.leverage != float(i["leverage"]): why = f"{h.symbol}: leverage is {h.leverage:g}, the run's is {float(i['leverage']):g}"
+    elif i["isolated"] and h.lots and h.leverage > float(i["leverage"]):  # what protects the position is less than its limits were made for
+        why = f"{h.symbol}: leverage is {h.leverage:g}, the run's is {float(i['leverage']):g}, and a position is isolated"
     else: why = ""
+    if h.leverage: self._leverage(row, h.leverage)
     if why: self.faults[key] = why
     else: self.faults.pop(key, None)
     if why: self._note(why + ": nothing new is sent until it is as it was", "ERROR")
@@ -752,7 +770,7 @@ def _still(self, row):
 @_patch
 def _rearm(self, row): self.deadlines[f"row {row}"] = asyncio.get_running_loop().call_later(self.cfg.protect_s, self._still, row)
 
-# %% ../../nbs/adapters/652_manager.ipynb #9ee56afd
+# %% ../../nbs/adapters/652_manager.ipynb #9e5d8b01
 @_patch
 def restore(self,
     decisions: np.ndarray,  # `decision_dt`, the whole run
@@ -778,7 +796,7 @@ def restore(self,
         elif int(e["flags"]) & BASE: self.apart_cash[asset], self.based = int(e["spare"]) * self.unit[asset], True
         elif int(e["flags"]) & INFERRED: self.apart_cash["guess", asset] = self.apart_cash.get(("guess", asset), 0) + n
         else: self.told.restored((j, row, code, ts, n))
-    last = answers[answers["kind"] == EXTERNAL]
+    last = answers[(answers["kind"] == EXTERNAL) & (answers["flags"] != LEVERAGE)]
     for e in last:
         s, n, there = self.symbols[int(e["row"])], int(e["qty"]), int(e["spare"])
         self.external[s], self.apart_lots[s] = n, n + there

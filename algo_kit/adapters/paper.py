@@ -79,13 +79,13 @@ class FeedTrader(Trader):
         now = max(self.feed.now_ns(), began, int(rows["ts"].max()) if len(rows) else 0)
         n, holes = sum(d["trades"] for d in told), [d for d in told if d["why"] or d["missing"]]
         rows["recv"] = np.maximum.accumulate(np.maximum(rows["ts"], began)) if len(rows) else 0
-        warm = bool(s.world.k[0]["acct"]["warm"])  # killed while it caught up
-        settle = warm or n > 0 and not s.world.k[0]["guard"]["tripped"]  # a breaker that has tripped holds by itself, and is not to forget it
+        settle = n > 0 or bool(s.world.k[0]["acct"]["warm"])  # or it was killed while it caught up
         books = [np.array([(began, began, 0, 0., 0., 0, 0., r, DEPTH, 0, F_CLEAR | F_NOLEVEL)], event_dt) for r, o in enumerate(s.offers)
                  if o in ("depth", "bbo")]
         unknown = [command(CMD_GAP, now)] if not len(rows) and holes else []
         self.run_dir.update(catching_up=True)
         hold, open_ = ([command(CMD_WARM, began)], [command(CMD_OPEN, now)]) if settle else ([], [])
+        for e in open_: e["spare"] = 1  # it goes on: the loss of the day and what was counted stay
         if not self._take(np.concatenate([*books, *hold, rows, *unknown, *open_]), None): return False
         d = dict(since=iso(began), until=iso(now), seconds=(now - began) / 1e9, trades=n, missing=None if any(x["missing"] is None for x in told)
                  else sum(x["missing"] for x in told), held=bool(settle), instruments=told)

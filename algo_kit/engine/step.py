@@ -263,7 +263,7 @@ def _other(w, me, out, e, now, scratch):
         elif e.ref == CMD_WARM: acct.warm = 1
         elif e.ref == CMD_OPEN:
             acct.warm = 0
-            _count_anew(w, out)
+            if e.spare == 0: _count_anew(w, out)  # 1: a run that had traded before goes on
         elif e.ref == CMD_GAP:
             for i in range(w.rows.size): w.rows[i].pos.last_ts = 0  # stale until the next trade
     else:

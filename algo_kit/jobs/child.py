@@ -95,7 +95,8 @@ def live_argv(
     for s in str(v["symbol"]).split(","): out += ["--symbol", s.strip()]
     for k, x in (v.get("params") or {}).items(): out += ["-p", f"{k}={x}"]
     for k, x in (v.get("settings") or {}).items(): out += ["--set", f"{k}={x}"]
-    for flag, key in (("--cash", "cash"), ("--account", "account"), ("--at", "at"), ("--for", "for_time"), ("--name", "name"), ("--out", "out")):
+    for flag, key in (("--cash", "cash"), ("--account", "account"), ("--at", "at"), ("--for", "for_time"), ("--name", "name"), ("--out", "out"),
+                      ("--resume", "resume")):
         if v.get(key): out += [flag, str(v[key])]
     for flag, key in (("--testnet", "testnet"), ("--i-accept-real-orders", "i_accept_real_orders"), ("--fresh", "fresh")):
         if v.get(key): out.append(flag)

@@ -148,6 +148,17 @@ def _live(r):
     try: return json.loads((r/"status.json").read_text())
     except (OSError, ValueError): return {}
 
+def _live_words(live: dict) -> list:  # Lines
+    "What a person wants to know of a run at a venue."
+    if "holds" not in live: return []
+    n, u = live.get("open_orders", 0), live.get("unknown", 0)
+    held = ", ".join(f"{q:.10g} {s}" for s, q in live["position"].items() if q)
+    out = [f"\n{live['run']}: {live['trading']}; {n} order{'s' * (n != 1)} at the venue" + (f", {u} of unknown outcome" if u else "") +
+           (f"; holds {held}" if held else "; no position") + (f"; the market was heard {live['quiet_s']:g} s ago" if live.get("quiet_s") is not None else "")]
+    out += [f"  nothing new is sent: {k}: {why}" for k, why in live["holds"].items()]
+    if live["trading"] == "HALTED": out.append("  it was stopped at once: it orders nothing until it is started with --resume \"why\"")
+    return out + [f"  {f}" for f in live.get("findings") or ()]
+
 @app.command()
 def status(run: Annotated[str | None, typer.Argument(help="run name, its key, its folder, or last; none: all that run, else the newest")] = None,
        json: Json = False):
@@ -167,12 +178,14 @@ def status(run: Annotated[str | None, typer.Argument(help="run name, its key, it
            and d["live"].get("equity") is not None else "", d["started"]] for d in docs]
     if not docs: return answer(dict(runs=[]), f"no runs in {s.paths.runs}/", next_="algo demo")
     going = any(d["status"] == "running" for d in docs)
-    answer(dict(runs=docs), table(("run", "status", "events", "orders", "fills", "equity", "started"), rows, (2, 3, 4, 5)), next_="algo stop" if going
+    more = [x for d in docs for x in _live_words(d["live"] or {})]
+    answer(dict(runs=docs), table(("run", "status", "events", "orders", "fills", "equity", "started"), rows, (2, 3, 4, 5)), *more, next_="algo stop" if going
            else f"algo report {docs[0]['run']}")
 
 @app.command()
 def stop(run: Annotated[str | None, typer.Argument(help="run name, its key or its folder; none: the one that runs")] = None,
-         now: Annotated[bool, typer.Option("--now", help="without cancelling or flattening first")] = False,
+         now: Annotated[bool, typer.Option("--now", help="at once: a live run takes back its orders, closes positions only where live.on_stop=flatten, and "
+                                                  "stays halted until `algo live … --resume WHY`; on paper nothing is cancelled or closed first")] = False,
          wait: Annotated[float, typer.Option(help="s to wait for its end; 0: only ask")] = 30., json: Json = False):
     "Ask a run to end in order."
     import time
@@ -192,7 +205,16 @@ def stop(run: Annotated[str | None, typer.Argument(help="run name, its key or it
         if time.monotonic() > end: raise Timeout(f"run {r.run} has not ended within {wait:g} s", "wait", wait, "the stop was asked for and stays asked",
             "algo status, or --now")
         time.sleep(.1)
-    answer(dict(run=r.run, dir=str(r.path), status=r.status), f"{r.run}: {r.status if wait else 'asked to stop'}", next_=f"algo report {r.run}")
+    left = r.manifest.get("left") if wait and r.manifest.get("stage") == "live" else None
+    words = []
+    if left:
+        n, u = left.get("orders", 0), left.get("unknown", 0)
+        words = [f"  left at the venue: {n} order{'s' * (n != 1)}" + (f", {u} of unknown outcome" if u else "") +
+                 ("; positions: " + ", ".join(left["positions"]) if left.get("positions") else "; no position")]
+        if left.get("unprotected"): words.append(f"  no stop at the venue protects {', '.join(left['unprotected'])}: watch it, or close it there")
+        if n or u: words.append("  the venue did not answer in time: the next start of the same command takes them back; look at the venue too")
+    answer(dict(run=r.run, dir=str(r.path), status=r.status) | (dict(left=left) if left else {}), f"{r.run}: {r.status if wait else 'asked to stop'}", *words,
+           next_=f"algo report {r.run}")
 
 # %% ../../nbs/jobs/920_cli.ipynb #ae7c23a9
 @app.command("list")

@@ -83,7 +83,14 @@ def as_error(
     e: BaseException,
     app=None,  # For the names of its verbs
 ) -> tuple[dict, int]:  # The document, the exit code
-    "Any exception as the error document of `--json`."
+    "Any exception as the error document of `--json`, without secrets."
+    from algo_kit.adapters.protocol import _CALLED, MASK, doc_without_secrets, without_secrets
+    doc, code = _as_error(e, app)
+    key = str(doc.get("key") or "")
+    said = {k: doc_without_secrets(without_secrets(v, None) if isinstance(v, str) else v) for k, v in doc.items()}
+    return said | (dict(value=MASK) if doc.get("value") and _CALLED.search(key) else {}), code
+
+def _as_error(e, app):
     if isinstance(e, KitError): return e.as_dict(), e.code
     if hasattr(e, "format_message") and hasattr(e, "exit_code"):  # typer's
         msg, ctx = e.format_message(), getattr(e, "ctx", None)
@@ -139,7 +146,10 @@ def main(argv=None) -> int:
             c.print(f"error: {doc['message']}", style="bold red", markup=False, soft_wrap=True)
             for k in ("rule", "hint"):
                 if doc[k]: c.print(f"  {k}: {doc[k]}", markup=False, soft_wrap=True)
-            if "defect of the kit" in (doc["hint"] or ""): c.print_exception()
+            if "defect of the kit" in (doc["hint"] or ""):
+                import traceback
+                from algo_kit.adapters.protocol import without_secrets
+                c.print(without_secrets("".join(traceback.format_exception(e)), None), markup=False, soft_wrap=True)
     finally: real, _J["on"] = _J["real"], False
     try: real.flush()
     except (BrokenPipeError, ValueError): code = code or 1

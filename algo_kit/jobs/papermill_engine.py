@@ -120,22 +120,36 @@ def _classes():
     from nbclient.exceptions import CellExecutionError
     from papermill.clientwrap import PapermillNotebookClient
     from papermill.engines import NotebookExecutionManager
+    from algo_kit.adapters.protocol import doc_without_secrets, hide_assigned, hide_environment
     from algo_kit.core.runs import whole_file
 
     class Manager(NotebookExecutionManager):
         "Saves whole notebooks: beside their place, then renamed."
-        notes, stop, saved = None, None, 0.
+        notes, stop, saved, cells = None, None, 0., {}
         def save(self, **kw):
             if kw.get("nb"): self.nb = kw["nb"]
             mark = self.nb.metadata.setdefault("algo_kit", {})
             if self.stop and self.stop.by: mark["stopped_by"] = self.stop.by
             run = read_notes(self.notes).get("run_dir") if self.notes else None
-            text = nbformat.writes(self.nb)
+            text = nbformat.writes(self._clean())
             for p in {self.output_path, str(Path(run)/"executed.ipynb") if run else None} - {None}:
                 if "://" in p: continue
                 Path(p).parent.mkdir(parents=True, exist_ok=True)
                 with whole_file(p) as tmp: tmp.write_text(text, encoding="utf-8")
             self.saved, self.last_save_time = time.monotonic(), self.now()
+        def _clean(self):
+            "The notebook without secrets: what the environment holds, what cells give a secret's name. A cell that has not changed is not looked at again."
+            if not self.cells:
+                hide_environment()
+                for c in self.nb.cells: hide_assigned("".join(c.source))
+            out = nbformat.NotebookNode({k: v for k, v in self.nb.items() if k != "cells"})
+            out.metadata = nbformat.from_dict(doc_without_secrets(self.nb.metadata))
+            seen, self.cells, out.cells = self.cells, {}, []
+            for c in self.nb.cells:
+                raw = json.dumps(c, sort_keys=True, default=str)
+                self.cells[h] = clean = seen.get(h := hash(raw)) or nbformat.from_dict(doc_without_secrets(c))
+                out.cells.append(clean)
+            return out
         def autosave_cell(self, **kw): pass  # the timer saves: a silent cell must not look dead
         def beat(self, cell, cells):
             run = read_notes(self.notes).get("run_dir") if self.notes else None
@@ -205,7 +219,7 @@ class KitEngine:
             man.notebook_complete()
             if man.output_path:
                 for p in (f"{man.output_path}.heartbeat", f"{man.output_path}.notes"): Path(p).unlink(missing_ok=True)
-        return nb
+        return man._clean()
     @classmethod
     def nb_kernel_name(cls, nb, name=None):
         from papermill.utils import nb_kernel_name

@@ -30,7 +30,7 @@ class Watch:
         self.held, self.whole = Counter(), {}  # lots of ours by the venue's trades; order for whatever is held -> the most that was held while it stood
         self.kinds, self.alive_at, self.placed_at = Counter(), 0, 0
         self.prices, self.heard = defaultdict(deque), {}  # symbol -> (ts, px) printed lately; when news of it last reached the process
-        self.ends, self.taken_at, self.mode_at = [], {}, 0
+        self.ends, self.taken_at, self.mode_at, self.lever_at = [], {}, 0, 0
         self.told = {}  # (row, number of a trade) -> the input with which the engine was told
         self.cancels, self.amends, self.decided = {}, defaultdict(set), {}  # order -> when it was to be cancelled; the sizes it was to have; last amended
         self.rows = {i.symbol: n for n, i in enumerate(day.listed)}
@@ -119,7 +119,12 @@ class Watch:
         if risk and now - (decided - proc.skew) > 90 * S + abs(proc.skew):
             self.broke("I6", f"{what[0]} leaves {(now - decided) / S:.0f} s after it was decided")
         if risk and self.mode_at and now > self.mode_at + 60 * S:
-            self.broke("I10", f"{what[0]} leaves, and mode or leverage of the account were changed {(now - self.mode_at) / S:.0f} s ago")
+            self.broke("I10", f"{what[0]} leaves, and the mode of the account was changed {(now - self.mode_at) / S:.0f} s ago")
+        if risk and self.lever_at and now > self.lever_at + 60 * S:
+            row = [i.symbol for i in day.listed].index(order.symbol)
+            ours, theirs = (int(w.rows["ins"]["margin_e8"][row]) for w in (proc.session.world, day.account.world))
+            if ours < theirs:
+                self.broke("I5", f"{what[0]} leaves at {1e8 / ours:g} times, {(now - self.lever_at) / S:.0f} s after the venue went to {1e8 / theirs:g}")
         if now < proc.patient_until - S // 10:
             self.broke("I10", f"{what[0]} leaves {(proc.patient_until - now) / S:.1f} s before the venue's patience is over")
         if risk and day.halted_at and now > day.halted_at + S // 2:

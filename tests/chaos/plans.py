@@ -50,7 +50,8 @@ def act(day, f):
         day.skew = day.plan.choice((-1, 1)) * (1500 * MS if f == "CK-1" else 10 * S)
         if day.trader: day.trader.skew = day.skew
         return day.count(f)
-    if f in ("AC-1", "AC-2"): day.watch.mode_at = day.world.now
+    if f == "AC-1": day.watch.lever_at = day.world.now
+    if f == "AC-2": day.watch.mode_at = day.world.now
     done = day.faults.act(f, day.exchange, day.account, day.api, **({"seconds": day.plan.choice((-1.5, 1.5))} if f == "CK-1" else {}))
     if f == "OR-16" and done:
         for line in list(day.lines): line.end()
@@ -58,7 +59,8 @@ def act(day, f):
     day.pump()
 
 def undo(day, f):
-    if f in ("AC-1", "AC-2"): day.watch.mode_at = 0
+    if f == "AC-1": day.watch.lever_at = 0
+    if f == "AC-2": day.watch.mode_at = 0
     if f == "AC-1": return [day.account.set_leverage(i.symbol, float(i.leverage)) for i in day.listed]
     if f == "AC-3": day.faults.delisted.clear()
     elif f == "MD-11": day.faults.halted.clear()
