@@ -112,8 +112,8 @@ class Desk:
             return self.ledger.decide(e.name, through, last, [row])
         fresh, late = [t for t in due if t >= now - e.grace_ns], [t for t in due if t < now - e.grace_ns]
         open_ = self.ledger.rows(e.name, ("waiting", "running"))
-        running = next((r for r in open_ if r["state"] == "running"), None)
-        new, drop = [], {r["id"]: "a later run was due" for r in open_ if r["state"] == "waiting" and r["cause"] != "manual"}
+        running = next((r for r in open_ if r["state"] == "running" or self.hands.starting(r) is True), None)  # launched is as good as running
+        new, drop = [], {r["id"]: "a later run was due" for r in open_ if r["state"] == "waiting" and r["cause"] != "manual" and r is not running}
         if late and (fresh or e.catch_up == "skip"):
             span = f"due while no scheduler ran: {len(late)}{'+' if len(due) > MOST else ''} from {iso(late[0])} on"
             new.append(dict(due_ns=late[-1], state="missed", spec=e.spec(), missed=len(late), message=span))
