@@ -192,6 +192,7 @@ def test_names_ways_and_what_is_refused():
     assert [i.symbol for i in f.instruments] == ["BTC/USDT:USDT", "ETH/USDT:USDT"] and f.market["offers"] == ["bbo", "bbo"] and f.quiet_s() == float("inf")
     for bad in ("binance:BTC/USDT", "ws:binance", "ws::BTC/USDT", "ws:binance:"):
         with pytest.raises(KitError): parse_live(bad)
+    assert ref_of("5c24c5da03aa673885cd67aa") != ref_of("5c24c5da03aa673885cd67ab"), "KuCoin's names of one second differ at their end"
     assert [ref_of(x) for x in ("12", "01cacfe9-8d1c-5ee4-995d-d79a43f955a6")] == [12, 0x01cacfe98d1c5ee] and ref_of("T-1/x") == ref_of("T-1/x") > 1 << 61
 
 def test_a_feed_whose_stream_breaks_says_so():

@@ -6,7 +6,7 @@
 __all__ = ['ref_of', 'CcxtDecoder', 'CcxtStream', 'instrument_of', 'market_stream', 'parse_live', 'LiveFeed', 'live_feed']
 
 # %% ../../nbs/adapters/634_ccxt_feed.ipynb #61f4201b
-import asyncio, random
+import asyncio, random, re
 from collections import Counter, deque
 
 import numpy as np
@@ -21,15 +21,16 @@ from ..data.feeds import Feed
 from ..data.instruments import Instrument, instrument, venues
 
 # %% ../../nbs/adapters/634_ccxt_feed.ipynb #c6482425
+_UUID = re.compile(r"([0-9a-f]{8})-([0-9a-f]{4})-([0-9a-f]{3})[0-9a-f]-[0-9a-f]{4}-[0-9a-f]{12}")
+
 def ref_of(
     id: str,  # The venue's name of a trade
 ) -> int:
     "A trade's name as a number: itself, the first 60 bits of a uuid, else of its digest."
     s = str(id)
     if s.isdigit() and len(s) < 19: return int(s)
-    h = s.replace("-", "")
-    if len(h) >= 15 and all(c in "0123456789abcdef" for c in h[:15]): return int(h[:15], 16)
-    return id_number(s)
+    if m := _UUID.fullmatch(s): return int("".join(m.groups()), 16)
+    return id_number(s)  # the first digits of other names are often a time, which trades of one second share
 
 class CcxtDecoder(Decoder):
     "Unified structures to rows."
