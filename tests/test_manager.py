@@ -321,6 +321,23 @@ def test_or20_fees_in_the_coin_and_rebates(kw):
         assert d.lots() == 0
     run(main, **kw)
 
+def test_or20_a_coin_fee_heard_of_late_is_booked_once_over_a_restart():
+    async def main(d):
+        d.venue.rates = dict(submit=dict(bare=1.), stream=dict(drop=1.), fills=dict(blind=1.))
+        d.ask(buy(0, qty=1.337))
+        await d.wait(600)
+        assert d.lots() == 133 and d.said("as the venue says") and not d.m.side.get("ABC")
+        d.venue.rates = {}
+        for f in d.account._fills: d.m.report(f)
+        await quiet(d)
+        assert d.m.side["ABC"] > 0 and d.lots() == 132, "the fee of a fill that was inferred"
+        for _ in range(2):
+            await d.crash()
+            for f in d.account._fills: d.m.report(f)
+            d.ask(buy(0, qty=.5))
+            await quiet(d)
+    run(main, exchange=dict(coin_fees=True))
+
 @pytest.mark.parametrize("native", ["native", "none"])
 @pytest.mark.parametrize("fate", ["", "lost", "done_lost", "hang", "done_hang"])
 def test_amendments(native, fate):

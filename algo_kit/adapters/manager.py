@@ -640,15 +640,17 @@ def _rows_of_fill(self, row, order, side, lots, ticks, ref, flags, f, ts, late=F
             n = self._units(f.fee_asset, fee)
             if n and not (late and self._told_late(order, ts, n)):
                 self._row(CASH, row, ts, px=-n, qty=self.wallet[f.fee_asset], ref=FEE, spare=order, flags=INFERRED if late else 0)
-        elif f.fee_asset == i.base and not self.venue.facts.margin and not late:
-            have = self.side.get(i.base, Decimal(0)) - fee
-            if have < 0: after = int((-have / Decimal(i.lot)).to_integral_value(rounding="ROUND_CEILING"))
-            self.side[i.base] = have + after * Decimal(i.lot)
-            self._row(CASH, row, ts, spare=int((self.side[i.base] * 10**12).to_integral_value()), flags=SIDE)
+        elif f.fee_asset == i.base and not self.venue.facts.margin:
+            if not (late and self._told_late(order, ts, 0)):
+                have = self.side.get(i.base, Decimal(0)) - fee
+                if have < 0: after = int((-have / Decimal(i.lot)).to_integral_value(rounding="ROUND_CEILING"))
+                self.side[i.base] = have + after * Decimal(i.lot)
+                self._row(CASH, row, ts, spare=int((self.side[i.base] * 10**12).to_integral_value()), flags=SIDE)
+                if late: self._row(CASH, row, ts, qty=self.w_settle[row], ref=FEE, spare=order, flags=INFERRED)  # moves nothing: told once, not again
         else: self._beside(f.fee_asset, -fee)
-    if late: return
-    self.lots[row] += side * lots
-    self._row(FILL, row, ts, px=self._px(row, ticks), qty=lots, ref=ref, spare=order, side=side, flags=flags)
+    if not late:
+        self.lots[row] += side * lots
+        self._row(FILL, row, ts, px=self._px(row, ticks), qty=lots, ref=ref, spare=order, side=side, flags=flags)
     if after:
         self._row(CASH, row, ts, px=-after, qty=self.w_settle[row], ref=COIN_FEE, spare=order)
         self.lots[row] -= after
