@@ -149,6 +149,9 @@ def test_a_place_is_signed_under_the_name_of_its_order_and_a_new_key_is_taken_up
     from algo_kit.adapters.binance_native import NativeBinance
     from algo_kit.adapters.ccxt_venue import CcxtVenue
     asked = []
+    from algo_kit.adapters.protocol import Order
+    from algo_kit.core.records import BUY, LIMIT
+    from algo_kit.data.instruments import Instrument
     class Keys:
         key = "old"
         def api_key(self, account): return self.key
@@ -164,9 +167,12 @@ def test_a_place_is_signed_under_the_name_of_its_order_and_a_new_key_is_taken_up
             v.signing.key = "new"
             if cls is CcxtVenue: v.sign_now("a=2")
             else:  # signed by the new one, it is sent under the new one's name
-                m = json.loads(v._message("order.place", [("apiKey", "old"), ("symbol", "BTCUSDT")], "binance:place:kabc2:1"))
+                m = json.loads(v._message("order.cancel", [("apiKey", "old"), ("symbol", "BTCUSDT")]))
                 assert m["params"] == dict(apiKey="new", symbol="BTCUSDT", signature="sig")
-                assert asked[-2:] == ["binance:place:kabc2:1", "binance:place:kabc2:1:again"]
+                v.instruments = {"BTC/USDT": Instrument(venue="binance", symbol="BTC/USDT", tick="0.01", lot="0.00001")}
+                v.ex.apiKey, v.ex.market = "old", lambda s: dict(id="BTCUSDT")
+                m = json.loads(v.signed(Order("kabc2", "BTC/USDT", BUY, LIMIT, 15, px=4_999_050)))
+                assert m["params"]["apiKey"] == "new" and asked[-1] == asked[-2] + ":again" and asked[-2].startswith("binance:place:kabc2:")
             assert v.ex.apiKey == "new"
     asyncio.run(go())
 

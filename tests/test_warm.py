@@ -288,7 +288,9 @@ def test_days_of_the_lake(tmp_path, monkeypatch):
 
 def test_a_job_takes_it():
     from algo_kit.jobs.runner import jobs_ls, spec_fields
-    for j in jobs_ls(): assert "warm" in {p["name"] for p in j["parameters"]} or j["name"] == "live_trader"  # it goes on from its journal
+    for j in jobs_ls():  # those that trade on a feed or a tape; a live one goes on from its journal
+        names = {p["name"] for p in j["parameters"]}
+        assert ("warm" in names) == (j["name"] in ("paper_trader", "backtest")), j["name"]
     assert RunSpec(**spec_fields(dict(strategy="order_flow", tape="sample", warm="lake:bitfinex:BTC/USD"))).warm == "lake:bitfinex:BTC/USD"
 
 # ---- a feed

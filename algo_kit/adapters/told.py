@@ -13,6 +13,7 @@ from .notify import notifier_of, notify, notifying
 from ..core.errors import ConfigError, NotFound
 from ..core.records import HALTED, PLACE, REASONS, REDUCING, TRADING_STATES
 from ..core.times import iso
+from ..engine.journal import unpack_out
 
 # %% ../../nbs/adapters/697_told.ipynb #09018ed7
 NOTES = (  # pattern of the note, event (empty: nobody), name of the group or field that it is about
@@ -117,9 +118,9 @@ def told(
         with suppress(Exception):
             if (e := event_of(what, level, fields)) is not None: tell(e[0], e[1], **e[2])
         return note(what, level, **fields)
-    def heard(x):
-        out(x)  # first what must be written, then what may be said
-        with suppress(Exception): ear.hear(x)
+    def heard(packed, dec):
+        out(packed, dec)  # first what must be written, then what may be said
+        with suppress(Exception): ear.hear(unpack_out(packed))
     @functools.wraps(go)
     def ran():
         try: return go()

@@ -19,6 +19,8 @@ FELT = {"AC-3": 2, "MD-11": 2, "AC-7": 3, "AC-8": 3}  # switching it on, or off 
 # ST-3 and ST-10 at once are one hold, told with the reason that came first
 WIRE = ("OR-", "MD-", "AC-")  # a process that is killed cannot say what it suffered just before
 silent = {
+    "AC-9": "a change of steps ends the session: I3 and I5 have it", "OR-20": "an ordinary fee: I1 has it",
+    "KEY": "the next request is signed by the new one: nothing fails", "SIG": "refused and tried again, or held as AC-7",
     "OR-5": "rounding is how an order is made: no fault to tell", "OR-8": "an ordinary end", "OR-10": "the same fill by stream and answer is ordinary",
     "OR-11": "an ordinary delay until it is long", "MD-4": "told as silence only beyond the bound", "MD-6": "asked for again by the connection",
     "AC-1": "undone before a comparison may see it: I10 is asserted instead", "AC-2": "as AC-1", "AC-4": "nothing is paid without a position: I1 has it",
