@@ -86,10 +86,14 @@ def check_data() -> list[dict]:  # As `algo data check --json`
     from algo_kit.data.lake import lake_check
     return lake_check(load_settings().paths.data)
 
-def judge_data(found: list):
+def judge_data(
+    found: list,  # Of `check_data`
+    strict: bool = True,  # False: it is only shown
+):
     "Raise when a file is damaged."
     bad = {f"{x['kind']} {x['venue']} {x['symbol']}": x["damaged"] for x in found if x["damaged"]}
-    if bad: raise DataError(f"damaged files in {len(bad)} markets: {'; '.join(f'{k}: {chr(44).join(v)}' for k, v in bad.items())}"[:400], "lake", list(bad),
+    if bad and strict:
+        raise DataError(f"damaged files in {len(bad)} markets: {'; '.join(f'{k}: {chr(44).join(v)}' for k, v in bad.items())}"[:400], "lake", list(bad),
                             "every file as it was written", "import them again: algo data import")
 
 # %% ../../nbs/jobs/922_chores.ipynb #1dfe7efc
