@@ -210,7 +210,6 @@ class NativeBinance(CcxtVenue):
             return Outcome(REFUSED, "halted", "signer", without_secrets(str(e)))
         self._sent_at[order.id] = self._time()
         n, f = self._n, self._post(message)
-        self._renewed()
         return _Underway(self, order, n, f)
 
     def _unfit(self, o):

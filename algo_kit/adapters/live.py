@@ -629,9 +629,10 @@ class LiveTrader(Trader):
                     self._stop, policy = "stop", "leave"  # the next scheduled run takes over: nothing is cancelled, nothing warmed again
             self._stop = self._stop or self.run_dir.stop_requested()
             starting.cancel()
-            self.note("winding", policy="now" if self._stop == "now" else policy)
-            if self._stop == "now": await desk.kill_switch("flatten" if policy == "flatten" else "cancel", final=True)
-            else: await desk.wind_down(policy)
+            if self._stop == "now": await desk.kill_switch("flatten" if policy == "flatten" else "cancel", final=True)  # says so itself
+            else:
+                self.note("winding", policy=policy)
+                await desk.wind_down(policy)
             left = desk.left()
             self.note("left at the venue", "WARNING" if left["orders"] or left["unknown"] else "INFO", **left)
             self.run_dir.update(left=left)
