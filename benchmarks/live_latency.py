@@ -1,6 +1,6 @@
 """From a received message to a signed order handed to the socket, in the real shape.
 
-    python benchmarks/live_latency.py [--json] [--seconds 62] [--rate 1000] [--every 55] [--only signer]
+    python benchmarks/live_latency.py [--json] [--seconds 62] [--rate 1000] [--every 55] [--only signer] [--apart]
 
 Processes: a feed that sends Binance trade messages over a WebSocket, `--rate` a second, evenly spaced; the loopback exchange; the trader with its journal
 and its gates; on request the signer; and a notebook's kernel that draws figures beside it. Every `--every`-th trade makes the strategy place an order; the
@@ -86,16 +86,11 @@ def trader(feed_port, exchange_port, durability, sock, seconds, every, folder):
     r = t.run()
     if not r["orders"]: sys.exit(f"no order was placed: {r['events']} events, held by {t.desk.holds}")
     rows = [json.loads(x) for x in (t.dir/"requests.jsonl").read_text().splitlines()]
-    import numpy as np
-    from algo_kit.core.records import TRADE, event_dt
-    from algo_kit.engine.journal import EVENTS, OUT, scan, unpack_out
-    sc = scan(t.dir/"journal"/"journal.bin", verify=False)
-    ev = np.concatenate([np.frombuffer(sc.payload(i), event_dt) for i in sc.of(EVENTS)])
-    dec = np.concatenate([unpack_out(sc.payload(i))["dec"] for i in sc.of(OUT)])
-    trades = ev[ev["kind"] == TRADE]["recv"]
-    cause = {int(d["order"]): int(trades[(k + 1) * every - 1]) for k, d in enumerate(dec) if d["gate"] == 0 and (k + 1) * every <= len(trades)}
+    from algo_kit.engine.journal import all_out, scan
+    dec = all_out(scan(t.dir/"journal"/"journal.bin", verify=False), kinds=("dec",))["dec"]
+    cause = {int(d["order"]): int(d["ts"]) for d in dec if d["gate"] == 0}  # live, a decision is made at the moment in which its message was in hand
     by_id = {x["id"]: x for x in rows if x["what"] == "place"}
-    out, first = [], int(trades[0]) + WARM_S * 1e9
+    out, first = [], min(cause.values(), default=0) + WARM_S * 1e9
     for message, t0, t1 in handed:
         x = by_id.get(json.loads(message)["params"]["newClientOrderId"])
         at = x and cause.get(x["order"], 0)
@@ -113,6 +108,7 @@ def main(argv):
     p.add_argument("--json", action="store_true"), p.add_argument("--seconds", type=float, default=62.)
     p.add_argument("--rate", type=float, default=1000.), p.add_argument("--every", type=int, default=55)
     p.add_argument("--only", default="", choices=["", *(m[0] for m in MODES)], help="one of the modes")
+    p.add_argument("--apart", action="store_true", help="the trader has the last core to itself: an exchange is on no trader's machine")
     p.add_argument("--role", default=""), p.add_argument("rest", nargs="*")
     a = p.parse_args(argv)
     if a.role == "feed": return feed(a.rate)
@@ -121,6 +117,9 @@ def main(argv):
                                          a.rest[4])
     me, py, out = str(Path(__file__).resolve()), sys.executable, {}
     keys = os.environ | dict(AKEY_BINANCEUSDM_MAIN_ID="demo-key", AKEY_BINANCEUSDM_MAIN_SECRET="demo-secret")
+    cores = os.sched_getaffinity(0)
+    alone = (lambda: os.sched_setaffinity(0, {max(cores)})) if a.apart else None
+    if a.apart: os.sched_setaffinity(0, cores - {max(cores)})
     with tempfile.TemporaryDirectory() as d:
         run = []
         try:
@@ -138,7 +137,7 @@ def main(argv):
             for key, name, durability, signer in MODES:
                 if a.only not in ("", key): continue
                 r = subprocess.run([py, me, "--role", "trader", "--seconds", str(a.seconds), "--every", str(a.every), str(port), str(ex), durability,
-                                    sock if signer else "-", d], env=keys, text=True, stdout=subprocess.PIPE, cwd=d)
+                                    sock if signer else "-", d], env=keys, text=True, stdout=subprocess.PIPE, cwd=d, preexec_fn=alone)
                 if r.returncode: return r.returncode
                 x = json.loads(r.stdout.splitlines()[-1])
                 stages = list(zip(*x["us"], strict=True)) or [[]] * 4
