@@ -84,7 +84,9 @@ class Trader(Process):
     @property
     def manager(self): return self.desk and self.desk.manager
     @property
-    def ready(self): return self.desk is not None and self.desk.ready
+    def ready(self):  # looked at from outside: `LiveDesk.ready` may write a line in the journal, and the disk may then kill whoever writes
+        d = self.desk
+        return d is not None and not d.holds and (d.lease is None or d.lease.ok())
     def may_place(self): return self.desk.may_place() if self.desk else "starting"
     def note(self, what, level="INFO", **fields):
         self.day.noted(self, what, fields)
