@@ -262,7 +262,7 @@ def _touched(self, life, type):
             self._after(other)
     life.trigger(self.now(), type)
 
-# %% ../../nbs/adapters/652_manager.ipynb #3a8d3a7b
+# %% ../../nbs/adapters/652_manager.ipynb #1e240e17
 @_patch
 def _after(self, life):
     "Something has happened to it: tell, let relatives know, do what is next."
@@ -457,7 +457,10 @@ async def _act(self, life, do, wished, given=None):
     row = dict(order=life.order, id=leg.id, what=do.what, symbol=life.symbol, wished_ns=life.ts if do.what == "place" else wished, sent_ns=t0)
     try:
         if do.what in ("place", "cancel", "amend"):
-            if do.what == "place": o = await self._ask("place", v.submit(life.request(leg)) if given is None else given)
+            if do.what == "place":
+                why = "" if given is not None else self._why_not(life, do)  # this process may have stood still since it was looked at
+                if why: o = Outcome(REFUSED, "halted", "held", why, retry=why.startswith("wait"))
+                else: o = await self._ask("place", v.submit(life.request(leg)) if given is None else given)
             elif do.what == "cancel": o = await self._ask("cancel", v.cancel(leg.id, life.symbol, leg.venue_id))
             else:
                 lots, ticks = life.change if life.change else (life.lots, 0)
