@@ -6,7 +6,7 @@
 __all__ = ['HOLDS', 'SNAPSHOT', 'history', 'deadly', 'LiveDesk', 'look', 'going_on', 'paper_runs', 'checks', 'stopped_at',
            'Market', 'Quiet', 'LiveTrader', 'prepare_live']
 
-# %% ../../nbs/adapters/680_live.ipynb #8b010fc9
+# %% ../../nbs/adapters/680_live.ipynb #01a1f898
 import asyncio, functools, gc, json, os, random, shutil, threading
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +27,7 @@ from ..engine.session import NEVER, command
 from ..engine.trader import IDLE_S, RunSpec, Trader, answers, prepare
 from .lease import Lease
 from .manager import Manager
-from .protocol import ClientIds, VenueError, without_secrets
+from .protocol import ClientIds, Outcome, VenueError, without_secrets
 
 # %% ../../nbs/adapters/680_live.ipynb #5bc5ef85
 def history(
@@ -37,7 +37,7 @@ def history(
     dec = all_out(sc, kinds=("dec",))["dec"]
     return dec[(dec["gate"] == 0) & np.isin(dec["wish"], (PLACE, AMEND, CANCEL))], answers(sc)
 
-# %% ../../nbs/adapters/680_live.ipynb #6cdfe0bc
+# %% ../../nbs/adapters/680_live.ipynb #2ba656a3
 def deadly(
     venue, journal,
     kind: str, n: int,  # send, sent, answer; before-, half- and after-intent, -ack, -fill, -snap
@@ -47,15 +47,28 @@ def deadly(
     now = lambda: next(count, 0) == n
     phase, _, frame = kind.rpartition("-")
     if kind in ("send", "sent", "answer"):
-        submit = venue.submit
+        submit, quick, met = venue.submit, getattr(venue, "submit_now", None), {}
+        def meets(order):
+            if order.id not in met: met[order.id] = now()
+            return met[order.id]
         async def deadly_submit(order):
-            if not now(): return await submit(order)
+            if not meets(order): return await submit(order)
             if kind == "send": die()
             t = asyncio.ensure_future(submit(order))
-            for _ in range(2): await asyncio.sleep(0)  # a plain order is on the socket in the first step of its task
+            for _ in range(2): await asyncio.sleep(0)
             if kind == "answer" or not getattr(venue, "sent_native", 1): await t
             die()
-        venue.submit, venue.submit_now = deadly_submit, None
+        async def answered(x):
+            await x
+            die()
+        def deadly_now(order):
+            if meets(order) and kind == "send": die()
+            x = quick(order)
+            if x is None or isinstance(x, Outcome) or not meets(order): return x
+            if kind == "sent": die()
+            return answered(x)
+        venue.submit = deadly_submit
+        if quick is not None: venue.submit_now = deadly_now
     elif frame in ("intent", "ack", "fill", "snap"):
         write, told = journal.write, dict(ack=ACK, fill=FILL)
         def is_it(k, payload):
@@ -67,7 +80,7 @@ def deadly(
             write(k, payload, seq)
         journal.write = deadly_write
 
-# %% ../../nbs/adapters/680_live.ipynb #b69ddbac
+# %% ../../nbs/adapters/680_live.ipynb #4fa72ec6
 HOLDS = ("lease", "stop", "start", "journal", "venue", "clock", "account", "reconcile", "feed")  # in this order: the first is told
 
 class LiveDesk:
@@ -130,7 +143,7 @@ class LiveDesk:
             self._do("market", rows)
             if self.received >= self._rehearse: self.rehearse()
     def rehearse(self):
-        "Go the way of an order without one, while nothing waits: what was not used for some milliseconds has left the processor's caches, and takes five times as long."
+        "Go the way of an order without one, while nothing waits: see `Manager.rehearse`."
         self._rehearse = self.received + round(self.cfg.rehearse_ms * 0.9e6)  # messages that come once a ms are a little early or late
         if self.recorder.owed or self.inbox: return
         self.session.outbox.rehearse(OUT_DTYPES)
