@@ -331,7 +331,7 @@ def main(argv=None) -> int:
         return e.code
     return 0
 
-# %% ../../nbs/adapters/624_signer.ipynb #abdd0d8b
+# %% ../../nbs/adapters/624_signer.ipynb #1c1e8691
 class SignerClient:
     "Keys elsewhere. The same methods as `LocalSigning`."
     def __init__(
@@ -347,8 +347,8 @@ class SignerClient:
         return self._ask(SIGN, _sign_body(account, dialect, payload, request_id, token))
     def rehearse(self, account, dialect, payload, request_id="", token=0) -> str:  # Empty
         "Let the signer go the way of a signature without one. Nobody waits for it; while it has not answered, it is not asked again."
+        if self._sock is None: return ""
         try:
-            if self._sock is None: self._connect()
             if self._owed: self._owed -= bool(self._frame(socket.MSG_DONTWAIT))
             self._sock.sendall(_frame(REHEARSE, _sign_body(account, dialect, payload, request_id, token)))
             self._owed += 1
