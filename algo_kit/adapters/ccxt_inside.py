@@ -18,7 +18,7 @@ from .outcomes import Answer, classify
 from .protocol import REFUSED, TAKEN, UNSURE, Broken, Clock, Outcome, VenueError, without_secrets
 from .venue_facts import VenueFacts
 
-# %% ../../nbs/adapters/663_ccxt_inside.ipynb #81f2c613
+# %% ../../nbs/adapters/663_ccxt_inside.ipynb #5d5d7992
 class Call:
     "What is being asked, and what was answered so far."
     def __init__(self, ask="query", cost="query", id="", name=""):
@@ -30,7 +30,9 @@ class NotTaken(Exception):
     "The venue did not do it, or nobody knows: what `adapters.outcomes` made of the answer."
     def __init__(self, verdict): self.verdict = verdict; super().__init__(verdict.text or verdict.code)
 
-def loads(text): return json.loads(text, parse_float=str) if text else None
+def loads(text):
+    "JSON whose fractions stay text."
+    return json.loads(text, parse_float=str) if text else None
 
 # %% ../../nbs/adapters/663_ccxt_inside.ipynb #1d9e3781
 class Hooks:

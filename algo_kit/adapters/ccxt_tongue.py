@@ -17,21 +17,25 @@ from .ccxt_inside import Hooks, Requests, lost, patch_to, tap
 from .protocol import REFUSED, TAKEN, UNSURE, Broken, Fill, Outcome, Seen, Status, VenueError, whole, without_secrets
 from .venue_facts import kind_of, own_id, wire_id
 
-# %% ../../nbs/adapters/664_ccxt_tongue.ipynb #70068d7a
-STATES = dict(open=ACCEPTED, closed=FILLED, canceled=CANCELED_, canceling=ACCEPTED, expired=EXPIRED_, rejected=REJECTED)
+# %% ../../nbs/adapters/664_ccxt_tongue.ipynb #e6e62686
+STATES = dict(open=ACCEPTED, closed=FILLED, canceled=CANCELED_, canceling=ACCEPTED, expired=EXPIRED_, rejected=REJECTED)  # ccxt's word -> ours
 MS = 10**6
 
 def missing(e):
     "Has the venue no such order, as far as it knows?"
     return e.verdict.reason == "unknown_order" or e.verdict.rule.startswith("younger")
 
-def num(x): return Decimal(str(x)) if x not in (None, "") else Decimal(0)
+def num(x):
+    "A number, exactly; nothing is 0."
+    return Decimal(str(x)) if x not in (None, "") else Decimal(0)
 
 def nearest(x, unit):
     "Ticks of a price that was traded or is shown: nearest."
     return int((num(x) / Decimal(unit)).to_integral_value())
 
-def ns_of(ms): return int(Decimal(str(ms)) * 1_000_000) if ms not in (None, "") else 0
+def ns_of(ms):
+    "Nanoseconds of milliseconds, which may have fractions; nothing is 0."
+    return int(Decimal(str(ms)) * 1_000_000) if ms not in (None, "") else 0
 
 def said(info, *names):
     "The first of these fields that holds something, as text."
