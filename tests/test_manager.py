@@ -13,7 +13,7 @@ from simloop import simulate
 from algo_kit.adapters.managed import Life
 from algo_kit.adapters.manager import FORCED
 from algo_kit.adapters.protocol import Clock, Order, Seen
-from algo_kit.core.records import AMENDED, BUY, CANCELED, EXPIRED, EXTERNAL, FILL, FILLED, LIMIT, LINK_CHILD, LINK_OCO, REJECT, SELL, UNSURE, V
+from algo_kit.core.records import AMENDED, BUY, CANCELED, EXPIRED, EXTERNAL, FILL, FILLED, LIMIT, LINK_CHILD, LINK_OCO, REJECT, SELL, STOP, TRAIL, UNSURE, V
 
 def run(main, seed=1, **kw):
     "Run `main(desk)` in virtual time."
@@ -465,12 +465,13 @@ def test_money_from_outside_is_no_profit():
         assert round(d.s.equity - before, 6) == 300
     run(main)
 
-@pytest.mark.parametrize("native", [True, False])
-def test_a_trailing_stop(native):
+@pytest.mark.parametrize("facts, sent", [({}, TRAIL), (dict(types=frozenset({1, 2, 3})), STOP), (dict(trail_step=15_000), STOP)],
+                         ids=["native", "no such order", "no such distance"])
+def test_a_trailing_stop(facts, sent):
     async def main(d):
         d.ask(buy(0, qty=1.), sell(0, "trail", trail_ppm=20_000, link=LINK_CHILD, reduce_only=1))
         await d.wait(2)
-        assert d.lots() == 100 and d.account.open_orders()
+        assert d.lots() == 100 and [o.type for o in d.account.open_orders()] == [sent]
         for p in [101, 102, 104, 108, 110, 109]:
             d.trade(float(p), 5.)
             await d.wait(2)
@@ -480,7 +481,6 @@ def test_a_trailing_stop(native):
         d.trade(107.4, 5.)
         await quiet(d)
         assert d.lots() == 0 and 107 <= d.account._fills[-1].px / 10 <= 108
-    facts = {} if native else dict(types=frozenset({1, 2, 3}))
     run(main, ins=[perp()], facts=facts)
 
 RATES = dict(submit=dict(lost=.05, hang=.03, done_lost=.06, done_hang=.03, late=.03, busy=.04, rate=.01, refuse=.03, bare=.2),

@@ -169,11 +169,11 @@ def _life(self, d, good, whole, o=None):
     if group: self.groups.setdefault(group, []).append(order)
     return life
 
-# %% ../../nbs/adapters/652_manager.ipynb #a9401017
+# %% ../../nbs/adapters/652_manager.ipynb #b4f5ba0c
 @_patch
 def _native(self, life):
     t, facts = life.type, self.venue.facts
-    if t == TRAIL and TRAIL not in facts.types:
+    if t == TRAIL and (TRAIL not in facts.types or life.trail_ppm % facts.trail_step):  # a stop that we move
         life.as_type = STOP if STOP in facts.types else MARKET
         life.held = STOP not in facts.types
     elif t >= STOP and t != TRAIL and t not in facts.types: life.held = True
@@ -796,7 +796,7 @@ def _still(self, row):
 @_patch
 def _rearm(self, row): self.deadlines[f"row {row}"] = asyncio.get_running_loop().call_later(self.cfg.protect_s, self._still, row)
 
-# %% ../../nbs/adapters/652_manager.ipynb #5f32ad39
+# %% ../../nbs/adapters/652_manager.ipynb #4a711811
 @_patch
 def restore(self,
     decisions: np.ndarray,  # `decision_dt`, the whole run
@@ -838,7 +838,7 @@ def restore(self,
         if d["wish"] != PLACE: continue
         o = table.get(k)
         life = self._life(d, 0 if o is None else int(o["good_till"]), o is not None and int(o["reduce_only"]) == 2, o)
-        if now - life.ts < 60 * S + self.rules.fresh and not life.reduce_only: self.left.append(min(life.ts + self.rules.fresh, now))  # when it left, at the latest
+        if now - life.ts < 60 * S + self.rules.fresh and not life.reduce_only: self.left.append(min(life.ts + self.rules.fresh, now))  # at the latest
         life.told, life.inferred, life.seen_told, life.booked = told.get(k, 0), guesses.get(k, 0), told.get(k, 0), told.get(k, 0)
         if o is None:
             life.over, life.final, life.acked = True, CANCELED_, True
