@@ -13,7 +13,8 @@ from simloop import simulate
 from algo_kit.adapters.managed import Life
 from algo_kit.adapters.manager import FORCED
 from algo_kit.adapters.protocol import Clock, Order, Seen
-from algo_kit.core.records import AMENDED, BUY, CANCELED, EXPIRED, EXTERNAL, FILL, FILLED, LIMIT, LINK_CHILD, LINK_OCO, REJECT, SELL, STOP, TRAIL, UNSURE, V
+from algo_kit.core.records import (AMENDED, BUY, CANCELED, EXPIRED, EXTERNAL, FILL, FILLED, LIMIT, LINK_CHILD, LINK_OCO, REJECT, SELL, STOP, TRADE, TRAIL,
+                                   UNSURE, V, event_dt)
 
 def run(main, seed=1, **kw):
     "Run `main(desk)` in virtual time."
@@ -299,6 +300,31 @@ def test_or18_protection_refused_for_good_closes_the_position():
         assert d.lots() == 0 and len(d.flattened) == 2
         await quiet(d)
     run(main, ins=[perp()])
+
+def test_a_name_that_could_not_be_written_down_does_not_leave():
+    "Protection grows with its entry by an order more; without its name in the journal the next process would use it again."
+    async def main(d):
+        d.ask(buy(0, "limit", qty=1., px=100.), sell(0, "stop", stop=95., link=LINK_CHILD, reduce_only=1))
+        await d.wait(1)
+        d.trade(100., .2, SELL)
+        await d.wait(1)
+        first = [i for m, i, _ in d.venue.sent if m == "submit"]
+        n = d.lots()
+        assert 0 < n < 100 and len(first) == 2
+        d.full = True
+        e = np.zeros(1, event_dt)
+        e["ts"] = e["recv"] = d.loop.now_ns
+        e["px"], e["qty"], e["side"], e["kind"] = 100., .2, SELL, TRADE
+        d.x.market(e)
+        await d.wait(1.5)
+        more = d.m.lots[0]
+        assert n < more < 100 and [i for m, i, _ in d.venue.sent if m == "submit"] == first
+        d.full = False
+        await d.wait(8)
+        assert d.lots() == more and sum(s.lots for s in d.account.open_orders() if s.stop) == more
+        names = [i for m, i, _ in d.venue.sent if m == "submit"]
+        assert len(set(names)) == len(names) == 3
+    run(main, ins=[perp()], exchange=dict(levels=0))
 
 def test_or19_each_order_of_a_burst_has_its_own_outcome():
     async def main(d):

@@ -282,7 +282,7 @@ def _touched(self, life, type):
             self._after(other)
     life.trigger(self.now(), type)
 
-# %% ../../nbs/adapters/652_manager.ipynb #1e240e17
+# %% ../../nbs/adapters/652_manager.ipynb #5855cf94
 @_patch
 def _after(self, life):
     "Something has happened to it: tell, let relatives know, do what is next."
@@ -389,6 +389,8 @@ def _why_not(self, life, do):
     "Empty, or why this may not leave."
     why = self.may_place()
     if why.startswith("lease"): return why if do.what == "place" and not life.reduce_only else f"wait: {why}"
+    if do.what == "place" and do.leg is not life.legs[0] and (why.startswith("journal") or "journal" in self.faults):
+        return "wait: its name could not be written down"  # a restart would give it to another order
     if self.sealed and do.what == "place" and life.type != MARKET: return "the run ends, and its orders are taken back"  # a strategy would protect anew
     if life.reduce_only or do.what == "cancel": return ""
     if why: return why
