@@ -236,7 +236,7 @@ def test_leave_what_rests_and_the_next_start_adopts_it_then_all_is_taken_back_at
     took = time.monotonic() - t0
     assert code == 0 and c.join(30) == 0 and c.doc["left"]["orders"] == 0, (said, c.doc)
     assert agree(desk)["position"] == Decimal("0.003"), "the position is held, as the policy says"
-    assert took < 30
+    assert took < 90
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sig, policy", [(signal.SIGTERM, "cancel"), (signal.SIGINT, "cancel"), (signal.SIGTERM, "flatten"), (signal.SIGTERM, "leave")])
