@@ -20,7 +20,7 @@ from .protocol import without_secrets
 from ..core.errors import ConfigError, DataError, KitError, Timeout, unknown
 from ..core.times import wall_ns
 
-# %% ../../nbs/adapters/698_bus.ipynb #d8a3aa29
+# %% ../../nbs/adapters/698_bus.ipynb #2222de60
 @dataclass(frozen=True)
 class Topic:
     "A kind of news."
@@ -32,7 +32,7 @@ class Topic:
 TOPICS = {t.name: t for t in (
     Topic("run", 1, "what stage strategy", "a run began or ended: what is started, finished, stopped or failed"),
     Topic("fills", 1, "seq ts_ns symbol side qty price fee position realised order trade liquidity", "one fill"),
-    Topic("decisions", 1, "seq ts_ns symbol wish side qty price order gate reason", "one wish for an order; gate: who refused it, empty when nobody did"),
+    Topic("decisions", 1, "seq ts_ns symbol wish side type qty price order gate reason", "one wish for an order; gate: who refused it, empty when nobody did"),
     Topic("notes", 1, "what level", "a line of the log, with its fields"),
     Topic("status", 1, "status events decisions orders fills equity", "how a run stands, about once a second"),
     Topic("feed", 1, "symbols rows", "market rows as bytes of `event_dt`, and the symbols that its `row` means"),
@@ -215,7 +215,7 @@ class Bus:
     def __enter__(self): return self
     def __exit__(self, *_): self.close()
 
-# %% ../../nbs/adapters/698_bus.ipynb #61b45734
+# %% ../../nbs/adapters/698_bus.ipynb #ee0b2bc9
 def _packer():
     try: import msgspec
     except ModuleNotFoundError: raise ConfigError("the bus needs msgspec", "package", "msgspec", "the extra `bus`", "pip install 'algo_kit[bus]'") from None
@@ -246,6 +246,7 @@ class Coder:
             if mark != "ak1" or s != source: raise ValueError(f"address {addr[:80]!r}")
         except Exception as e:
             raise DataError(f"a frame that is not of this bus: {type(e).__name__}: {str(e)[:120]}", "frame", len(data), "ak1/TOPIC/SOURCE") from None
+        if not rows: return []
         if name not in TOPICS or TOPICS[name].version != v:
             known = TOPICS[name].version if name in TOPICS else "none"
             raise DataError(f"topic {name} has version {v}, this process knows {known}", "topic", v, f"version {known}",
@@ -253,7 +254,7 @@ class Coder:
         try: return [Message(name, s, q, t, b, v) for q, t, b in rows]
         except (TypeError, ValueError) as e: raise DataError(f"a frame of {name} is not rows: {e}", "frame", name, "[seq, ts_ns, body]") from None
 
-# %% ../../nbs/adapters/698_bus.ipynb #d706ebe6
+# %% ../../nbs/adapters/698_bus.ipynb #6dabd6fa
 def local(url: str) -> bool:
     "Does an address stay on this machine?"
     return url.startswith("ipc://") or (urlsplit(url).hostname or "") in ("127.0.0.1", "localhost", "::1")
@@ -297,7 +298,7 @@ class ZmqLine:
     ):
         check_url(url, secret)
         zmq = self._z = _zmq()
-        self.coder, self.sent, self.listeners, self.auth = Coder(), 0, 0, None
+        self.coder, self.sent, self.listeners, self.auth, self._looked = Coder(), 0, 0, None, 0.
         self.ctx = zmq.Context()
         s = self.sock = self.ctx.socket(zmq.XPUB)
         s.setsockopt(zmq.XPUB_VERBOSER, 1)  # each coming and going is told: `listeners` counts them
@@ -306,9 +307,9 @@ class ZmqLine:
         self.public = ""
         if secret:
             self._admit(peers.split())
-            s.curve_secretkey, s.curve_server = _key(secret, "bus.secret"), True
-            s.curve_publickey = zmq.curve_public(s.curve_secretkey)
-            self.public = s.curve_publickey.decode()
+            key = _key(secret, "bus.secret")
+            self.public = zmq.curve_public(key).decode()
+            s.curve_secretkey, s.curve_publickey, s.curve_server = key, self.public.encode(), True
         try:
             if url.startswith("ipc://"):
                 old = os.umask(0o177)  # nobody else's
@@ -332,13 +333,14 @@ class ZmqLine:
         self.auth.configure_curve_callback(domain="*", credentials_provider=Door())
 
     def _look(self):
+        self._looked = time.monotonic()
         with suppress(self._z.Again):
             while True:
                 x = self.sock.recv(self._z.NOBLOCK)
                 self.listeners += 1 if x[:1] == b"\x01" else -1 if x[:1] == b"\x00" else 0
     def __call__(self, ms: list):
         "Send. A listener that is behind loses messages, and finds that by their numbers."
-        self._look()
+        if time.monotonic() - self._looked > .01: self._look()
         if self.listeners <= 0: return
         for addr, data in self.coder.frames(ms): self.sock.send_multipart((addr, data), self._z.NOBLOCK, copy=True)
         self.sent += len(ms)
@@ -356,7 +358,7 @@ class ZmqLine:
         with suppress(Exception): self.ctx.term()
         self.ctx = None
 
-# %% ../../nbs/adapters/698_bus.ipynb #a992b846
+# %% ../../nbs/adapters/698_bus.ipynb #0a462daf
 class Heard:
     "What every listener counts."
     def __init__(self, queue):
@@ -364,13 +366,22 @@ class Heard:
         self.seen, self.received, self.lost, self.dropped, self.refused, self.error, self.over = {}, 0, 0, 0, 0, None, False
         self.lag = Lag()
     def put(self, ms):
+        "Messages of one topic and source, oldest first."
         self.lag.add(ms)
+        key, n = (ms[0].topic, ms[0].source), len(ms)
         with self.news:
+            last = self.seen.get(key)
+            if (last is None or ms[0].seq == last + 1) and ms[-1].seq - ms[0].seq == n - 1 and len(self.q) + n <= self.most:  # all is well
+                self.seen[key] = ms[-1].seq
+                self.q.extend(ms)
+                self.received += n
+                self.news.notify()
+                return
             for m in ms:
-                last = self.seen.get((m.topic, m.source))
+                last = self.seen.get(key)
                 if last is not None and m.seq <= last: continue  # the same again, after a line came back
                 if last is not None: self.lost += m.seq - last - 1
-                self.seen[m.topic, m.source] = m.seq
+                self.seen[key] = m.seq
                 if len(self.q) >= self.most:
                     self.q.popleft()
                     self.dropped += 1
@@ -399,7 +410,7 @@ class Listener:
             self.h.refused += 1
             self.refusal = e
             return
-        self.h.put(ms)
+        if ms: self.h.put(ms)
     refusal = None
     def get(self, timeout_s: float | None = 1.) -> Message | None:  # None: nothing yet
         "The next message; raises what broke the line."
@@ -446,9 +457,8 @@ class ZmqListener(Listener):
         s.setsockopt(zmq.LINGER, 0)
         s.setsockopt(zmq.RCVTIMEO, 200)
         if server_key:
-            s.curve_serverkey = _key(server_key, "server_key")
-            s.curve_secretkey = _key(secret, "secret") if secret else zmq.curve_keypair()[1]
-            s.curve_publickey = zmq.curve_public(s.curve_secretkey)
+            mine = _key(secret, "secret") if secret else zmq.curve_keypair()[1]
+            s.curve_serverkey, s.curve_secretkey, s.curve_publickey = _key(server_key, "server_key"), mine, zmq.curve_public(mine)
         for t in self.topics: s.subscribe(address(t, source))
         s.connect(url)
         self._thread.start()
