@@ -2,6 +2,8 @@
 import asyncio
 import json
 import random
+import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -244,6 +246,39 @@ def test_whom_a_run_tells_changes_with_the_file(home, monkeypatch):
         early, late = sum(at[0] < x <= at[1] for x in fills), sum(x > at[1] for x in fills)
         assert early and late and until(lambda: len(b.got) >= late) and len(a.got) >= early, (len(a.got), len(b.got), early, late)
         assert trader(fresh=True).run()["state_hash"] == r["state_hash"], "nothing of it changes a decision"
+
+class Wire(Steps):
+    "A live feed of its own making: what comes is 5 ms old, from the middle on two seconds."
+    last_received_ns = 0
+    def __init__(self, *a):
+        super().__init__(*a)
+        self.stream, self.stats = SimpleNamespace(kinds=("trades", "quotes"), cfg=None, quiet_s=lambda: 0.), dict(reconnects=0, rejected=0)
+    def now_ns(self): return time.time_ns()
+    def quiet_s(self): return 0.
+    def next(self, timeout):
+        time.sleep(.06)
+        ev = super().next(timeout)
+        ev["recv"] = ev["ts"] + (2_000_000_000 if self.k > 10_000 else 5_000_000)
+        return ev
+
+def test_a_paper_run_on_a_feed_measures_it_and_takes_what_changes(home):
+    from algo_kit.adapters.feed_metrics import feed_lines, feed_summary
+    from algo_kit.adapters.paper import FeedTrader
+    from algo_kit.research.day import run_day
+    (home/"settings.ini").write_text((home/"settings.ini").read_text() + "[feed]\nevery_s = 1\n")
+    edit = lambda k: say(home, "[feed]\nevery_s = 1\nlatency_s = 0.5\n[live]\nsilence_s = 20\n", max_position_frac=.5) if k == 4_000 else None
+    t = prepare(RunSpec("breakout", stage="paper", params=dict(entry_bars=3, exit_bars=2)), feed=Wire(edit), trader=FeedTrader)
+    assert t.feed.stream.cfg is None
+    r = t.run()
+    assert t.feed.stream.cfg.silence_s == 20 and t.metrics.cfg.latency_s == .5 and len(frames(t)) == 1
+    [x] = feed_summary(feed_lines(t.dir/"feed.jsonl"))
+    assert x["trades"] == 20_000 and .4 < x["late_share"] < .6 and x["p50_s"] > .004 and x["p99_s"] == pytest.approx(2., rel=.06) and x["no_quote_share"] == 1.
+    log = [json.loads(line) for line in (t.dir/"log.jsonl").read_text().splitlines()]
+    [late] = [d for d in log if d["message"] == "market data is late"]
+    assert late["level"] == "WARNING" and late["limit_s"] == .5
+    replays(t, r)
+    now = time.time_ns()
+    assert run_day(t.dir, now - 3600 * 10**9, now + 3600 * 10**9)["feed"][0]["trades"] == 20_000
 
 class Replayed:
     "A market stream made of a tape, which moves the exchange; half-way somebody edits."
