@@ -3141,6 +3141,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                 'algo_kit/adapters/manager.py'),
                                            'algo_kit.adapters.manager._rearm': ( 'adapters/manager.html#_rearm',
                                                                                  'algo_kit/adapters/manager.py'),
+                                           'algo_kit.adapters.manager._room': ( 'adapters/manager.html#_room',
+                                                                                'algo_kit/adapters/manager.py'),
                                            'algo_kit.adapters.manager._row': ('adapters/manager.html#_row', 'algo_kit/adapters/manager.py'),
                                            'algo_kit.adapters.manager._rows_of_fill': ( 'adapters/manager.html#_rows_of_fill',
                                                                                         'algo_kit/adapters/manager.py'),

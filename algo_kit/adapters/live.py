@@ -6,7 +6,7 @@
 __all__ = ['HOLDS', 'SNAPSHOT', 'history', 'deadly', 'LiveDesk', 'look', 'going_on', 'paper_runs', 'checks', 'stopped_at',
            'Market', 'Quiet', 'LiveTrader', 'prepare_live']
 
-# %% ../../nbs/adapters/680_live.ipynb #c1ca05e6
+# %% ../../nbs/adapters/680_live.ipynb #f0f39ed4
 import asyncio, functools, gc, json, os, random, shutil, threading
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
@@ -28,7 +28,7 @@ from ..engine.trader import IDLE_S, RunSpec, Trader, answers, prepare
 from .feed_metrics import FeedMetrics, alive, quiet_bound
 from .lease import Lease
 from .manager import Manager
-from .protocol import ClientIds, VenueError, without_secrets
+from .protocol import ClientIds, Outcome, VenueError, without_secrets
 
 # %% ../../nbs/adapters/680_live.ipynb #5bc5ef85
 def history(
@@ -38,7 +38,7 @@ def history(
     dec = all_out(sc, kinds=("dec",))["dec"]
     return dec[(dec["gate"] == 0) & np.isin(dec["wish"], (PLACE, AMEND, CANCEL))], answers(sc)
 
-# %% ../../nbs/adapters/680_live.ipynb #6cdfe0bc
+# %% ../../nbs/adapters/680_live.ipynb #2ba656a3
 def deadly(
     venue, journal,
     kind: str, n: int,  # send, sent, answer; before-, half- and after-intent, -ack, -fill, -snap
@@ -48,15 +48,28 @@ def deadly(
     now = lambda: next(count, 0) == n
     phase, _, frame = kind.rpartition("-")
     if kind in ("send", "sent", "answer"):
-        submit = venue.submit
+        submit, quick, met = venue.submit, getattr(venue, "submit_now", None), {}
+        def meets(order):
+            if order.id not in met: met[order.id] = now()
+            return met[order.id]
         async def deadly_submit(order):
-            if not now(): return await submit(order)
+            if not meets(order): return await submit(order)
             if kind == "send": die()
             t = asyncio.ensure_future(submit(order))
-            for _ in range(2): await asyncio.sleep(0)  # a plain order is on the socket in the first step of its task
+            for _ in range(2): await asyncio.sleep(0)
             if kind == "answer" or not getattr(venue, "sent_native", 1): await t
             die()
-        venue.submit, venue.submit_now = deadly_submit, None
+        async def answered(x):
+            await x
+            die()
+        def deadly_now(order):
+            if meets(order) and kind == "send": die()
+            x = quick(order)
+            if x is None or isinstance(x, Outcome) or not meets(order): return x
+            if kind == "sent": die()
+            return answered(x)
+        venue.submit = deadly_submit
+        if quick is not None: venue.submit_now = deadly_now
     elif frame in ("intent", "ack", "fill", "snap"):
         write, told = journal.write, dict(ack=ACK, fill=FILL)
         def is_it(k, payload):

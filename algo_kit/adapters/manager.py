@@ -6,10 +6,11 @@
 __all__ = ['S', 'NUMBER', 'SIDE', 'BASE', 'FORCED', 'Manager', 'take', 'price', 'report', 'covered', 'restore', 'reconcile',
            'start', 'settle', 'cancel_everything', 'close']
 
-# %% ../../nbs/adapters/652_manager.ipynb #f475e49b
+# %% ../../nbs/adapters/652_manager.ipynb #619e6b19
 import asyncio
 import random
 import struct
+from collections import deque
 from decimal import ROUND_FLOOR, Decimal
 from fractions import Fraction
 
@@ -25,7 +26,7 @@ from .protocol import (REFUSED, UNSURE, Balances, Broken, Fill, Held, Order, Out
                                         without_secrets)
 from .reconcile import Books, Finding, Told, compare
 
-# %% ../../nbs/adapters/652_manager.ipynb #ccbafd7b
+# %% ../../nbs/adapters/652_manager.ipynb #0c58b389
 S = 1_000_000_000
 _SIMPLE, _AT_ONCE = (MARKET, LIMIT), (GTC, IOC, FOK)
 _PROTECTS = (STOP, TRAIL, STOP_LIMIT)
@@ -79,9 +80,10 @@ class Manager:
         self.sealed = False  # nothing that would rest is sent any more, not even protection: exits at the market alone
         self.counts = dict(place=0, cancel=0, amend=0, query=0, fills=0, unknown=0, refused=0, halted=0, duplicates=0)
         self._lock = self._wake = None
+        self.left, self.most = deque(), int(w.k[0]["cfg"]["max_rate"])  # when orders that add risk left, within the last minute, and how many may
         self._starting = 0  # requests whose task has not begun: what was wished before leaves before
 
-# %% ../../nbs/adapters/652_manager.ipynb #2d51e6d9
+# %% ../../nbs/adapters/652_manager.ipynb #a0f33b5d
 _FIELDS = [f for f in decision_dt.names if f != "snap"]
 _ROW = struct.Struct("<7q4dq4d2qi2h6bh")  # a `decision_dt`: NumPy takes several times as long to name its fields
 assert _ROW.size == decision_dt.itemsize
@@ -124,7 +126,7 @@ def _dash(self, d, now):
     if (fire := getattr(self.venue, "submit_now", None)) is None or d["type"] not in _SIMPLE or d["tif"] not in _AT_ONCE: return None
     if d["parent"] or d["group"] or d["reduce_only"] or d["order"] in self.lives or self.out or self._starting or self.closed: return None
     if self.faults or not self.clean: return None
-    if now < self.broken_until or now < self.quiet_until or now < self.hush_until or self.may_place(): return None
+    if now < self.broken_until or now < self.quiet_until or now < self.hush_until or self._room(now) or self.may_place(): return None
     kind, row = d["type"], d["row"]
     px, tif, post = (d["px"], d["tif"], d["post_only"] > 0) if kind == LIMIT else (0, GTC, False)
     o = Order(self.ids.make(d["order"]), self.symbols[row], d["side"], kind, d["qty"], px, 0, 0, tif, post)
@@ -167,11 +169,11 @@ def _life(self, d, good, whole, o=None):
     if group: self.groups.setdefault(group, []).append(order)
     return life
 
-# %% ../../nbs/adapters/652_manager.ipynb #a9401017
+# %% ../../nbs/adapters/652_manager.ipynb #b4f5ba0c
 @_patch
 def _native(self, life):
     t, facts = life.type, self.venue.facts
-    if t == TRAIL and TRAIL not in facts.types:
+    if t == TRAIL and (TRAIL not in facts.types or life.trail_ppm % facts.trail_step):  # a stop that we move
         life.as_type = STOP if STOP in facts.types else MARKET
         life.held = STOP not in facts.types
     elif t >= STOP and t != TRAIL and t not in facts.types: life.held = True
@@ -260,7 +262,7 @@ def _touched(self, life, type):
             self._after(other)
     life.trigger(self.now(), type)
 
-# %% ../../nbs/adapters/652_manager.ipynb #8c929101
+# %% ../../nbs/adapters/652_manager.ipynb #5855cf94
 @_patch
 def _after(self, life):
     "Something has happened to it: tell, let relatives know, do what is next."
@@ -299,6 +301,7 @@ def _next(self, life):
     do = life.next(now)
     if do is None: return
     at = max(do.at, 0 if do.what == "expire" else max(self.quiet_until, self.hush_until) if do.what in ("place", "amend") else self.hush_until)
+    if do.what == "place" and not life.reduce_only: at = max(at, self._room(now))
     if do.what == "place" and not life.reduce_only and at - now > self.rules.fresh:  # the venue wants so much patience that it is another decision
         life.refused_here(do.leg, "rate_limit", now)
         return self._after(life)
@@ -331,9 +334,16 @@ def _next(self, life):
     self._sent(life, do, now, self._fire(life, do.leg) if do.what == "place" and not self.out and not self._starting else None)
 
 @_patch
+def _room(self, now):
+    "When one more order that adds risk may leave, 0: now. The gate counts decisions; those that had to wait must not leave together with those made since."
+    while self.left and self.left[0] < now - 60 * S: self.left.popleft()
+    return self.left[0] + 61 * S if len(self.left) >= self.most > 0 else 0
+
+@_patch
 def _sent(self, life, do, now, given):
     "The task that waits for the answer, and without `given` asks the question first."
     self.counts[do.what] += 1
+    if do.what == "place" and not life.reduce_only: self.left.append(now)
     self._starting += given is None
     t = asyncio.get_running_loop().create_task(self._act(life, do, now, given), name=f"{do.what} {life.order}")
     self.busy[life.order] = t
@@ -359,6 +369,8 @@ def _why_not(self, life, do):
     "Empty, or why this may not leave."
     why = self.may_place()
     if why.startswith("lease"): return why if do.what == "place" and not life.reduce_only else f"wait: {why}"
+    if do.what == "place" and do.leg is not life.legs[0] and (why.startswith("journal") or "journal" in self.faults):
+        return "wait: its name could not be written down"  # a restart would give it to another order
     if self.sealed and do.what == "place" and life.type != MARKET: return "the run ends, and its orders are taken back"  # a strategy would protect anew
     if life.reduce_only or do.what == "cancel": return ""
     if why: return why
@@ -447,7 +459,10 @@ async def _act(self, life, do, wished, given=None):
     row = dict(order=life.order, id=leg.id, what=do.what, symbol=life.symbol, wished_ns=life.ts if do.what == "place" else wished, sent_ns=t0)
     try:
         if do.what in ("place", "cancel", "amend"):
-            if do.what == "place": o = await self._ask("place", v.submit(life.request(leg)) if given is None else given)
+            if do.what == "place":
+                why = "" if given is not None else self._why_not(life, do)  # this process may have stood still since it was looked at
+                if why: o = Outcome(REFUSED, "halted", "held", why, retry=why.startswith("wait"))
+                else: o = await self._ask("place", v.submit(life.request(leg)) if given is None else given)
             elif do.what == "cancel": o = await self._ask("cancel", v.cancel(leg.id, life.symbol, leg.venue_id))
             else:
                 lots, ticks = life.change if life.change else (life.lots, 0)
@@ -612,7 +627,7 @@ def _fill(self, f: Fill) -> bool:  # was it news?
         self.version += 1
     return False
 
-# %% ../../nbs/adapters/652_manager.ipynb #3b04e6a4
+# %% ../../nbs/adapters/652_manager.ipynb #3ec2b35a
 @_patch
 def _row(self, kind, row, ts, **kw):
     e = np.zeros(1, event_dt)[0]
@@ -783,7 +798,7 @@ def _still(self, row):
 @_patch
 def _rearm(self, row): self.deadlines[f"row {row}"] = asyncio.get_running_loop().call_later(self.cfg.protect_s, self._still, row)
 
-# %% ../../nbs/adapters/652_manager.ipynb #9e5d8b01
+# %% ../../nbs/adapters/652_manager.ipynb #4a711811
 @_patch
 def restore(self,
     decisions: np.ndarray,  # `decision_dt`, the whole run
@@ -825,6 +840,7 @@ def restore(self,
         if d["wish"] != PLACE: continue
         o = table.get(k)
         life = self._life(d, 0 if o is None else int(o["good_till"]), o is not None and int(o["reduce_only"]) == 2, o)
+        if now - life.ts < 60 * S + self.rules.fresh and not life.reduce_only: self.left.append(min(life.ts + self.rules.fresh, now))  # at the latest
         life.told, life.inferred, life.seen_told, life.booked = told.get(k, 0), guesses.get(k, 0), told.get(k, 0), told.get(k, 0)
         if o is None:
             life.over, life.final, life.acked = True, CANCELED_, True
