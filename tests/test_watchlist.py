@@ -211,6 +211,7 @@ def test_against_the_exchange_on_this_machine(tmp_path, monkeypatch):
             out.append((p.returncode, json.loads(p.stdout)))
         return out
     (spot, usdm), ((c1, refreshed), (c2, listed)) = asyncio.run(run())
+    with pytest.raises(ConfigError, match="nowhere"): asyncio.run(venue_liquidity("nowhere"))
     assert {p.symbol for p in spot} == {"BTC/USDT", "ETH/USDT"} and [p.symbol for p in usdm] == ["BTC/USDT:USDT"]
     for p in (*spot, *usdm): assert p.volume > 0 and p.trades > 0 and 0 < p.spread < .1, p
     assert (c1, c2) == (0, 0) and sorted(refreshed["ranked"]) == ["BTC/USDT", "ETH/USDT"] == sorted(e["symbol"] for e in listed["pairs"]) and listed["ranked"]
@@ -230,10 +231,11 @@ def test_the_chore_ranks_the_lake_and_cares(tmp_path, monkeypatch):
 
 def test_the_schedule_ranks_at_midnight_utc():
     from pathlib import Path
-    from algo_kit.jobs.schedule import read_schedule
-    jobs = read_schedule(Path(__file__).parents[1]/"papermill_jobs"/"schedule.yaml").entries
-    w = jobs["watchlist"]
-    assert (w.when.text, w.when.zone, w.enabled, jobs["watchlist_care"].enabled) == ("0 0 * * *", "UTC", False, True)
+    import yaml
+    d = yaml.safe_load((Path(__file__).parents[1]/"papermill_jobs"/"schedule.yaml").read_text())
+    w, care = d["jobs"]["watchlist"], d["jobs"]["watchlist_care"]
+    assert (w["cron"], d["zone"], w["enabled"], w["notebook"], care["parameters"], care.get("enabled", True)) == (
+        "0 0 * * *", "UTC", False, "watchlist", dict(rank=False), True)
 
 def test_the_verbs(tmp_path, monkeypatch, capsys):
     from algo_kit.jobs.cli import main
@@ -248,6 +250,4 @@ def test_the_verbs(tmp_path, monkeypatch, capsys):
     assert [(e["symbol"], e["priority"], e["manual"]) for e in d["pairs"]] == [("A/USDT", "low", True)]
     assert algo("renew", "A/USDT", *v)[0] == 0 and algo("remove", "A/USDT", *v)[1]["out_until"] is None
     assert algo("renew", "A/USDT", *v)[0] == 2 and algo("add", "A/USDT", *v, "--priority", "x")[0] == 4 and algo("add", "A-USDT", *v)[0] == 4
-    code, d = algo("refresh", "--venue", "nowhere")
-    assert code == 4 and "nowhere" in d["error"]["message"]
     assert algo("refresh", "--venue", "binance", "--at", "http://example.com:1")[0] == 4

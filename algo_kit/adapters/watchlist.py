@@ -78,7 +78,7 @@ def ranked(
     best = sorted(range(n), key=lambda k: (score[k], worst[k], -pairs[k].volume, pairs[k].symbol))
     return [(pairs[k], float(score[k])) for k in best[:top]]
 
-# %% ../../nbs/adapters/698_watchlist.ipynb #1717f305
+# %% ../../nbs/adapters/698_watchlist.ipynb #1ebc9e0e
 async def venue_liquidity(
     venue: str,  # ccxt's name
     at: str = "",  # A loopback exchange
@@ -91,12 +91,13 @@ async def venue_liquidity(
     from algo_kit.adapters.protocol import without_secrets
     own = exchange is None
     if own:
+        port = port_of(at)
         try: import ccxt.async_support as ccxt
         except ModuleNotFoundError:
             raise ConfigError("a venue's tickers need ccxt", "package", "ccxt", "the extra `live`", "pip install 'algo_kit[live]'") from None
         if venue not in ccxt.exchanges: raise unknown("venue", venue, ccxt.exchanges)
         how = dict(timeout=round(timeout_s * 1000))
-        if port := port_of(at):
+        if port:
             from algo_kit.adapters.loopback import ccxt_urls
             how |= ccxt_urls(port)
         exchange = getattr(ccxt, venue)(how)
