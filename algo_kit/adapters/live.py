@@ -6,7 +6,7 @@
 __all__ = ['HOLDS', 'SNAPSHOT', 'history', 'deadly', 'LiveDesk', 'look', 'going_on', 'paper_runs', 'checks', 'stopped_at',
            'Market', 'Quiet', 'LiveTrader', 'prepare_live']
 
-# %% ../../nbs/adapters/680_live.ipynb #f0f39ed4
+# %% ../../nbs/adapters/680_live.ipynb #c6e82858
 import asyncio, functools, gc, json, os, random, shutil, threading
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
@@ -22,8 +22,8 @@ from ..core.records import (ACK, ACTIVE, AMEND, CANCEL, CMD_CANCEL_ALL, CMD_FLAT
                                    PLACE, REDUCING, STOP, STOP_LIMIT, TRADE, TRADING_STATES, TRAIL, event_dt)
 from ..core.runs import list_runs
 from ..core.times import iso, wall_ns
-from ..engine.journal import INSERT, NOTE, OUT, SNAP, _death, all_out, die, unpack_out
-from ..engine.session import command
+from ..engine.journal import INSERT, NOTE, OUT, OUT_DTYPES, SNAP, _death, all_out, die, unpack_out
+from ..engine.session import NEVER, command
 from ..engine.trader import IDLE_S, RunSpec, Trader, answers, prepare
 from .feed_metrics import FeedMetrics, alive, quiet_bound
 from .lease import Lease
@@ -81,7 +81,7 @@ def deadly(
             write(k, payload, seq)
         journal.write = deadly_write
 
-# %% ../../nbs/adapters/680_live.ipynb #d81fafb7
+# %% ../../nbs/adapters/680_live.ipynb #ff3dc65f
 HOLDS = ("lease", "stop", "start", "journal", "venue", "clock", "account", "reconcile", "feed")  # in this order: the first is told
 
 class LiveDesk:
@@ -105,6 +105,7 @@ class LiveDesk:
         self.holds, self.opened = dict(start="not started"), False
         self.inbox, self.busy, self.tasks, self.stamps, self.received, self.dropped, self.latest, self.heard = deque(), False, [], {}, 0, 0, 0, 0.
         self.meter = None  # `FeedMetrics`
+        self._rehearse = 0 if cfg.rehearse_ms and hasattr(venue, "rehearse") else NEVER
         self.findings, self.ended, self._again, self._disk = [], None, None, ThreadPoolExecutor(1, "journal") if aside else None
         if (d := _death())[0]: deadly(venue, recorder.j, *d)
         recorder.patient, recorder.sync_first, recorder.send = True, cfg.durability == "power", self._send
@@ -146,8 +147,16 @@ class LiveDesk:
         self.received = self.clock.now_ns()
         self.heard = self.loop.time() if self.tasks else 0.
         if self.busy or self.inbox: self.inbox.append(("market", rows.copy()))  # the stream uses its buffer again
-        else: self._do("market", rows)
+        else:
+            self._do("market", rows)
+            if self.received >= self._rehearse: self.rehearse()
         if self.meter is not None: self.meter.take(rows.copy())  # after whatever was decided on it has left
+    def rehearse(self):
+        "Go the way of an order without one, while nothing waits: see `Manager.rehearse`."
+        self._rehearse = self.received + round(self.cfg.rehearse_ms * 0.9e6)  # messages that come once a ms are a little early or late
+        if self.recorder.owed or self.inbox: return
+        self.session.outbox.rehearse(OUT_DTYPES)
+        self.manager.rehearse()
     def tell(self, ev: np.ndarray):
         "What the venue has said, from the order manager."
         if not len(ev): return

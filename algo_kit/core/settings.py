@@ -19,7 +19,7 @@ from pydantic_settings import BaseSettings, InitSettingsSource, SettingsConfigDi
 
 from .errors import ConfigError, nearest
 
-# %% ../../nbs/core/050_settings.ipynb #a078a18c
+# %% ../../nbs/core/050_settings.ipynb #a25bdcab
 def _f(default, unit, description, live=False, **rule): return Field(default, description=description, json_schema_extra=dict(unit=unit, live=live), **rule)
 
 class _Section(BaseModel):
@@ -125,6 +125,7 @@ class LiveSettings(_Section):
     require_paper: bool = _f(True, "", "Refuse a strategy that has no paper run with the same code and parameters")
     on_stop: Literal["cancel", "flatten", "leave"] = _f("cancel", "", "What an orderly stop leaves at the venue; `algo stop --now` always cancels", live=True)
     signer: str = _f("", "path of a socket", "The process that holds the keys; empty: keys come from the environment")
+    rehearse_ms: float = _f(1., "ms", "Least time between two rehearsals of an order, which make the next one quick; 0: none", ge=0, le=60_000)
     external: Literal["count", "halt"] = _f("count", "", "Orders and positions of somebody else on the account: counted in the limits, or a reason to stop",
                                           live=True)
 
