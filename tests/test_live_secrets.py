@@ -3,6 +3,7 @@ revokes the key and takes another, refuses signatures, and repeats keys in its e
 mask taken away shows it."""
 import base64
 import json
+import sys
 from contextlib import suppress
 from urllib.parse import quote
 
@@ -80,7 +81,7 @@ def spilling(monkeypatch, day):
             raise aiohttp.ClientError(f"{method} {url} with {headers}: {day.spill()}")
         return await real(self, method, url, headers=headers, **kw)
     def ws_connect(self, url, **kw):
-        if day.loose and day.rng.random() < 0.3:
+        if day.loose and day.rng.random() < 0.6:
             day.raised += 1
             raise aiohttp.ClientError(f"wss://me:{day.birds['url']}@{str(url)[6:]}?listenKey={quote(day.birds['url'], safe='')}: {day.spill()}")
         return connect(self, url, **kw)
@@ -112,7 +113,7 @@ def a_day(monkeypatch, capfd, home, seed=4, sessions=3):
 def test_a_day_of_faults_leaves_no_secret(tmp_path, monkeypatch, capfd, blank):
     day, leaks = a_day(monkeypatch, capfd, tmp_path)
     assert not leaks, leaks[:10]
-    assert day.raised >= 20 and day.active["AC-7"] and sum(day.active[f] for f in FAULTS) >= 30, (day.raised, day.active)
+    assert day.raised >= 20 and day.active["AC-7"] and sum(day.active[f] for f in FAULTS) >= 15, (day.raised, day.active)
     assert {"journal.bin", "log.jsonl", "requests.jsonl", "kit.db"} <= {p.name for p in tmp_path.rglob("*")}
     assert "***" in (tmp_path/"log.jsonl").read_text(), "the errors were told, and without the key"
     assert {x.place for x in Canaries(4).in_bytes(Canaries(4)["secret"].encode())} == {"secret"}
@@ -120,7 +121,8 @@ def test_a_day_of_faults_leaves_no_secret(tmp_path, monkeypatch, capfd, blank):
 PLANTED = dict(
     values=lambda m: m.setattr(masks, "_unknown", lambda text: text),
     names=lambda m: m.setattr(masks, "_LOGIN", masks.re.compile("(?!)")),
-    notes=lambda m: m.setattr(live_module, "without_secrets", lambda text, limit=300: str(text)),
+    notes=lambda m: [m.setattr(x, "without_secrets", lambda text, limit=300: str(text)) for n, x in list(sys.modules.items())
+                     if n.startswith("algo_kit.adapters.") and n != masks.__name__ and hasattr(x, "without_secrets")],  # each layer masks what it passes on
     keys=lambda m: m.setattr("algo_kit.adapters.keys.hide", lambda *a: None),
 )
 
@@ -128,4 +130,4 @@ PLANTED = dict(
 @pytest.mark.parametrize("what", PLANTED)
 def test_each_mask_that_is_taken_away_is_missed(tmp_path, monkeypatch, capfd, blank, what):
     PLANTED[what](monkeypatch)
-    assert a_day(monkeypatch, capfd, tmp_path, sessions=1)[1], f"without {what} nothing was found: this test cannot fail"
+    assert a_day(monkeypatch, capfd, tmp_path, sessions=3)[1], f"without {what} nothing was found: this test cannot fail"

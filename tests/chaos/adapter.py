@@ -301,7 +301,9 @@ class Socket:
             d.world.at(self.there, self._hear, text, [o for *_, o in asked if o is not None and kind == "place"], gone)
         d.on_sent(self.proc, kind, "")
     def _hear(self, text, orders, gone):
-        if self.conn.closed: return
+        if self.conn.closed:
+            for o in orders: self.day.watch.lost(o.id)  # it died with its process
+            return
         self.wire.bench.arrive(self.proc, orders, lambda: self.wire.api.hear(self.conn, text))
     async def send_json(self, x): await self.send_str(json.dumps(x))
     async def ping(self, data=b""):
