@@ -98,7 +98,7 @@ def hot_ls(root="data") -> list:  # Keys
     "Markets that have a hot file."
     return sorted(hot_key(p.parts[-4], symbol_of(p.parts[-2])) for p in (Path(root)/"hot").glob("*/*/*/trading.duckdb"))
 
-# %% ../../nbs/adapters/636_hot.ipynb #74d21bd0
+# %% ../../nbs/adapters/636_hot.ipynb #236a2c1b
 _NO_ROOM = re.compile(r"no space|disk full|quota|file too large", re.I)
 
 def hot_error(e: Exception, what: str) -> Exception:
@@ -139,8 +139,9 @@ class HotStore:
         self.opened += 1
         try:
             if new or not self.db.execute("SELECT 1 FROM duckdb_tables() WHERE database_name = $d AND table_name = 'saved'", dict(d=key)).fetchall():
-                for s in _schema(_name(key)): self.db.execute(s)
+                self.db.execute("BEGIN; " + "; ".join(_schema(_name(key))) + "; COMMIT")
         except self._duck.Error:
+            with suppress(self._duck.Error): self.db.execute("ROLLBACK")
             self.db.execute(f"DETACH {_name(key)}")
             raise
 
@@ -226,8 +227,8 @@ class HotStore:
             try:
                 db.execute("BEGIN")
                 for t, ns in keep_ns(self.cfg).items():
-                    n += db.execute(f"DELETE FROM {_name(key)}.{t} WHERE ts < $t", dict(t=now_ns - ns)).fetchone()[0]
-                n += db.execute(f"DELETE FROM {_name(key)}.fair_value_gaps WHERE born < $t", dict(t=now_ns - int(self.cfg.gaps_h * 3600 * SECOND))).fetchone()[0]
+                    n += db.execute(f"DELETE FROM {_name(key)}.{t} WHERE ts < $t", dict(t=now_ns - ns)).fetchall()[0][0]
+                n += db.execute(f"DELETE FROM {_name(key)}.fair_value_gaps WHERE born < $t", dict(t=now_ns - int(self.cfg.gaps_h * 3600 * SECOND))).fetchall()[0][0]
                 db.execute("COMMIT")
                 if saved: self.write(key, dict(saved=saved))
                 db.execute(f"CHECKPOINT {_name(key)}")
@@ -248,8 +249,8 @@ class HotStore:
         "How far a file got."
         with self._mutex:
             self.open(key)
-            n, = self.db.execute(f"SELECT coalesce(max(n), 0) FROM {_name(key)}.ticks").fetchone()
-            s = self.db.execute(f"SELECT n, state, layout FROM {_name(key)}.saved").fetchone() or (0, b"", "")
+            n = self.db.execute(f"SELECT coalesce(max(n), 0) FROM {_name(key)}.ticks").fetchall()[0][0]
+            s = (self.db.execute(f"SELECT n, state, layout FROM {_name(key)}.saved").fetchall() or [(0, b"", "")])[0]
             return max(n, s[0]), s[0], bytes(s[1]), s[2]
 
     # -- asking: anybody, read only
@@ -276,7 +277,7 @@ class HotStore:
                 try:
                     c.execute(f"USE {_name(key)}")
                     c.execute("BEGIN TRANSACTION READ ONLY")
-                    t = self._answer(c.execute(sql, params) if params else c.execute(sql), sql)
+                    t = self._answer(c.sql(sql, params=params or None), sql)
                     if late.is_set(): raise self._duck.InterruptException("late")
                     return t
                 except self._duck.InterruptException:
@@ -294,9 +295,9 @@ class HotStore:
         finally:
             if own: c.close()
 
-    def _answer(self, c, sql):
+    def _answer(self, found, sql):
         import pyarrow as pa
-        r, got, n = c.to_arrow_reader(65_536), [], 0
+        r, got, n = found.to_arrow_reader(65_536), [], 0
         for b in r:
             n += b.num_rows
             if n > self.cfg.query_rows:

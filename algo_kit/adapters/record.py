@@ -213,7 +213,7 @@ class HotSide:
             self._put(m, "ticks", _ticks(t, np.zeros(len(t), np.int64)))
             m.lists = True
 
-# %% ../../nbs/adapters/638_record.ipynb #0e24f57e
+# %% ../../nbs/adapters/638_record.ipynb #adfb0cdb
 class Recorder:
     "Feeds into the lake and the hot store, until stopped."
     def __init__(self,
@@ -280,7 +280,8 @@ class Recorder:
             for a, b in _runs(keep): self.hot.add(rows[a:b], int(n[a]), known)
         for m in cold: self._warm(m)
         for m in self.markets:
-            m.n = max(m.n, last) if m in cold else m.n
+            if m in cold and m.ready: m.n = last
+            if not (left or m.ready): continue  # as it was left
             try: self.hot.clean(m, self.now())
             except KitError as e: self._note_trouble("hot", e)
         if not self.trouble: [shutil.rmtree(p.folder) for p in left]
