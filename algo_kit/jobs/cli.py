@@ -64,7 +64,7 @@ def demo(sim: Annotated[bool, typer.Option("--sim", help="on a simulated market 
     settings_of()
     job("paper_trader", dict(tape=f"sim:{seed}" if sim else "sample", name="demo"))
 
-# %% ../../nbs/jobs/929_cli.ipynb #54b87dc4
+# %% ../../nbs/jobs/929_cli.ipynb #b47aa8b0
 @app.command()
 def replay(run: Run, venue: Annotated[bool, typer.Option("--venue", help="let the simulated venue answer again")] = False, json: Json = False):
     "Go through a run's journal again and count the differences; any exits with 8."
@@ -151,7 +151,7 @@ def status(run: Annotated[str | None, typer.Argument(help="run name, its key, it
     n = lambda x: "" if x is None else f"{x:,}"
     rows = [[d["run"], d["status"], n(d["events"]), n(d["orders"]), n(d["fills"]), f"{d['live']['equity']:,.2f}" if d["live"]
            and d["live"].get("equity") is not None else "", d["started"]] for d in docs]
-    from algo_kit.jobs.record_verbs import record_status, record_words
+    from algo_kit.jobs.recording import record_status, record_words
     rec = record_status(s.paths.data) if run is None else None
     said = ["", *record_words(rec)] if rec else []
     if not docs: return answer(dict(runs=[], recorder=rec), f"no runs in {s.paths.runs}/", *said, next_="algo demo")
