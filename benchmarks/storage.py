@@ -2,9 +2,11 @@
 
     python benchmarks/storage.py [millions] [--json]
 
-`recorded` is a tape of so many trades of ten markets through the whole recorder, as fast as it goes: write-ahead file, synced and chained; analyzers; hot store; lake; until everything is where it belongs. Wall and processor seconds, start and
-end of the recorder included. `lake to tape` is a day of trades of one market, 3 M rows as BTC/USDT has on a busy day, from its Parquet file to rows that a backtest takes; best of five. `to the lake` is the way back. `hot` are questions to the hot store
-of this process, one after the other, while another thread writes a hundred markets in turn as the recorder does, 50 trades and a row of flow at a time, at half the pace it could. `files` is what 200 open files of 1,000 trades each take of memory.
+`recorded` is a tape of so many trades of ten markets through the whole recorder, as fast as it goes: write-ahead file, synced and chained; analyzers; hot
+store; lake; until everything is where it belongs. Wall and processor seconds, start and end of the recorder included. `lake to tape` is a day of trades of
+one market, 3 M rows as BTC/USDT has on a busy day, from its Parquet file to rows that a backtest takes; best of five. `to the lake` is the way back. `hot`
+are questions to the hot store of this process, one after the other, while another thread writes a hundred markets in turn as the recorder does, 50 trades
+and a row of flow at a time, at half the pace it could. `files` is what 200 open files of 1,000 trades each take of memory.
 """
 import json, os, resource, sys, tempfile, threading, time
 from pathlib import Path
@@ -55,7 +57,8 @@ def lake(n=3_000_000):
     with tempfile.TemporaryDirectory() as d:
         t, c = time.perf_counter(), cpu()
         p = land(ev, i, 1, n, root=d)[0]
-        best["to the lake"] = dict(rows=len(ev), wall_s=round(time.perf_counter() - t, 2), cpu_s=round(cpu() - c, 2), rows_s=round(len(ev) / (time.perf_counter() - t)), mb=round(p.stat().st_size / 1e6, 1))
+        best["to the lake"] = dict(rows=len(ev), wall_s=round(time.perf_counter() - t, 2), cpu_s=round(cpu() - c, 2),
+                                   rows_s=round(len(ev) / (time.perf_counter() - t)), mb=round(p.stat().st_size / 1e6, 1))
         took = []
         for _ in range(5):
             t, c = time.perf_counter(), cpu()

@@ -1,6 +1,5 @@
 "The hot store: what is kept and for how long, who may write, who may ask, and what a question may do."
 import os, socket, subprocess, sys, threading, time
-from pathlib import Path
 
 import numpy as np, pytest
 
@@ -17,7 +16,8 @@ MIN = 60 * SECOND
 def rows(table, ts):
     "Rows of a table at these times."
     ts = np.asarray(ts, "i8")
-    made = dict(BIGINT=ts, DOUBLE=np.ones(len(ts)), TINYINT=np.ones(len(ts), "i1"), VARCHAR=["x"] * len(ts), BOOLEAN=np.ones(len(ts), bool), BLOB=[b"x"] * len(ts))
+    made = dict(BIGINT=ts, DOUBLE=np.ones(len(ts)), TINYINT=np.ones(len(ts), "i1"), VARCHAR=["x"] * len(ts), BOOLEAN=np.ones(len(ts), bool),
+                BLOB=[b"x"] * len(ts))
     return {n: made[t] for n, t, _ in TABLES[table][2]}
 
 @pytest.fixture
@@ -29,7 +29,8 @@ def n(h, table, key=KEY): return h.query(f"SELECT count(*) AS n FROM {table}", k
 def test_every_table_and_column_says_what_it_is(hot):
     hot.open(KEY)
     t = hot.query("SELECT table_name, comment FROM duckdb_tables() WHERE database_name = $d", KEY, dict(d=KEY)).to_pylist()
-    assert {x["table_name"] for x in t} == set(TABLES) >= {"ticks", "candles_1m", "candles_5m", "candles_15m", "order_flow", "market_profile", "supply_demand_zones",
+    assert {x["table_name"] for x in t} == set(TABLES) >= {"ticks", "candles_1m", "candles_5m", "candles_15m", "order_flow", "market_profile",
+                                                           "supply_demand_zones",
                                                             "fair_value_gaps", "trade_executions", "strategy_performance"}
     c = hot.query("SELECT table_name, column_name, comment FROM duckdb_columns() WHERE database_name = $d", KEY, dict(d=KEY)).to_pylist()
     assert all(x["comment"] for x in [*t, *c]) and len(c) == sum(len(x[2]) for x in TABLES.values())
@@ -39,7 +40,8 @@ def test_what_is_too_old_goes_and_nothing_else(hot):
     hot.write(KEY, {t: rows(t, [NOW - a * MIN for a in ages]) for t in TABLES if t != "saved"})
     hot.clean(KEY, NOW)
     left = {t: n(hot, t) for t in TABLES}
-    assert left == dict(ticks=2, order_flow=2, candles_1m=2, candles_5m=4, candles_15m=4, market_profile=4, supply_demand_zones=7, fair_value_gaps=6, feed_marks=6,
+    assert left == dict(ticks=2, order_flow=2, candles_1m=2, candles_5m=4, candles_15m=4, market_profile=4, supply_demand_zones=7, fair_value_gaps=6,
+                        feed_marks=6,
                         trade_executions=7, strategy_performance=7, saved=0)
 
 def test_how_long_is_a_setting(tmp_path):
@@ -117,9 +119,12 @@ def test_words_that_are_no_market_never_reach_the_disk(hot, key):
     with pytest.raises(ConfigError): hot.write(key, dict(ticks=rows("ticks", [1])))
     assert not hot_ls(hot.root)
 
-WRITES = ["DELETE FROM ticks", "INSERT INTO ticks SELECT * FROM ticks", "UPDATE ticks SET px = 0", "DROP TABLE ticks", "CREATE TABLE x(a INT)", "CREATE TEMP TABLE x(a INT)",
-          "COPY ticks TO 'x.csv'", "ATTACH 'x.duckdb'", "DETACH memory", "SET threads = 1", "PRAGMA database_list", "CHECKPOINT", "INSTALL httpfs", "LOAD httpfs", "BEGIN",
-          "COMMIT; DELETE FROM ticks", "SELECT 1; SELECT 2", "EXPLAIN ANALYZE DELETE FROM ticks", "USE memory", "CALL pragma_version()", "EXPORT DATABASE 'x'", ""]
+WRITES = ["DELETE FROM ticks", "INSERT INTO ticks SELECT * FROM ticks", "UPDATE ticks SET px = 0", "DROP TABLE ticks", "CREATE TABLE x(a INT)",
+          "CREATE TEMP TABLE x(a INT)",
+          "COPY ticks TO 'x.csv'", "ATTACH 'x.duckdb'", "DETACH memory", "SET threads = 1", "PRAGMA database_list", "CHECKPOINT", "INSTALL httpfs",
+          "LOAD httpfs", "BEGIN",
+          "COMMIT; DELETE FROM ticks", "SELECT 1; SELECT 2", "EXPLAIN ANALYZE DELETE FROM ticks", "USE memory", "CALL pragma_version()",
+          "EXPORT DATABASE 'x'", ""]
 READS = ["SELECT * FROM read_csv('/etc/passwd')", "SELECT * FROM read_text('/etc/hostname')", "SELECT * FROM '/etc/passwd'", "SELECT * FROM glob('/etc/*')",
          "SELECT * FROM read_parquet('http://127.0.0.1:1/x')"]
 

@@ -1,5 +1,5 @@
 "What was acknowledged is in the lake, once; what is stored is what the analyzers say; a full disk is said, waited for, and marked."
-import errno, json, os, subprocess, sys, threading, time
+import errno, json, os, subprocess, sys, time
 from collections import deque
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from algo_kit.core.errors import ConfigError, KitError, NotFound, RefusedByGate
 from algo_kit.core.records import CMD_GAP, COMMAND, SECOND, TRADE, event_dt
 from algo_kit.core.settings import HotSettings, load_settings
 from algo_kit.data.candles import candles
-from algo_kit.data.feeds import EndOfFeed, Feed, TapeFeed
+from algo_kit.data.feeds import Feed, TapeFeed
 from algo_kit.data.lake import compact, lake_check, lake_events
 from algo_kit.data.simmarket import sim_events
 from algo_kit.engine import journal as J
@@ -92,7 +92,8 @@ def test_the_tape_is_in_the_lake_and_what_is_stored_is_what_the_analyzers_say(on
     assert (out["events"], out["landed"], out["trouble"], out["lost"]) == (len(EV), len(EV), {}, 0)
     assert prefix(d) == len(EV) and not pieces(d/"data"/"record"/"wal")
     assert all(c["verdict"] != "damaged" for c in lake_check(d/"data"))
-    with HotStore(d/"data") as h: assert any(h.query("SELECT count(*) AS n FROM supply_demand_zones", k).to_pylist()[0]["n"] for k in KEYS), "nothing would be compared"
+    with HotStore(d/"data") as h: assert any(h.query("SELECT count(*) AS n FROM supply_demand_zones",
+                                                     k).to_pylist()[0]["n"] for k in KEYS), "nothing would be compared"
     stored_is_said(d)
 
 def test_recording_it_again_adds_nothing(once):
@@ -151,7 +152,7 @@ def died(d, child, **job):
 
 def test_a_killed_recorder_loses_nothing_acknowledged_and_doubles_nothing(tmp_path, child):
     d, had = begin(tmp_path), []
-    for kill in ("journal.half:6", "wal.cut:2"): had.append(died(d, child, kill=kill))
+    for kill in ("journal.half:3", "wal.cut:2"): had.append(died(d, child, kill=kill))
     assert 0 < had[0] < had[1] < len(EV), had
     assert child.run(d) == 0
     assert prefix(d) == len(EV)
@@ -160,7 +161,8 @@ def test_a_killed_recorder_loses_nothing_acknowledged_and_doubles_nothing(tmp_pa
 @pytest.mark.slow
 def test_killed_anywhere(tmp_path, child):
     rng = np.random.default_rng(3)
-    places = ["journal.before", "journal.half", "journal.after", "os.replace", "path.unlink", "shutil.rmtree", "store.write", "store.clean", "wal.sync", "wal.cut"]
+    places = ["journal.before", "journal.half", "journal.after", "os.replace", "path.unlink", "shutil.rmtree", "store.write", "store.clean", "wal.sync",
+              "wal.cut"]
     for trial in range(12):
         d, kills = begin(tmp_path/str(trial)) if (tmp_path/str(trial)).mkdir() is None else None, 0
         while kills < 8:
@@ -210,7 +212,9 @@ def test_a_full_disk_is_said_waited_for_and_marked(tmp_path, running, monkeypatc
         return real(fd, data)
     monkeypatch.setattr(J.os, "write", write)
     full[0] = True
-    for k in range(1000, 3000, 250): f.q.append(EV[k:k + 250])
+    for k in range(1000, 3000, 250):
+        f.q.append(EV[k:k + 250])
+        until(lambda: not f.q)
     until(lambda: not f.q and r.status()["lost"])
     s = r.status()
     assert "no space left" in s["trouble"]["disk"] and s["waiting"] <= 1_000 and any("no space left" in x for x in said)
@@ -234,7 +238,7 @@ def test_the_hot_store_waits_for_room_too(tmp_path, running, monkeypatch):
     f.q.append(EV[:2000])
     until(lambda: "hot" in r.trouble)
     r.hot.store.write = real
-    until(lambda: "hot" not in r.trouble and not any(m.ready for m in r.markets))
+    until(lambda: "hot" not in r.trouble and not any(m.ready or m.pend for m in r.markets))
     r.stop()
     until(lambda: r.join(.05))
     with HotStore(tmp_path/"data") as h:

@@ -6,13 +6,11 @@
 __all__ = ['TABLES', 'LISTS', 'SCHEMA', 'keep_ns', 'market_of', 'hot_path', 'hot_key', 'parse_key', 'hot_ls', 'hot_error',
            'HotStore']
 
-# %% ../../nbs/adapters/636_hot.ipynb #94cc1d27
+# %% ../../nbs/adapters/636_hot.ipynb #47e4f66e
 import os, re, threading
 from collections import OrderedDict
 from contextlib import contextmanager, suppress
 from pathlib import Path
-
-import numpy as np
 
 from ..analyzers.flow import WINDOWS
 from ..analyzers.profile import SHAPES
@@ -23,7 +21,7 @@ from ..core.settings import HotSettings
 from ..core.times import wall_ns
 from ..data.instruments import check_symbol, check_venue, safe_name, symbol_of
 
-# %% ../../nbs/adapters/636_hot.ipynb #8f2b2bfc
+# %% ../../nbs/adapters/636_hot.ipynb #dcbe5465
 _TS = ("ts", "BIGINT", "time, ns UTC")
 _CANDLE = (("ts", "BIGINT", "open time, ns UTC"), *((n, "DOUBLE", "price") for n in ("open", "high", "low", "close")), ("volume", "DOUBLE", "base units"),
            ("buy_volume", "DOUBLE", "of it bought by whoever crossed the spread"), ("sell_volume", "DOUBLE", "of it sold"), ("trades", "BIGINT", "trades"),
@@ -31,26 +29,34 @@ _CANDLE = (("ts", "BIGINT", "open time, ns UTC"), *((n, "DOUBLE", "price") for n
 _RUN = (("run", "VARCHAR", "name of the run"), ("strategy", "VARCHAR", "its strategy"), ("stage", "VARCHAR", "simulating, paper or live"))
 TABLES = {  # name: (comment, setting that says how long, columns)
     "ticks": ("trades as they came", "ticks_m", (("n", "BIGINT", "number in the recording"), ("ts", "BIGINT", "event time, ns UTC"),
-        ("recv", "BIGINT", "receive time, ns UTC"), ("px", "DOUBLE", "price"), ("qty", "DOUBLE", "base units"), ("side", "TINYINT", "aggressor: +1 bought, -1 sold"),
+        ("recv", "BIGINT", "receive time, ns UTC"), ("px", "DOUBLE", "price"), ("qty", "DOUBLE", "base units"), ("side", "TINYINT",
+            "aggressor: +1 bought, -1 sold"),
         ("id", "BIGINT", "the venue's trade id, 0: none"))),
     "candles_1m": ("closed candles of a minute", "candles_1m_m", _CANDLE), "candles_5m": ("closed candles of 5 minutes", "candles_5m_m", _CANDLE),
     "candles_15m": ("closed candles of 15 minutes", "candles_15m_m", _CANDLE),
     "order_flow": ("who is in a hurry, every two seconds of trading", "flow_m", (_TS, *((o.name, "DOUBLE", o.unit) for o in WINDOWS.outputs[1:]))),
     "market_profile": ("where the last 15 minutes were traded, every 5 minutes", "profile_m", (_TS, ("poc", "DOUBLE", "point of control, price"),
-        ("val", "DOUBLE", "low of the value area, price"), ("vah", "DOUBLE", "high of the value area, price"), ("shape", "VARCHAR", "none, " + ", ".join(SHAPES[1:])),
+        ("val", "DOUBLE", "low of the value area, price"), ("vah", "DOUBLE", "high of the value area, price"), ("shape", "VARCHAR",
+            "none, " + ", ".join(SHAPES[1:])),
         ("volume", "DOUBLE", "base units"))),
-    "supply_demand_zones": ("zones that stand; a broken one is gone at once", "", (("born", "BIGINT", "time, ns UTC"), ("side", "BIGINT", "+1 demand, -1 supply"),
+    "supply_demand_zones": ("zones that stand; a broken one is gone at once", "", (("born", "BIGINT", "time, ns UTC"), ("side", "BIGINT",
+        "+1 demand, -1 supply"),
         ("lo", "DOUBLE", "price"), ("hi", "DOUBLE", "price"), ("strength", "DOUBLE", "0 to 100"), ("touches", "BIGINT", "visits"),
         ("volume_x", "DOUBLE", "volume of its candle, times the mean"), ("touched", "BIGINT", "last visit, ns UTC"))),
-    "fair_value_gaps": ("gaps that are open; a filled one is gone at once", "", (("born", "BIGINT", "time, ns UTC"), ("side", "BIGINT", "+1 bullish, -1 bearish"),
+    "fair_value_gaps": ("gaps that are open; a filled one is gone at once", "", (("born", "BIGINT", "time, ns UTC"), ("side", "BIGINT",
+        "+1 bullish, -1 bearish"),
         ("lo", "DOUBLE", "price"), ("hi", "DOUBLE", "price"), ("fill", "DOUBLE", "0 to 1"))),
-    "trade_executions": ("fills of our runs", "runs_h", (*_RUN, _TS, ("side", "TINYINT", "+1 bought, -1 sold"), ("qty", "DOUBLE", "base units"), ("px", "DOUBLE", "price"),
-        ("fee", "DOUBLE", "of the settlement currency"), ("realised", "DOUBLE", "profit before fees, of the settlement currency"), ("maker", "BOOLEAN", "did it rest?"),
+    "trade_executions": ("fills of our runs", "runs_h", (*_RUN, _TS, ("side", "TINYINT", "+1 bought, -1 sold"), ("qty", "DOUBLE", "base units"), ("px",
+        "DOUBLE", "price"),
+        ("fee", "DOUBLE", "of the settlement currency"), ("realised", "DOUBLE", "profit before fees, of the settlement currency"), ("maker", "BOOLEAN",
+            "did it rest?"),
         ("reason", "VARCHAR", "why it was ordered"))),
     "strategy_performance": ("how our runs stand", "runs_h", (*_RUN, _TS, ("status", "VARCHAR", "of the run"), ("equity", "DOUBLE", "reporting currency"),
-        ("total_return", "DOUBLE", "fraction"), ("max_drawdown", "DOUBLE", "fraction, negative"), ("sharpe", "DOUBLE", "a year"), ("win_rate", "DOUBLE", "fraction"),
+        ("total_return", "DOUBLE", "fraction"), ("max_drawdown", "DOUBLE", "fraction, negative"), ("sharpe", "DOUBLE", "a year"), ("win_rate", "DOUBLE",
+            "fraction"),
         ("trades", "BIGINT", "round trips"), ("fees_paid", "DOUBLE", "reporting currency"))),
-    "feed_marks": ("holes and silences of the feed", "gaps_h", (_TS, ("what", "VARCHAR", "gap, stale, fresh, started or stopped"), ("missing", "BIGINT", "trades, 0: not known"),
+    "feed_marks": ("holes and silences of the feed", "gaps_h", (_TS, ("what", "VARCHAR", "gap, stale, fresh, started or stopped"), ("missing", "BIGINT",
+        "trades, 0: not known"),
         ("why", "VARCHAR", "in words"))),
     "saved": ("state of the analyzers after row n", "", (("n", "BIGINT", "number in the recording"), _TS, ("state", "BLOB", "bytes of picture_dt"),
         ("layout", "VARCHAR", "digest of that dtype"))),
@@ -98,7 +104,7 @@ def hot_ls(root="data") -> list:  # Keys
     "Markets that have a hot file."
     return sorted(hot_key(p.parts[-4], symbol_of(p.parts[-2])) for p in (Path(root)/"hot").glob("*/*/*/trading.duckdb"))
 
-# %% ../../nbs/adapters/636_hot.ipynb #236a2c1b
+# %% ../../nbs/adapters/636_hot.ipynb #a312321f
 _NO_ROOM = re.compile(r"no space|disk full|quota|file too large", re.I)
 
 def hot_error(e: Exception, what: str) -> Exception:
@@ -123,7 +129,8 @@ class HotStore:
         self._lock = Lock(self.folder/".lock")
         try: self._lock.acquire()
         except RefusedByGate as e:
-            raise RefusedByGate(f"the hot store in {self.folder} belongs to another process: {e.value or 'unknown'}", "hot", e.value, "one owner of a data folder",
+            raise RefusedByGate(f"the hot store in {self.folder} belongs to another process: {e.value or 'unknown'}", "hot", e.value,
+                                "one owner of a data folder",
                                 "ask that one, `algo sql --hot VENUE:SYMBOL`, or stop it with SIGTERM") from None
         self._duck, self._mutex, self._book, self._open = duckdb, threading.RLock(), threading.Lock(), OrderedDict()  # key -> times it is asked right now
         self.opened, self.evicted = 0, 0
@@ -228,7 +235,8 @@ class HotStore:
                 db.execute("BEGIN")
                 for t, ns in keep_ns(self.cfg).items():
                     n += db.execute(f"DELETE FROM {_name(key)}.{t} WHERE ts < $t", dict(t=now_ns - ns)).fetchall()[0][0]
-                n += db.execute(f"DELETE FROM {_name(key)}.fair_value_gaps WHERE born < $t", dict(t=now_ns - int(self.cfg.gaps_h * 3600 * SECOND))).fetchall()[0][0]
+                n += db.execute(f"DELETE FROM {_name(key)}.fair_value_gaps WHERE born < $t",
+                                dict(t=now_ns - int(self.cfg.gaps_h * 3600 * SECOND))).fetchall()[0][0]
                 db.execute("COMMIT")
                 if saved: self.write(key, dict(saved=saved))
                 db.execute(f"CHECKPOINT {_name(key)}")
@@ -281,7 +289,8 @@ class HotStore:
                     if late.is_set(): raise self._duck.InterruptException("late")
                     return t
                 except self._duck.InterruptException:
-                    raise Timeout(f"the query took more than {limit:g} s", "sql", sql[:200], f"at most {limit:g} s: hot.query_s", "ask for less, or the lake: `algo sql`") from None
+                    raise Timeout(f"the query took more than {limit:g} s", "sql", sql[:200], f"at most {limit:g} s: hot.query_s",
+                                  "ask for less, or the lake: `algo sql`") from None
                 except self._duck.PermissionException:
                     raise RefusedByGate("a query reads tables, not files", "sql", sql[:200], "tables of the hot store", "ask the lake: `algo sql`") from None
                 except self._duck.TransactionException:
@@ -301,7 +310,8 @@ class HotStore:
         for b in r:
             n += b.num_rows
             if n > self.cfg.query_rows:
-                raise RefusedByGate(f"the answer has more than {self.cfg.query_rows:,} rows", "sql", sql[:200], "hot.query_rows", "add a LIMIT, or ask the lake")
+                raise RefusedByGate(f"the answer has more than {self.cfg.query_rows:,} rows", "sql", sql[:200], "hot.query_rows",
+                                    "add a LIMIT, or ask the lake")
             got.append(b)
         return pa.Table.from_batches(got, r.schema)
 
@@ -309,7 +319,8 @@ class HotStore:
         "Refuse what is not one SELECT."
         try: s = self._duck.extract_statements(sql)
         except self._duck.Error as e:
-            raise ConfigError(f"not SQL: {str(e).split(chr(10))[0][:200]}", "sql", sql[:200], "one SELECT", "SELECT * FROM ticks ORDER BY ts DESC LIMIT 10") from None
+            raise ConfigError(f"not SQL: {str(e).split(chr(10))[0][:200]}", "sql", sql[:200], "one SELECT",
+                              "SELECT * FROM ticks ORDER BY ts DESC LIMIT 10") from None
         kinds = [str(x.type).rpartition(".")[2] for x in s]
         if len(kinds) != 1 or kinds[0] not in ("SELECT", "EXPLAIN"):
             raise RefusedByGate(f"only one SELECT is answered, not {' and '.join(kinds) or 'nothing'}", "sql", sql[:200], "one SELECT",

@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['TABLE', 'DOC', 'ERROR', 'MOST', 'CALLERS', 'door_path', 'HotServer', 'HotClient']
 
-# %% ../../nbs/adapters/637_hot_door.ipynb #e1dd5cf4
+# %% ../../nbs/adapters/637_hot_door.ipynb #7bda65ce
 import json, os, socket, stat, struct, threading
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .hot import HotStore, hot_ls
 from ..core import errors
-from ..core.errors import ConfigError, KitError, NotRunning, RefusedByGate
+from ..core.errors import ConfigError, KitError, NotRunning
 
 # %% ../../nbs/adapters/637_hot_door.ipynb #07932c74
 _LEN, _ANSWER = struct.Struct("<I"), struct.Struct("<IB")
@@ -127,7 +127,7 @@ class HotServer:
     def __enter__(self): return self
     def __exit__(self, *_): self.close()
 
-# %% ../../nbs/adapters/637_hot_door.ipynb #a88bbd26
+# %% ../../nbs/adapters/637_hot_door.ipynb #019f2836
 class HotClient:
     "Asks the owner of a hot store."
     def __init__(self, root="data", path=None, timeout_s: float = 30.):
@@ -139,7 +139,8 @@ class HotClient:
             with _short(self.path) as name: self._s.connect(name)
         except OSError:
             self._s = None
-            raise NotRunning(f"nobody answers at {self.path}", "hot", str(self.path), "a recorder that runs", "algo record --feed ws:binance:BTC/USDT") from None
+            raise NotRunning(f"nobody answers at {self.path}", "hot", str(self.path), "a recorder that runs",
+                             "algo record --feed ws:binance:BTC/USDT") from None
     def _ask(self, **q):
         if self._s is None: self._connect()
         body = json.dumps(q).encode()

@@ -5,21 +5,22 @@
 # %% auto #0
 __all__ = ['TICK', 'FLOW_COLUMNS', 'flow_row_dt', 'profile_row_dt', 'zone_row_dt', 'gap_row_dt', 'picture_dt', 'Picture']
 
-# %% ../../nbs/analyzers/292_picture.ipynb #2b0ceb05
+# %% ../../nbs/analyzers/292_picture.ipynb #469fdfc7
 import numpy as np
 
-from .brain import M1, M5, M15, TICK_S, brain_dt, brain_tick, brain_trade
+from .brain import M5, M15, TICK_S, brain_dt, brain_tick, brain_trade
 from .flow import WINDOWS, WINDOWS_S, windows_row
-from .profile import SHAPES, profile_value
+from .profile import profile_value
 from ..core.cache import njit
 from ..core.records import SECOND, TRADE, candle_dt
 
-# %% ../../nbs/analyzers/292_picture.ipynb #a8c2c419
+# %% ../../nbs/analyzers/292_picture.ipynb #0d3796f6
 TICK = int(TICK_S * SECOND)
 FLOW_COLUMNS = tuple(o.name for o in WINDOWS.outputs[1:])
 flow_row_dt = np.dtype([("ts", "i8"), *((n, "f8") for n in FLOW_COLUMNS)])
 profile_row_dt = np.dtype([("ts", "i8"), ("poc", "f8"), ("val", "f8"), ("vah", "f8"), ("shape", "i8"), ("volume", "f8")])
-zone_row_dt = np.dtype([("born", "i8"), ("side", "i8"), ("lo", "f8"), ("hi", "f8"), ("strength", "f8"), ("touches", "i8"), ("volume_x", "f8"), ("touched", "i8")])
+zone_row_dt = np.dtype([("born", "i8"), ("side", "i8"), ("lo", "f8"), ("hi", "f8"), ("strength", "f8"), ("touches", "i8"), ("volume_x", "f8"), ("touched",
+    "i8")])
 gap_row_dt = np.dtype([("born", "i8"), ("side", "i8"), ("lo", "f8"), ("hi", "f8"), ("fill", "f8")])
 picture_dt = np.dtype([
     ("b", brain_dt), ("next", "i8"),                # end of the tick under way; 0: cold

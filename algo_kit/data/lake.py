@@ -267,7 +267,7 @@ def lake_last(
         return max((m.row_group(g).column(at).statistics.max for g in range(m.num_row_groups)), default=-2**62)
     return _read(fs, max(map(top, fs)), 2**62) if fs else np.zeros(0, event_dt)
 
-# %% ../../nbs/data/140_lake.ipynb #6c521b94
+# %% ../../nbs/data/140_lake.ipynb #4a0e828a
 def lake_venues(
     symbol: str,  # ccxt unified
     kind: str = "trades",
@@ -288,7 +288,8 @@ def trades(
     if venue is None:
         have = lake_venues(symbol, "trades", root)
         if len(have) > 1: raise ConfigError(f"{symbol} is in the lake of {len(have)} venues", "venue", None, f"one of: {', '.join(have)}", f"venue={have[0]!r}")
-        if not have: raise NotFound(f"the lake has no trades of {symbol}", "symbol", symbol, "a recorded or imported market", "`algo data ls` lists what is there")
+        if not have: raise NotFound(f"the lake has no trades of {symbol}", "symbol", symbol, "a recorded or imported market",
+                                    "`algo data ls` lists what is there")
         venue = have[0]
     when = "" if start is None and end is None else f":{'' if start is None else parse_time(start)}:{'' if end is None else parse_time(end)}"
     if as_ == "tape": return lake_tape(f"lake:{check_venue(venue)}:{check_symbol(symbol)}{when}", root=root)
@@ -299,7 +300,8 @@ def trades(
     if as_ == "arrow": return t
     if as_ == "pandas": return t.to_pandas()
     try: import polars
-    except ModuleNotFoundError: raise ConfigError("this needs polars, which is not installed", "as_", "polars", "an optional package", "pip install polars, or as_='pandas'") from None
+    except ModuleNotFoundError: raise ConfigError("this needs polars, which is not installed", "as_", "polars", "an optional package",
+                                                  "pip install polars, or as_='pandas'") from None
     return polars.from_arrow(t)
 
 # %% ../../nbs/data/140_lake.ipynb #f09a8fd8

@@ -5,24 +5,27 @@
 # %% auto #0
 __all__ = ['lake_db', 'lake_sql']
 
-# %% ../../nbs/data/142_lake_sql.ipynb #a30e7279
+# %% ../../nbs/data/142_lake_sql.ipynb #4bcdbbe3
 from pathlib import Path
 
 from ..core.errors import ConfigError, NotFound, RefusedByGate
-from ..core.records import BAR, BAR_OHL, FUNDING, KIND_NAMES, QUOTE
+from ..core.records import BAR, BAR_OHL, KIND_NAMES, QUOTE
 from .instruments import symbol_of
 from .lake import KINDS, _files
 
-# %% ../../nbs/data/142_lake_sql.ipynb #3f1735f8
+# %% ../../nbs/data/142_lake_sql.ipynb #3cf42973
 _WHO = "m.venue, m.symbol, make_timestamp_ns(r.ts) AS time, r.ts"
 _VIEWS = dict(
     trades=f"SELECT {_WHO}, r.px, r.qty, r.side, r.ref AS id, r.recv FROM {{rows}} WHERE r.kind = 1",
-    candles="SELECT venue, symbol, make_timestamp_ns(ts) AS time, ts, o.px AS open, o.qty AS high, o.spare AS low, c.px AS close, c.qty AS volume, c.spare AS buy_volume FROM "
-            f"(SELECT m.venue, m.symbol, r.* FROM {{rows}} WHERE r.kind = {BAR_OHL}) o JOIN (SELECT m.venue, m.symbol, r.* FROM {{rows}} WHERE r.kind = {BAR}) c "
+    candles="SELECT venue, symbol, make_timestamp_ns(ts) AS time, ts, o.px AS open, o.qty AS high, o.spare AS low, c.px AS close, "
+            "c.qty AS volume, c.spare AS buy_volume FROM "
+            f"(SELECT m.venue, m.symbol, r.* FROM {{rows}} WHERE r.kind = {BAR_OHL}) o JOIN "
+            f"(SELECT m.venue, m.symbol, r.* FROM {{rows}} WHERE r.kind = {BAR}) c "
             "USING (venue, symbol, ts)",
     depth=f"SELECT {_WHO}, r.px, r.qty, r.side, r.ref AS update, r.flags, r.recv FROM {{rows}}",
     bbo=f"SELECT {_WHO}, r.px, r.qty, r.side, r.ref AS update, r.flags, r.recv FROM {{rows}} WHERE r.kind = {QUOTE}",
-    events=f"SELECT {_WHO}, CASE r.kind {' '.join(f'WHEN {k} THEN {chr(39)}{v}{chr(39)}' for k, v in KIND_NAMES.items())} END AS what, r.px, r.qty, r.ref, r.recv FROM {{rows}}",
+    events=f"SELECT {_WHO}, CASE r.kind {' '.join(f'WHEN {k} THEN {chr(39)}{v}{chr(39)}' for k, v in KIND_NAMES.items())} END AS what, "
+           "r.px, r.qty, r.ref, r.recv FROM {rows}",
 )
 
 def _text(s): return "'" + str(s).replace("'", "''") + "'"
@@ -58,13 +61,16 @@ def lake_sql(
     try: kinds = [str(x.type).rpartition(".")[2] for x in duckdb.extract_statements(sql)]
     except duckdb.Error as e: raise _wrong(e, sql) from None
     if len(kinds) != 1 or kinds[0] not in ("SELECT", "EXPLAIN"):
-        raise RefusedByGate(f"only one SELECT is answered, not {' and '.join(kinds) or 'nothing'}", "sql", sql[:200], "one SELECT", "the lake is written by imports and the recorder")
+        raise RefusedByGate(f"only one SELECT is answered, not {' and '.join(kinds) or 'nothing'}", "sql", sql[:200], "one SELECT",
+                            "the lake is written by imports and the recorder")
     with lake_db(root) as db:
         if not db.execute("SELECT count(*) FROM markets").fetchall()[0][0]:
             raise NotFound(f"the lake in {root}/ is empty", "sql", sql[:200], "something recorded or imported", "algo data import, or algo record")
         try: return db.sql(sql, params=params).to_arrow_table()
-        except duckdb.PermissionException: raise RefusedByGate("a query reads the lake, not other files", "sql", sql[:200], "the views of the lake", "algo data import brings a file in") from None
+        except duckdb.PermissionException: raise RefusedByGate("a query reads the lake, not other files", "sql", sql[:200], "the views of the lake",
+                                                               "algo data import brings a file in") from None
         except duckdb.Error as e: raise _wrong(e, sql) from None
 
 def _wrong(e, sql):
-    return ConfigError(f"the query cannot be answered: {str(e).split(chr(10))[0][:300]}", "sql", sql[:200], "SQL of DuckDB", "views: trades candles depth bbo events, table: markets")
+    return ConfigError(f"the query cannot be answered: {str(e).split(chr(10))[0][:300]}", "sql", sql[:200], "SQL of DuckDB",
+                       "views: trades candles depth bbo events, table: markets")

@@ -64,7 +64,7 @@ def demo(sim: Annotated[bool, typer.Option("--sim", help="on a simulated market 
     settings_of()
     job("paper_trader", dict(tape=f"sim:{seed}" if sim else "sample", name="demo"))
 
-# %% ../../nbs/jobs/929_cli.ipynb #b47aa8b0
+# %% ../../nbs/jobs/929_cli.ipynb #057974cf
 @app.command()
 def replay(run: Run, venue: Annotated[bool, typer.Option("--venue", help="let the simulated venue answer again")] = False, json: Json = False):
     "Go through a run's journal again and count the differences; any exits with 8."
@@ -157,7 +157,8 @@ def status(run: Annotated[str | None, typer.Argument(help="run name, its key, it
     if not docs: return answer(dict(runs=[], recorder=rec), f"no runs in {s.paths.runs}/", *said, next_="algo demo")
     going = any(d["status"] == "running" for d in docs)
     more = [x for d in docs for x in _live_words(d["live"] or {})] + said
-    answer(dict(runs=docs, recorder=rec), table(("run", "status", "events", "orders", "fills", "equity", "started"), rows, (2, 3, 4, 5)), *more, next_="algo stop" if going
+    answer(dict(runs=docs, recorder=rec), table(("run", "status", "events", "orders", "fills", "equity", "started"), rows, (2, 3, 4, 5)), *more,
+           next_="algo stop" if going
            else f"algo report {docs[0]['run']}")
 
 @app.command()

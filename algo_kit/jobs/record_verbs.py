@@ -15,7 +15,7 @@ from ..core.errors import ConfigError, NotRunning, Timeout
 from .console import For, Json, Sets, answer, app, bar, err_console, pairs, settings_of, sub, table
 from .recording import record_status, record_words, recorder
 
-# %% ../../nbs/jobs/924_record_verbs.ipynb #39f5370b
+# %% ../../nbs/jobs/924_record_verbs.ipynb #71cf7670
 @app.command()
 def record(feed: Annotated[list[str] | None, typer.Option(help="ws:VENUE:SYMBOL[,SYMBOL…][#trades,depth] or socket:HOST:PORT; again for more")] = None,
            at: Annotated[str, typer.Option(help="another address of the feed's venue: the exchange of `algo exchange`, http://127.0.0.1:PORT")] = "",
@@ -27,7 +27,8 @@ def record(feed: Annotated[list[str] | None, typer.Option(help="ws:VENUE:SYMBOL[
     if at:
         from algo_kit.adapters.paper import at_address
         feed = [at_address(f, at) for f in feed or ()]
-    tell = lambda what, level="INFO", **kw: None if json else err_console().print(f"{level.lower()}: {what} " + " ".join(f"{k}={v}" for k, v in kw.items() if v is not None),
+    tell = lambda what, level="INFO", **kw: None if json else err_console().print(f"{level.lower()}: {what} " + " ".join(f"{k}={v}" for k,
+        v in kw.items() if v is not None),
                                                                                    markup=False, soft_wrap=True)
     r = recorder(feed or [], s, for_ or "", tell)
     from algo_kit.jobs.runner import follow
@@ -37,16 +38,18 @@ def record(feed: Annotated[list[str] | None, typer.Option(help="ws:VENUE:SYMBOL[
 def _stop(s, wait):
     import time
     st, d = record_status(s.paths.data), Path(s.paths.data)/"record"
-    if st is None or st["status"] != "running": raise NotRunning("nobody records", "record", None, "a recorder that runs", "algo record --feed ws:binance:BTC/USDT")
+    if st is None or st["status"] != "running": raise NotRunning("nobody records", "record", None, "a recorder that runs",
+                                                                 "algo record --feed ws:binance:BTC/USDT")
     (d/"stop").write_text("stop\n")
     end = time.monotonic() + wait
     while wait and record_status(s.paths.data)["status"] == "running":
-        if time.monotonic() > end: raise Timeout(f"the recorder has not ended within {wait:g} s", "wait", wait, "the stop was asked for and stays asked", "algo status")
+        if time.monotonic() > end: raise Timeout(f"the recorder has not ended within {wait:g} s", "wait", wait, "the stop was asked for and stays asked",
+                                                 "algo status")
         time.sleep(.1)
     st = record_status(s.paths.data)
     answer(st, *(record_words(st) if wait else ["asked to stop"]), next_="algo data ls")
 
-# %% ../../nbs/jobs/924_record_verbs.ipynb #a37d42c4
+# %% ../../nbs/jobs/924_record_verbs.ipynb #16184e0a
 def _shown(t, limit):
     cells = [[x if x is None else f"{x:,.10g}" if isinstance(x, float) else str(x) for x in r.values()] for r in t.slice(0, limit).to_pylist()]
     num = [i for i, f in enumerate(t.schema) if str(f.type).startswith(("int", "uint", "double", "float", "decimal"))]
@@ -54,13 +57,15 @@ def _shown(t, limit):
 
 @app.command()
 def sql(query: Annotated[str, typer.Argument(help="one SELECT; views of the lake: trades candles depth bbo events, and markets")],
-        hot: Annotated[str, typer.Option(help="VENUE:SYMBOL: ask the hot store of the running recorder instead: ticks candles_1m order_flow market_profile …")] = "",
+        hot: Annotated[str,
+                       typer.Option(help="VENUE:SYMBOL: ask the hot store of the running recorder: ticks candles_1m order_flow …")] = "",
         fresh: Annotated[bool, typer.Option("--fresh", help="of the hot store: first write what still waits")] = False,
         limit: Annotated[int, typer.Option(help="rows that are shown; --json and --out have all")] = 40,
         out: Annotated[Path | None, typer.Option(help="write the answer to a .parquet or .csv file")] = None, json: Json = False):
     "A question in SQL to the lake, or to the last minutes of a market."
     s = settings_of()
-    if out is not None and out.suffix not in (".parquet", ".csv"): raise ConfigError(f"{out.name} is no kind of file that is written", "out", str(out), ".parquet or .csv")
+    if out is not None and out.suffix not in (".parquet", ".csv"): raise ConfigError(f"{out.name} is no kind of file that is written", "out", str(out),
+                                                                                     ".parquet or .csv")
     if hot:
         from algo_kit.adapters.hot_door import HotClient
         with HotClient(s.paths.data) as ask: t = ask.query(query, hot, fresh=fresh)
@@ -77,7 +82,8 @@ def sql(query: Annotated[str, typer.Argument(help="one SELECT; views of the lake
                 import pyarrow.parquet as pq
                 pq.write_table(t, tmp, compression="zstd")
     n = t.num_rows
-    answer(dict(rows=t.to_pylist(), columns=t.column_names), _shown(t, limit), f"{n:,} row{'s' * (n != 1)}" + (f", {limit} shown" if n > limit else ""), files=[out] if out else [])
+    answer(dict(rows=t.to_pylist(), columns=t.column_names), _shown(t, limit), f"{n:,} row{'s' * (n != 1)}" + (f", {limit} shown" if n > limit else ""),
+           files=[out] if out else [])
 
 @sub["data"].command("compact")
 def data_compact(all_: Annotated[bool, typer.Option("--all", help="today's parts too")] = False, json: Json = False):

@@ -13,7 +13,7 @@ from ..core.errors import ConfigError
 from .papermill_engine import note
 from .runner import follow
 
-# %% ../../nbs/jobs/920_recording.ipynb #ec77b753
+# %% ../../nbs/jobs/920_recording.ipynb #eb9cd62f
 def feed_maker(
     spec: str,  # ws:VENUE:SYMBOL[,SYMBOL…][#KIND,…][@http://127.0.0.1:PORT], or socket:HOST:PORT
     settings,  # `Settings`
@@ -27,7 +27,8 @@ def feed_maker(
         return lambda: feed_of(spec if "#" in spec else "#trades@".join(spec.split("@", 1)) if "@" in spec else spec + "#trades", settings, queue_chunks=1024)
     host, _, port = rest.rpartition(":")
     if kind != "socket" or not port.isdigit():
-        raise ConfigError(f"feed {spec!r} cannot be recorded", "feed", spec, "ws:VENUE:SYMBOL[,SYMBOL…][#trades,depth] or socket:HOST:PORT", "e.g. ws:binance:BTC/USDT,ETH/USDT#trades")
+        raise ConfigError(f"feed {spec!r} cannot be recorded", "feed", spec, "ws:VENUE:SYMBOL[,SYMBOL…][#trades,depth] or socket:HOST:PORT",
+                          "e.g. ws:binance:BTC/USDT,ETH/USDT#trades")
     from algo_kit.data.feeds import SocketFeed
     return lambda: SocketFeed(host, int(port), start_seq=0)
 
