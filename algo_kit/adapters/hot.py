@@ -104,7 +104,7 @@ def hot_ls(root="data") -> list:  # Keys
     "Markets that have a hot file."
     return sorted(hot_key(p.parts[-4], symbol_of(p.parts[-2])) for p in (Path(root)/"hot").glob("*/*/*/trading.duckdb"))
 
-# %% ../../nbs/adapters/636_hot.ipynb #a312321f
+# %% ../../nbs/adapters/636_hot.ipynb #a69e2c32
 _NO_ROOM = re.compile(r"no space|disk full|quota|file too large", re.I)
 
 def hot_error(e: Exception, what: str) -> Exception:
@@ -329,5 +329,5 @@ class HotStore:
     def cursor(self):
         "A connection for questions; to be used by one thread at a time."
         with self._mutex: c = self.db.cursor()
-        c.execute("SET python_enable_replacements = false")
+        c.execute("SET SESSION python_enable_replacements = false")  # our variables are no tables
         return c

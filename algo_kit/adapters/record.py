@@ -104,7 +104,7 @@ def land_piece(p: Piece, root="data") -> int:  # Files written
         n += len(land(rows, p.instruments[row], p.first, p.last, _LAKE[kind], root))
     return n
 
-# %% ../../nbs/adapters/639_record.ipynb #4fca6217
+# %% ../../nbs/adapters/639_record.ipynb #8e278cb0
 LAYOUT = hashlib.sha256(repr(picture_dt.descr).encode()).hexdigest()[:16]
 
 def _ticks(rows, numbers):
@@ -129,7 +129,7 @@ class HotSide:
     def __init__(self, store: HotStore, instruments: list, cfg):
         self.store, self.cfg, self.picture, self.mutex = store, cfg, Picture(len(instruments)), threading.RLock()
         self.markets = [_Market(i, ins) for i, ins in enumerate(instruments)]
-        self.keys, self.keep, self.writes, self.trouble = {m.key: m for m in self.markets}, keep_ns(cfg), 0, ""
+        self.keys, self.keep, self.writes, self.took, self.trouble = {m.key: m for m in self.markets}, keep_ns(cfg), 0, 0., ""
 
     def _put(self, m, table, cols):
         if len(next(iter(cols.values()))): m.ready.setdefault(table, []).append(cols)
@@ -182,6 +182,7 @@ class HotSide:
             if m.lists:
                 tables["supply_demand_zones"] = _table("supply_demand_zones", _zones(self.picture.zones(m.i), self.cfg.zones))
                 tables["fair_value_gaps"] = _table("fair_value_gaps", self.picture.gaps(m.i))
+            began = time.monotonic()
             try: self.store.write(m.key, tables)
             except KitError as e:
                 self.trouble = str(e)
@@ -190,10 +191,12 @@ class HotSide:
                 raise
             m.ready, m.since, m.lists, self.trouble = {}, 0., False, ""
             self.writes += 1
+            self.took += (time.monotonic() - began - self.took) / 16
 
     def due(self) -> list:  # The one that waits longest first
-        now = time.monotonic()
-        return sorted((m for m in self.markets if m.since and now - m.since >= self.cfg.flush_s), key=lambda m: m.since)
+        now, waits = time.monotonic(), [m for m in self.markets if m.since]
+        every = min(max(self.cfg.flush_s, 5 * self.took * len(waits)), 5 * self.cfg.flush_s)  # writing takes a fifth of the time at most: who asks needs some
+        return sorted((m for m in waits if now - m.since >= every), key=lambda m: m.since)
 
     def clean(self, m, now_ns):
         "Forget what is old; keep the state, so that a restart goes on from here."
