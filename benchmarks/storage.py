@@ -112,7 +112,7 @@ def files(n=200):
         was = rss()
         for k in range(n - 1): h.write(f"binance:SIM{k}/USDT", dict(ticks=_ticks(ev, np.arange(1000))))
         fresh = rss()
-        for k in h._open: h.clean(k, int(ev["ts"][-1]))
+        for k in list(h._open): h.clean(k, int(ev["ts"][-1]))
         assert len(h._open) == n
         return dict(files=n, mb=round(fresh - was), mb_each=round((fresh - was) / n, 2), mb_after_cleaning=round(rss() - was), whole_process_mb=round(rss()))
 
