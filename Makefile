@@ -39,7 +39,7 @@ nbs: $(READY)  ## run every notebook
 	$(BIN)/nbdev-test --n-workers 2 --do-print
 
 test: lint house nbs  ## all of these and the fast tests
-	$(BIN)/python -m pytest --ignore tests/test_house.py -m "not slow" -n 2 --dist loadfile
+	$(BIN)/python -m pytest --ignore tests/test_house.py -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder
 
 test-all: lint nbs  ## slow and adversarial tests as well
 	$(BIN)/python -m pytest

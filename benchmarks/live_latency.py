@@ -108,7 +108,7 @@ def main(argv):
     p.add_argument("--json", action="store_true"), p.add_argument("--seconds", type=float, default=62.)
     p.add_argument("--rate", type=float, default=1000.), p.add_argument("--every", type=int, default=55)
     p.add_argument("--only", default="", choices=["", *(m[0] for m in MODES)], help="one of the modes")
-    p.add_argument("--apart", action="store_true", help="the trader has the last core to itself: an exchange is on no trader's machine")
+    p.add_argument("--apart", action="store_true", help="the trader and its signer have the last core to themselves: an exchange is on no trader's machine")
     p.add_argument("--role", default=""), p.add_argument("rest", nargs="*")
     a = p.parse_args(argv)
     if a.role == "feed": return feed(a.rate)
@@ -133,7 +133,7 @@ def main(argv):
             os.chmod(Path(d, "policy.toml"), 0o600)
             sock = str(Path(d, "s", "signer.sock"))
             run.append(subprocess.Popen([py, "-m", "algo_kit.adapters.signer", "--socket", sock, "--keys", "env", "--policy", str(Path(d, "policy.toml")),
-                                         "--data", str(Path(d, "data"))], env=keys, stdout=subprocess.DEVNULL))
+                                         "--data", str(Path(d, "data"))], env=keys, stdout=subprocess.DEVNULL, preexec_fn=alone))
             for key, name, durability, signer in MODES:
                 if a.only not in ("", key): continue
                 r = subprocess.run([py, me, "--role", "trader", "--seconds", str(a.seconds), "--every", str(a.every), str(port), str(ex), durability,

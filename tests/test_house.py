@@ -10,7 +10,7 @@ AREAS = {a: i for i, a in enumerate("core data analyzers risk strategies engine 
 TRADING = ("core", "data", "analyzers", "risk", "strategies", "engine")
 SLOW = set("pandas plotly vectorbt matplotlib IPython ipykernel jupyter_client jupyter_core ipywidgets nbformat nbclient papermill pydantic pydantic_settings "
            "pyarrow duckdb scipy polars".split())
-MAY = {"algo_kit.core.settings": {"pydantic", "pydantic_settings"}}
+MAY = {"algo_kit.core.settings": {"pydantic", "pydantic_settings"}, "algo_kit.core.changes": set()}  # it takes the first
 
 @cache
 def tracked():

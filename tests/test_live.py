@@ -236,7 +236,7 @@ def test_leave_what_rests_and_the_next_start_adopts_it_then_all_is_taken_back_at
     took = time.monotonic() - t0
     assert code == 0 and c.join(30) == 0 and c.doc["left"]["orders"] == 0, (said, c.doc)
     assert agree(desk)["position"] == Decimal("0.003"), "the position is held, as the policy says"
-    assert took < 30
+    assert took < 90
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sig, policy", [(signal.SIGTERM, "cancel"), (signal.SIGINT, "cancel"), (signal.SIGTERM, "flatten"), (signal.SIGTERM, "leave")])
@@ -319,7 +319,7 @@ def test_a_venue_that_is_away_for_a_moment_is_asked_again(tmp_path, nursery, exc
     finally: os.kill(exchange.p.pid, signal.SIGCONT)
     desk.wait(lambda: desk.status()["fills"] >= 1, 90, "it trades", c)
     c.stop()
-    gone = desk.start(argv=[*desk.argv()[:8], "http://127.0.0.1:9", *desk.argv()[9:]])
+    gone = desk.start(argv=["http://127.0.0.1:9" if x == exchange.url else x for x in desk.argv()])
     t0 = time.monotonic()
     assert gone.join(90) == 1 and 20 < time.monotonic() - t0, gone.doc
     assert "has not answered within 30 s" in gone.doc["error"]["message"] and "nothing was" in gone.doc["error"]["rule"]

@@ -26,6 +26,9 @@ class Exchange:
         r = urllib.request.Request(f"{self.url}/admin/{what}", json.dumps(q).encode(), {"X-Admin-Token": self.token, "Content-Type": "application/json"})
         with urllib.request.urlopen(r, timeout=5) as f: return json.load(f)
     def trade(self, px, side=1, qty=1.): return self.do("trade", symbol="BTC/USDT", px=px, qty=qty, side=side)
+    def last_trade(self):
+        "Its number."
+        with urllib.request.urlopen(f"{self.url}/api/v3/trades?symbol=BTCUSDT&limit=1", timeout=5) as f: return json.load(f)[0]["id"]
     def __enter__(self): return self
     def __exit__(self, *_):
         self.p.terminate()
@@ -173,13 +176,14 @@ def test_what_the_venue_cannot_give_is_a_hole_that_is_said(home):
         a.stop(now=True)
         a.join(20)
         for _ in range(5): x.trade(101.)
-        feed = LiveFeed("binance", ["BTC/USDT"], ("trades",), urls=dict(rest=x.url))
         from algo_kit.adapters.paper import last_trades
+        n = x.last_trade() - last_trades(scan(a.dir/"journal"/"journal.bin", verify=False), 1)[0][0]  # on a slow machine more than these five
+        feed = LiveFeed("binance", ["BTC/USDT"], ("trades",), urls=dict(rest=x.url))
         after = last_trades(scan(a.dir/"journal"/"journal.bin", verify=False), 1)
         rows, told = feed.missed(after, most=3)
-        assert told[0]["missing"] == 5 and rows["ref"].tolist() == [CMD_GAP] and rows["kind"].tolist() == [COMMAND] and "at most 3" in told[0]["why"]
+        assert told[0]["missing"] == n >= 5 and rows["ref"].tolist() == [CMD_GAP] and rows["kind"].tolist() == [COMMAND] and "at most 3" in told[0]["why"]
         rows, told = LiveFeed("binance", ["BTC/USDT"], ("trades",), urls=dict(rest=x.url)).missed(after)
-        assert told == [dict(symbol="BTC/USDT", trades=5, missing=0, why="")] and rows["ref"].tolist() == [after[0][0] + k for k in range(1, 6)]
+        assert told == [dict(symbol="BTC/USDT", trades=n, missing=0, why="")] and rows["ref"].tolist() == [after[0][0] + k for k in range(1, n + 1)]
         rows, told = LiveFeed("binance", ["BTC/USDT"], ("trades",), urls=dict(rest=x.url)).missed([(10**9, after[0][1])])
         assert told[0]["missing"] is None and "anew" in told[0]["why"] and rows["ref"].tolist() == [CMD_GAP]
     s = load_settings({"live.retry_s": .01})

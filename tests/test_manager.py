@@ -13,7 +13,8 @@ from simloop import simulate
 from algo_kit.adapters.managed import Life
 from algo_kit.adapters.manager import FORCED
 from algo_kit.adapters.protocol import Clock, Order, Seen
-from algo_kit.core.records import AMENDED, BUY, CANCELED, EXPIRED, EXTERNAL, FILL, FILLED, LIMIT, LINK_CHILD, LINK_OCO, REJECT, SELL, UNSURE, V
+from algo_kit.core.records import (AMENDED, BUY, CANCELED, EXPIRED, EXTERNAL, FILL, FILLED, LIMIT, LINK_CHILD, LINK_OCO, REJECT, SELL, STOP, TRADE, TRAIL,
+                                   UNSURE, V, event_dt)
 
 def run(main, seed=1, **kw):
     "Run `main(desk)` in virtual time."
@@ -300,6 +301,31 @@ def test_or18_protection_refused_for_good_closes_the_position():
         await quiet(d)
     run(main, ins=[perp()])
 
+def test_a_name_that_could_not_be_written_down_does_not_leave():
+    "Protection grows with its entry by an order more; without its name in the journal the next process would use it again."
+    async def main(d):
+        d.ask(buy(0, "limit", qty=1., px=100.), sell(0, "stop", stop=95., link=LINK_CHILD, reduce_only=1))
+        await d.wait(1)
+        d.trade(100., .2, SELL)
+        await d.wait(1)
+        first = [i for m, i, _ in d.venue.sent if m == "submit"]
+        n = d.lots()
+        assert 0 < n < 100 and len(first) == 2
+        d.full = True
+        e = np.zeros(1, event_dt)
+        e["ts"] = e["recv"] = d.loop.now_ns
+        e["px"], e["qty"], e["side"], e["kind"] = 100., .2, SELL, TRADE
+        d.x.market(e)
+        await d.wait(1.5)
+        more = d.m.lots[0]
+        assert n < more < 100 and [i for m, i, _ in d.venue.sent if m == "submit"] == first
+        d.full = False
+        await d.wait(8)
+        assert d.lots() == more and sum(s.lots for s in d.account.open_orders() if s.stop) == more
+        names = [i for m, i, _ in d.venue.sent if m == "submit"]
+        assert len(set(names)) == len(names) == 3
+    run(main, ins=[perp()], exchange=dict(levels=0))
+
 def test_or19_each_order_of_a_burst_has_its_own_outcome():
     async def main(d):
         d.venue.will("submit", "", "refuse", "lost", "", "busy")
@@ -465,12 +491,13 @@ def test_money_from_outside_is_no_profit():
         assert round(d.s.equity - before, 6) == 300
     run(main)
 
-@pytest.mark.parametrize("native", [True, False])
-def test_a_trailing_stop(native):
+@pytest.mark.parametrize("facts, sent", [({}, TRAIL), (dict(types=frozenset({1, 2, 3})), STOP), (dict(trail_step=15_000), STOP)],
+                         ids=["native", "no such order", "no such distance"])
+def test_a_trailing_stop(facts, sent):
     async def main(d):
         d.ask(buy(0, qty=1.), sell(0, "trail", trail_ppm=20_000, link=LINK_CHILD, reduce_only=1))
         await d.wait(2)
-        assert d.lots() == 100 and d.account.open_orders()
+        assert d.lots() == 100 and [o.type for o in d.account.open_orders()] == [sent]
         for p in [101, 102, 104, 108, 110, 109]:
             d.trade(float(p), 5.)
             await d.wait(2)
@@ -480,7 +507,6 @@ def test_a_trailing_stop(native):
         d.trade(107.4, 5.)
         await quiet(d)
         assert d.lots() == 0 and 107 <= d.account._fills[-1].px / 10 <= 108
-    facts = {} if native else dict(types=frozenset({1, 2, 3}))
     run(main, ins=[perp()], facts=facts)
 
 RATES = dict(submit=dict(lost=.05, hang=.03, done_lost=.06, done_hang=.03, late=.03, busy=.04, rate=.01, refuse=.03, bare=.2),

@@ -346,6 +346,23 @@ def test_outputs_are_kept_as_asked_and_never_taken_from_a_run_under_way(tmp_path
     prune(read_entry("hourly", dict(notebook="backtest", every="1h", keep="1h")), led, tmp_path)
     assert [p.name[9:15] for p in d.glob("*.log")] == ["050000"], "it is old by now, but under way"
 
+def test_somebody_is_told_of_what_a_job_could_not_say_itself(tmp_path, monkeypatch):
+    from algo_kit.jobs import desk as rooms
+    told = []
+    monkeypatch.setattr(rooms, "notify", lambda name, key, **f: told.append((name, f["what"], f["why"])))
+    now = [parse_time("2026-03-02T00:30Z")]
+    led = Ledger(KitDB(memory()), lambda: now[0])
+    plan = Schedule("", dict(a=read_entry("a", dict(notebook="backtest", cron="0 * * * *"))))
+    desk = Desk(plan, led, Processes(led, random.Random(1), lambda rng: MIN, False), memory())
+    for h, (state, code) in enumerate([("failed", 7), ("killed", 1), ("finished", 0), ("timeout", 5)], 1):
+        now[0] = parse_time(f"2026-03-02T0{h}:00Z")
+        desk.turn()
+        for r in led.rows("a", ("waiting",)): led.begin(r["id"], 1); led.end(r["id"], state, code, f"why {h}")
+        desk.hands.starts.clear()
+        desk.turn()
+        desk.turn()
+    assert told == [("SystemError", "job a: killed", "why 2"), ("SystemError", "job a: timeout", "why 4")], told
+
 def test_actions_on_failure(tmp_path):
     now = [parse_time("2026-03-02T00:30Z")]
     led = Ledger(KitDB(memory()), lambda: now[0])

@@ -103,6 +103,44 @@ def test_a_job_ends_in_order_after_its_time_fails_after_its_limit_and_is_killed_
     until(lambda: not job_lock(d/"data", "deaf").held(), 30)
     assert "killed" in Path(d/r["log"] if not Path(r["log"]).is_absolute() else r["log"]).read_text()
 
+# ---- verbs
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_once_for_one_entry_follow_a_log_and_resume_after_a_pause(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    wrong = ["import time", "time.sleep(secs)", "print('about to fail')", "1/0"]
+    d = place(tmp_path, "jobs: {}\n", wrong)
+    (d/"papermill_jobs"/"beat.ipynb").rename(d/"papermill_jobs"/"wrong.ipynb")
+    place(d, "jobs:\n  good: {notebook: beat, every: 1s, catch_up: once}\n  other: {notebook: beat, every: 1s, catch_up: once}\n"
+             "  wrong: {notebook: wrong, every: 1s, catch_up: once, parameters: {secs: 3}, on_failure: [{pause: 1}]}\n")
+    led = Ledger(KitDB(d/"data"))
+    code, r = algo(d, "jobs", "schedule", "--only", "good")
+    assert code == 4 and "--once" in r["error"]["rule"], r
+    algo(d, "jobs", "schedule", "--once", "--only", "good")  # the first look: due from now on
+    time.sleep(1.1)
+    code, r = algo(d, "jobs", "schedule", "--once", "--only", "good")
+    assert code == 0 and {x["job"] for x in r["runs"]} == {"good"} and not led.rows("other") and said(d), r
+    led.mark("wrong", read_schedule(d/"papermill_jobs"/"schedule.yaml").entry("wrong").digest)
+    time.sleep(1.1)
+    p = subprocess.Popen([*ALGO, "jobs", "schedule", "--once", "--only", "wrong", "--json"], cwd=d, stdout=subprocess.PIPE, text=True)
+    until(lambda: led.rows("wrong", ("running",)))
+    code, r = algo(d, "jobs", "tail", "wrong", "-f")  # goes on until the run has ended
+    assert code == 0 and r["run"]["status"] == "failed" and any("ZeroDivisionError" in x for x in r["lines"]), r
+    assert p.wait(120) == 1 and json.loads(p.stdout.read())["runs"]
+    assert "1 failures in a row" in led.marks()["wrong"]["paused"]
+    n = len(led.rows("wrong", ("failed",)))
+    time.sleep(1.1)
+    algo(d, "jobs", "schedule", "--once", "--only", "wrong")
+    assert len(led.rows("wrong", ("failed",))) == n, "paused"
+    code, r = algo(d, "jobs", "schedule", "--resume", "wrong")
+    assert code == 0 and r["resumed"] == ["wrong"] and not led.marks()["wrong"]["paused"]
+    code, r = algo(d, "jobs", "schedule", "--resume", "nobody")
+    assert code == 2 and "nobody" in json.dumps(r), r
+    time.sleep(1.1)
+    code, r = algo(d, "jobs", "schedule", "--once", "--only", "wrong")
+    assert code == 1 and len(led.rows("wrong", ("failed",))) == n + 1, r
+
 # ---- hand-over
 
 @pytest.mark.slow

@@ -99,13 +99,14 @@ def test_settings_do_not_change():
     with pytest.raises(Exception, match="frozen"): s.run.cash = 1
     with pytest.raises(Exception, match="frozen"): s.run = None
 
-BELOW_1 = ("risk.max_risk_frac", "risk.max_stop_frac", "risk.max_daily_loss", "risk.margin_free", "risk.margin_reduce")
+BELOW_1 = ("risk.max_risk_frac", "risk.max_stop_frac", "risk.max_daily_loss", "risk.margin_free", "risk.margin_reduce", "feed.share")
 
 @pytest.mark.parametrize("key", [k for k in FIELDS if describe(k)["type"] == "float"])
 def test_the_digest_covers_what_changes_results(key):
     other = {"venue.margin_call": .375, "venue.fee_factor": 3.75, "risk.max_leverage": 7.5, "live.cancel_share": .375} | dict.fromkeys(BELOW_1, .375)
     s, t = load_settings(), load_settings({key: other.get(key, 37.5)})
-    assert (digest(s) == digest(t)) == key.startswith(("paths.", "log.", "journal.", "live.", "notify.")) and digest(s) == digest(load_settings())
+    outside = key.startswith(("paths.", "log.", "journal.", "live.", "notify.", "feed.", "bus."))
+    assert (digest(s) == digest(t)) == outside and digest(s) == digest(load_settings())
 
 def test_the_shipped_file_is_the_model():
     assert (ROOT/"settings.ini").read_text() == settings_ini(), "run: python -m algo_kit.core.settings > settings.ini"

@@ -568,6 +568,31 @@ def test_the_signature_is_that_of_the_key_and_what_it_is_asked_never_shows_it(be
     assert SECRET.encode() not in left and sig.encode() not in left
     with KitDB(bench.d/"data") as db: assert signed_table(db).verify()["ok"] and [r["verdict"] for r in signed_table(db).rows()] == ["ok"]
 
+def test_a_rehearsal_leaves_nothing_and_says_nothing(bench):
+    c = bench.start().client()
+    ask = lambda n, **kw: c.rehearse("binance.main", "binance", binance(newClientOrderId=n, timestamp=0, **kw), n, bench.token)
+    assert c.rehearse("binance.main", "binance", "x") == "" and c._sock is None  # it does not even connect
+    bench.order(c)
+    asked = c.state()["asked"]
+    for k in range(20): assert ask("k1") == ask(f"r{k}") == ask("k2", quantity="1e9") == ask("k3", symbol="NOSUCH") == "" and c._owed == 1
+    key = Key("binance.main", "the-id", SECRET)
+    for n in ("k2", "k3"):  # every answer is the one to what was asked
+        ms = time.time_ns() // 10**6
+        ask("k4")
+        assert bench.order(c, n, ms=ms) == sign_with(key, "binance", binance(newClientOrderId=n, timestamp=ms))
+    s = c.state()
+    assert s["asked"] == asked + 3 and s["signed"] == {"place": 3} and not s["refused"] and not s["halted"], s
+    bench.p.send_signal(signal.SIGSTOP)
+    t = time.monotonic()
+    for _ in range(1000): ask("k5")  # a signer that stands still keeps nobody waiting
+    assert time.monotonic() - t < 0.5
+    bench.p.kill(), bench.p.wait()
+    ask("k5"), ask("k5")
+    bench.start()
+    assert bench.order(c, "k5")
+    bench.p.terminate(), bench.p.wait()
+    with KitDB(bench.d/"data") as db: assert [r["client"] for r in signed_table(db).rows()] == ["k1", "k2", "k3", "k5"]
+
 def test_its_records_can_be_where_the_trader_cannot_write(bench):
     own = bench.d/"own"
     c = bench.start("--records", str(own)).client()

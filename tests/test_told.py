@@ -47,7 +47,7 @@ def stand_in(**trading):
     ses = SimpleNamespace(world=SimpleNamespace(k=[dict(acct=acct, guard=dict(worst=.051, tripped=1))], rows=dict(pos=pos, ins=ins)), instruments=[SimpleNamespace(symbol="BTC/USDT")], cash_unit=.01, equity=1000.)
     logged, wrote = [], []
     t = SimpleNamespace(session=ses, settings=None, run_dir=SimpleNamespace(run="r1"), spec=SimpleNamespace(stage="paper"), strategy=SimpleNamespace(name="s"),
-                        note=lambda what, level="INFO", **f: logged.append(what), recorder=SimpleNamespace(_out=lambda x: wrote.append(1)), run=lambda: "done")
+                        note=lambda what, level="INFO", **f: logged.append(what), recorder=SimpleNamespace(_out=lambda packed, dec: wrote.append(1)), run=lambda: "done")
     return t, logged, wrote
 
 def out(fil=(), dec=(), eqs=()):
@@ -57,18 +57,20 @@ def out(fil=(), dec=(), eqs=()):
         for k, x in enumerate(xs):
             for f, v in x.items(): a[f][k] = v
         return a
-    return dict(fil=rows(fill_dt, fil), dec=rows(decision_dt, dec), eqs=rows(equity_dt, eqs))
+    from algo_kit.engine.journal import OUT_DTYPES, pack_out
+    mine = dict(fil=rows(fill_dt, fil), dec=rows(decision_dt, dec), eqs=rows(equity_dt, eqs))
+    return pack_out({k: mine.get(k, np.zeros(0, dt)) for k, dt in OUT_DTYPES.items()}), mine["dec"]
 
 def test_fills_positions_limits_and_days():
     heard = []
     t, _, wrote = stand_in()
     t = told(t, SimpleNamespace(tell=lambda name, key="", **f: heard.append((name, key, f))))
     fill = dict(ts=1_700_000_000 * 10**9, order=3, trade_id=9, qty=25, px=120_001, fee=150, side=1, reason=1)
-    t.recorder._out(out([fill | dict(seq=5, lots_after=25)], [dict(order=3, wish=1, side=1, qty=25, arrival_px=6e4, reason=1), dict(order=4, wish=1, gate=2), dict(order=3, wish=3)], [dict(ts=86_400 * 10**9 * 5 + 1)]))
-    t.recorder._out(out([fill | dict(seq=6, side=-1, lots_after=10), fill | dict(seq=7, side=-1, lots_after=0, realised=-77)]))
+    t.recorder._out(*out([fill | dict(seq=5, lots_after=25)], [dict(order=3, wish=1, side=1, qty=25, arrival_px=6e4, reason=1), dict(order=4, wish=1, gate=2), dict(order=3, wish=3)], [dict(ts=86_400 * 10**9 * 5 + 1)]))
+    t.recorder._out(*out([fill | dict(seq=6, side=-1, lots_after=10), fill | dict(seq=7, side=-1, lots_after=0, realised=-77)]))
     t.session.equity, t.session.world.k[0]["acct"]["trading"] = 990., HALTED
-    t.recorder._out(out(eqs=[dict(ts=86_400 * 10**9 * 6 + 1)]))
-    t.recorder._out(out())
+    t.recorder._out(*out(eqs=[dict(ts=86_400 * 10**9 * 6 + 1)]))
+    t.recorder._out(*out())
     names = [n for n, _, _ in heard]
     assert names == ["Signal", "Fill", "Position", "Fill", "Fill", "Position", "DailySummary", "RiskBreach"] and len(wrote) == 4
     f = heard[1][2]
@@ -82,19 +84,19 @@ def test_a_trader_trades_on_whatever_becomes_of_what_it_says():
     def broken(*a, **k): raise RuntimeError("no")
     t, logged, wrote = stand_in()
     t = told(t, SimpleNamespace(tell=broken))
-    t.note("failed", "ERROR", message="x"), t.recorder._out(dict(fil=None)), t.recorder._out(out([dict(row=99)]))
+    t.note("failed", "ERROR", message="x"), t.recorder._out(b"rubbish", None), t.recorder._out(*out([dict(row=99)]))
     assert logged == ["failed"] and len(wrote) == 2 and t.run() == "done"
     t, logged, wrote = stand_in(warm=1)
     heard = []
-    told(t, SimpleNamespace(tell=lambda *a, **k: heard.append(a))).recorder._out(out([dict(seq=5, lots_after=1)]))
+    told(t, SimpleNamespace(tell=lambda *a, **k: heard.append(a))).recorder._out(*out([dict(seq=5, lots_after=1)]))
     assert not heard, "while it is warmed nothing is traded"
 
 def test_what_cannot_be_written_is_not_said():
     t, _, _ = stand_in()
-    def full(x): raise OSError("no space left")
+    def full(packed, dec): raise OSError("no space left")
     t.recorder._out, heard = full, []
     told(t, SimpleNamespace(tell=lambda *a, **k: heard.append(a)))
-    with pytest.raises(OSError): t.recorder._out(out([dict(seq=5)]))
+    with pytest.raises(OSError): t.recorder._out(*out([dict(seq=5)]))
     assert not heard
 
 def test_settings_that_name_nobody_leave_a_trader_as_it_is():

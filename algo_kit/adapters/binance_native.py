@@ -5,19 +5,22 @@
 # %% auto #0
 __all__ = ['WS_API', 'begin', 'NativeBinance']
 
-# %% ../../nbs/adapters/684_binance_native.ipynb #cd711b8a
+# %% ../../nbs/adapters/684_binance_native.ipynb #0db3b006
 import asyncio, json, re
+from contextlib import suppress
 from dataclasses import replace
+from decimal import Decimal
+from types import SimpleNamespace
 
 from ..core.errors import KitError, RefusedByGate
 from ..core.records import BUY, FOK, GTC, IOC, LIMIT, MARKET
 from .ccxt_venue import CcxtVenue
 from .outcomes import Answer, classify
-from .protocol import REFUSED, TAKEN, UNSURE, Order, Outcome, VenueError, text_of, without_secrets
+from .protocol import REFUSED, TAKEN, UNSURE, Order, Outcome, VenueError, without_secrets
 from .venue_facts import refusal
 
-# %% ../../nbs/adapters/684_binance_native.ipynb #dc5c7d12
-_QUICK, _TIFS = (MARKET, LIMIT), (GTC, IOC, FOK)
+# %% ../../nbs/adapters/684_binance_native.ipynb #e6734145
+_QUICK, _TIFS, _TEXT = (MARKET, LIMIT), (GTC, IOC, FOK), 1  # aiohttp's WSMsgType
 WS_API = dict(binance="wss://ws-api.binance.com/ws-api/v3", binanceusdm="wss://ws-fapi.binance.com/ws-fapi/v1")
 
 _PLAIN, _whole = re.compile(r"[a-z0-9_]+").fullmatch, lambda n: type(n) is int and 0 < n < 2**62
@@ -46,16 +49,23 @@ class _Underway:
     def __init__(self, venue, order, n, answer): self.venue, self.order, self.n, self.answer = venue, order, n, answer
     def __await__(self): return self.venue._outcome(self.order, self.n, self.answer).__await__()
 
+class _Nowhere:
+    "A transport that leads nowhere."
+    def is_closing(self): return False
+    def write(self, frame): pass
+
 class NativeBinance(CcxtVenue):
     "`CcxtVenue` for Binance spot and USD-M whose plain orders and cancels take the WebSocket API."
     def __init__(self, name: str = "binance", *args, ws_url: str = "", **kw):
         super().__init__(name, *args, **kw)
-        self._ws_url, self._ws, self._pending, self._n, self._texts, self._up = ws_url, None, {}, 0, {}, asyncio.Event()
+        self._ws_url, self._ws, self._pending, self._n, self._texts, self._scales, self._up = ws_url, None, {}, 0, {}, {}, asyncio.Event()
         self.sent_native, self._forms, self._fit, self._rests = 0, {}, set(), set()
 
     async def open(self) -> None:
         await super().open()
         if self.signing is None: return
+        from aiohttp.http import WebSocketWriter
+        self._mute = WebSocketWriter(SimpleNamespace(_paused=False), _Nowhere(), use_mask=True)
         url = self._ws_url
         if not url:
             api = self.ex.urls["api"]["ws"].get("ws-api") or {}
@@ -93,15 +103,16 @@ class NativeBinance(CcxtVenue):
 
     def signed(self,
         order: Order,
+        dry: bool = False,  # It will not be sent: its time is 1970, so no venue takes it, and who signs writes nothing down
     ) -> str:  # One message, ready for the socket
         "An order, signed."
         ins = self.instruments[order.symbol]
-        t, wire, size = self.clock.now_ns() // 1_000_000, self._wire(order.id), self._text_of(order.lots, ins.lot)
+        t, wire, size = 0 if dry else self.clock.now_ns() // 1_000_000, self._wire(order.id), self._text_of(order.lots, ins.lot)
         for again in ("", ":again"):
             key = self.ex.apiKey
             payload, message, limit = self._form(order)
             values = (wire, self._text_of(order.px, ins.tick), size, t) if limit else (wire, size, t)
-            s = self._signature(payload % values, f"{self.name}:place:{order.id}:{t}{again}")
+            s = self._signature(payload % values, f"{self.name}:place:{order.id}:{t}{again}", dry)
             self._renewed()
             if self.ex.apiKey == key: break  # exchanged for another meanwhile, it signs under its own name alone
         self._n += 1
@@ -125,8 +136,9 @@ class NativeBinance(CcxtVenue):
         form = self._forms[kind] = "&".join(f"{k}={v}" for k, v in p), f'{{"id":%d,"method":"order.place","params":{{{body},"signature":"%s"}}}}', limit
         return form
 
-    def _signature(self, payload, rid=""):
-        return self.signing.sign(self._who, self.v.dialect, payload, request_id=rid, token=self.token() if callable(self.token) else self.token)
+    def _signature(self, payload, rid="", dry=False):
+        sign = getattr(self.signing, "rehearse", lambda *a, **kw: "") if dry else self.signing.sign
+        return sign(self._who, self.v.dialect, payload, request_id=rid, token=self.token() if callable(self.token) else self.token)
 
     def _message(self, method, p):
         s = self._signature("&".join(f"{k}={v}" for k, v in p))
@@ -138,12 +150,13 @@ class NativeBinance(CcxtVenue):
         return f'{{"id":{self._n},"method":"{method}","params":{{{body},"signature":"{s}"}}}}'
 
     def _text_of(self, n, unit):
-        "`text_of`, remembered: an order's price and size are among the last thousand."
-        t = self._texts.get((n, unit))
-        if t is None:
-            if len(self._texts) > 1000: self._texts.clear()
-            t = self._texts[n, unit] = text_of(n, unit)
-        return t
+        "`text_of`, in whole numbers."
+        s = self._scales.get(unit)
+        if s is None:
+            _, digits, e = Decimal(unit).as_tuple()
+            s = self._scales[unit] = int("".join(map(str, digits))) * 10**max(e, 0), max(-e, 0), 10**max(-e, 0)
+        whole, part = divmod(n * s[0], s[2])
+        return f"{whole}.{part:0{s[1]}}".rstrip("0") if part else str(whole)
     def _mid(self, symbol):
         t = self._texts.get(symbol)
         if t is None: t = self._texts[symbol] = self.ex.market(symbol)["id"]
@@ -151,12 +164,12 @@ class NativeBinance(CcxtVenue):
 
     def _post(self, message):
         "Hand message number `_n` to the socket: where its answer will be, or None when the line breaks."
-        f = self._pending[self._n] = asyncio.get_running_loop().create_future()
+        rest, lost = None, False
         try: rest = begin(self._ws.send_str(message))
-        except (OSError, RuntimeError, AttributeError):  # it may have left
-            f.set_result(None)
-            return f
-        self.sent_native += 1
+        except (OSError, RuntimeError, AttributeError): lost = True  # it may have left
+        f = self._pending[self._n] = asyncio.get_running_loop().create_future()
+        if lost: f.set_result(None)
+        else: self.sent_native += 1
         if rest is not None: self._finish(rest)
         return f
 
@@ -193,11 +206,13 @@ class NativeBinance(CcxtVenue):
 
     def submit_now(self,
         order: Order,
+        dry: bool = False,  # Everything but the sending, and nothing is counted
     ):  # Its `Outcome` when nothing left; what to await when it did; None when it has to go the long way, by `submit`
         "Send a plain order in this very call."
         if self._ws is None or self._closed or order.symbol not in self.instruments: return None
         if order.type not in _QUICK or order.tif not in _TIFS or (order.reduce_only and self.name == "binance"): return None
         if why := self._unfit(order): return Outcome(REFUSED, "", "facts", why)
+        if dry: return self._dry(order)
         if self.breaker.opened is not None and not self.breaker.allow():
             return Outcome(REFUSED, "halted", "breaker", f"{self.breaker.row} calls in a row have failed", retry_after_s=self.breaker.seconds)
         if not self.budget.take(self.v.cost.get("place", {})):
@@ -211,6 +226,14 @@ class NativeBinance(CcxtVenue):
         self._sent_at[order.id] = self._time()
         n, f = self._n, self._post(message)
         return _Underway(self, order, n, f)
+
+    def rehearse(self, order: Order) -> None:
+        "Everything of `submit_now` but the sending: what an order runs through stays in the processor's caches."
+        type(self).submit_now(self, order, True)  # not whatever has been put in its place: that sends
+
+    def _dry(self, order):
+        self.budget.take(self.v.cost.get("place", {}), dry=True)
+        with suppress(RefusedByGate, VenueError): begin(self._mute.send_frame(self.signed(order, True).encode(), _TEXT))
 
     def _unfit(self, o):
         "`refusal`, of which all that does not differ between two orders of a kind is asked once."

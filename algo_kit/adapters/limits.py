@@ -41,7 +41,7 @@ class _Count:
             if over <= 1e-9: return max(0., t + self.window.seconds - now)
         return self.window.seconds
 
-# %% ../../nbs/adapters/642_limits.ipynb #19e7940f
+# %% ../../nbs/adapters/642_limits.ipynb #0f723a3e
 class Budget:
     "What may still be sent. `urgent` requests (cancels, questions) may use the share that others may not."
     def __init__(self,
@@ -64,14 +64,21 @@ class Budget:
         for c in self.counts:
             if n := weights.get(c.window.name, 0): wait = max(wait, c.wait(now, n, self._limit(c.window, urgent)))
         return wait
-    def take(self, weights: dict, urgent: bool = False) -> bool:  # False: not now; nothing was counted
+    def take(self,
+        weights: dict, urgent: bool = False,
+        dry: bool = False,  # Only look
+    ) -> bool:  # False: not now; nothing was counted
         "Count a request, if it may leave now."
         now = self.now()
-        hit = [(c, n) for c in self.counts if (n := weights.get(c.window.name, 0))]
-        if now < self.until or any(c.at(now) + n > self._limit(c.window, urgent) for c, n in hit):
+        fits = now >= self.until
+        for c in self.counts:
+            if n := weights.get(c.window.name): fits = fits and c.at(now) + n <= self._limit(c.window, urgent)
+        if dry: return fits
+        if not fits:
             self.refused += 1
             return False
-        for c, n in hit: c.add(now, n)
+        for c in self.counts:
+            if n := weights.get(c.window.name): c.add(now, n)
         return True
     async def acquire(self, weights: dict, urgent: bool = False, patience_s: float = 60.) -> float:  # Seconds left to wait: 0 when it was counted
         "Wait until a request may leave, or say how long it would take when that is longer than `patience_s`."

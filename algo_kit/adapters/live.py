@@ -6,7 +6,7 @@
 __all__ = ['HOLDS', 'SNAPSHOT', 'history', 'deadly', 'LiveDesk', 'look', 'going_on', 'paper_runs', 'checks', 'stopped_at',
            'Market', 'Quiet', 'LiveTrader', 'prepare_live']
 
-# %% ../../nbs/adapters/680_live.ipynb #8997b361
+# %% ../../nbs/adapters/680_live.ipynb #c6e82858
 import asyncio, functools, gc, json, os, random, shutil, threading
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
@@ -22,12 +22,13 @@ from ..core.records import (ACK, ACTIVE, AMEND, CANCEL, CMD_CANCEL_ALL, CMD_FLAT
                                    PLACE, REDUCING, STOP, STOP_LIMIT, TRADE, TRADING_STATES, TRAIL, event_dt)
 from ..core.runs import list_runs
 from ..core.times import iso, wall_ns
-from ..engine.journal import INSERT, NOTE, OUT, SNAP, _death, all_out, die, unpack_out
-from ..engine.session import command
+from ..engine.journal import INSERT, NOTE, OUT, OUT_DTYPES, SNAP, _death, all_out, die, unpack_out
+from ..engine.session import NEVER, command
 from ..engine.trader import IDLE_S, RunSpec, Trader, answers, prepare
+from .feed_metrics import FeedMetrics, alive, quiet_bound
 from .lease import Lease
 from .manager import Manager
-from .protocol import ClientIds, VenueError, without_secrets
+from .protocol import ClientIds, Outcome, VenueError, without_secrets
 
 # %% ../../nbs/adapters/680_live.ipynb #5bc5ef85
 def history(
@@ -37,7 +38,7 @@ def history(
     dec = all_out(sc, kinds=("dec",))["dec"]
     return dec[(dec["gate"] == 0) & np.isin(dec["wish"], (PLACE, AMEND, CANCEL))], answers(sc)
 
-# %% ../../nbs/adapters/680_live.ipynb #6cdfe0bc
+# %% ../../nbs/adapters/680_live.ipynb #2ba656a3
 def deadly(
     venue, journal,
     kind: str, n: int,  # send, sent, answer; before-, half- and after-intent, -ack, -fill, -snap
@@ -47,15 +48,28 @@ def deadly(
     now = lambda: next(count, 0) == n
     phase, _, frame = kind.rpartition("-")
     if kind in ("send", "sent", "answer"):
-        submit = venue.submit
+        submit, quick, met = venue.submit, getattr(venue, "submit_now", None), {}
+        def meets(order):
+            if order.id not in met: met[order.id] = now()
+            return met[order.id]
         async def deadly_submit(order):
-            if not now(): return await submit(order)
+            if not meets(order): return await submit(order)
             if kind == "send": die()
             t = asyncio.ensure_future(submit(order))
-            for _ in range(2): await asyncio.sleep(0)  # a plain order is on the socket in the first step of its task
+            for _ in range(2): await asyncio.sleep(0)
             if kind == "answer" or not getattr(venue, "sent_native", 1): await t
             die()
-        venue.submit, venue.submit_now = deadly_submit, None
+        async def answered(x):
+            await x
+            die()
+        def deadly_now(order):
+            if meets(order) and kind == "send": die()
+            x = quick(order)
+            if x is None or isinstance(x, Outcome) or not meets(order): return x
+            if kind == "sent": die()
+            return answered(x)
+        venue.submit = deadly_submit
+        if quick is not None: venue.submit_now = deadly_now
     elif frame in ("intent", "ack", "fill", "snap"):
         write, told = journal.write, dict(ack=ACK, fill=FILL)
         def is_it(k, payload):
@@ -67,7 +81,7 @@ def deadly(
             write(k, payload, seq)
         journal.write = deadly_write
 
-# %% ../../nbs/adapters/680_live.ipynb #8b553ca9
+# %% ../../nbs/adapters/680_live.ipynb #ff3dc65f
 HOLDS = ("lease", "stop", "start", "journal", "venue", "clock", "account", "reconcile", "feed")  # in this order: the first is told
 
 class LiveDesk:
@@ -90,6 +104,8 @@ class LiveDesk:
         self._note, self.clock, self.rng, self.every_s = note, venue.clock, rng or random.Random(), every_s
         self.holds, self.opened = dict(start="not started"), False
         self.inbox, self.busy, self.tasks, self.stamps, self.received, self.dropped, self.latest, self.heard = deque(), False, [], {}, 0, 0, 0, 0.
+        self.meter = None  # `FeedMetrics`
+        self._rehearse = 0 if cfg.rehearse_ms and hasattr(venue, "rehearse") else NEVER
         self.findings, self.ended, self._again, self._disk = [], None, None, ThreadPoolExecutor(1, "journal") if aside else None
         if (d := _death())[0]: deadly(venue, recorder.j, *d)
         recorder.patient, recorder.sync_first, recorder.send = True, cfg.durability == "power", self._send
@@ -115,6 +131,12 @@ class LiveDesk:
         elif not why and name in self.holds: self.note("released", hold=name)
         if why: self.holds[name] = why
         else: self.holds.pop(name, None)
+    def retune(self, cfg):
+        "Other settings hold, for all that reads them each time it needs them."
+        again, self.cfg = cfg.reconcile_s != self.cfg.reconcile_s, cfg
+        self.manager.cfg = cfg
+        if self.stream is not None: self.stream.cfg = cfg
+        if again and self._again is not None: self._again.set()  # else the old pause would end first
     def note(self, what, level="INFO", **fields):
         "A line in journal and log; never an obstacle."
         with suppress(KitError, OSError): self._note(what, level, **{k: without_secrets(v) if isinstance(v, str) else v for k, v in fields.items()})
@@ -125,7 +147,16 @@ class LiveDesk:
         self.received = self.clock.now_ns()
         self.heard = self.loop.time() if self.tasks else 0.
         if self.busy or self.inbox: self.inbox.append(("market", rows.copy()))  # the stream uses its buffer again
-        else: self._do("market", rows)
+        else:
+            self._do("market", rows)
+            if self.received >= self._rehearse: self.rehearse()
+        if self.meter is not None: self.meter.take(rows.copy())  # after whatever was decided on it has left
+    def rehearse(self):
+        "Go the way of an order without one, while nothing waits: see `Manager.rehearse`."
+        self._rehearse = self.received + round(self.cfg.rehearse_ms * 0.9e6)  # messages that come once a ms are a little early or late
+        if self.recorder.owed or self.inbox: return
+        self.session.outbox.rehearse(OUT_DTYPES)
+        self.manager.rehearse()
     def tell(self, ev: np.ndarray):
         "What the venue has said, from the order manager."
         if not len(ev): return
@@ -413,7 +444,7 @@ class LiveDesk:
         if self.lease is not None:
             with suppress(KitError): self.lease.release()
 
-# %% ../../nbs/adapters/680_live.ipynb #e2cf70b1
+# %% ../../nbs/adapters/680_live.ipynb #a2c17d0d
 async def look(
     venue,  # `Venue`, not open
     symbols: list,  # What will be traded
@@ -457,12 +488,13 @@ def going_on(
     "Is there a run that the same command continues? Its money is at the venue already."
     from algo_kit.core.settings import digest
     if spec.fresh: return False
-    want = (strategy.name, json.loads(json.dumps(params)), "live", digest(settings), spec.venue, spec.symbol)
+    want, mine = (strategy.name, json.loads(json.dumps(params)), "live", spec.venue, spec.symbol), digest(settings)
     for r in [dict(dir=spec.out)] if spec.out else list_runs(settings.paths.runs):
         with suppress(KitError, OSError, ValueError):
             m = json.loads((Path(r["dir"])/"manifest.json").read_text(encoding="utf-8"))
             s = m.get("spec") or {}
-            if (m.get("strategy"), m.get("params"), m.get("stage"), m.get("settings_digest"), s.get("venue"), s.get("symbol")) == want:
+            digests = [m.get("settings_digest"), *(c["digest"] for c in m.get("settings_changes") or ())]
+            if mine in digests and (m.get("strategy"), m.get("params"), m.get("stage"), s.get("venue"), s.get("symbol")) == want:
                 return m.get("status") != "finished" and bool(m.get("instruments_units"))
     return False
 
@@ -516,7 +548,7 @@ def checks(
     ]
     return [dict(check=k, ok=bool(ok), value=v, rule=r, hint="" if ok else h) for k, ok, v, r, h in rows]
 
-# %% ../../nbs/adapters/680_live.ipynb #40f7fc11
+# %% ../../nbs/adapters/680_live.ipynb #091130f7
 def stopped_at(
     sc,  # Scanned journal
 ) -> str:  # ISO-8601; empty: never
@@ -611,11 +643,14 @@ class LiveTrader(Trader):
         lease = Lease(self.kitdb, account, self.strategy.name, self.run_dir.run, cfg.lease_s) if self.with_lease else None
         desk = self.desk = LiveDesk(self.recorder, self.venue, self.run_dir.run, cfg, self.note, lease, self.make_stream, self.past, self.rng,
                                     self._rows.append, aside=self.loop_factory is None)
+        if desk.stream is not None and hasattr(desk.stream, "stats"):
+            bound = quiet_bound(cfg, getattr(desk.stream, "kinds", ()))
+            desk.meter = FeedMetrics(self.instruments, self.settings.feed, bound, self.dir/"feed.jsonl", self.note)
         if threading.current_thread() is threading.main_thread():
             import signal
             for s in (signal.SIGINT, signal.SIGTERM): loop.add_signal_handler(s, lambda: self.stop(now=bool(self._stop)))
         until = loop.time() + self.spec.for_ns / 1e9 if self.spec.for_ns else None
-        policy = cfg.on_stop
+        policy = ""
         starting, quiet = loop.create_task(desk.start()), Quiet()
         try:
             while not (self._stop or self.run_dir.stop_requested()):
@@ -629,6 +664,7 @@ class LiveTrader(Trader):
                     self._stop, policy = "stop", "leave"  # the next scheduled run takes over: nothing is cancelled, nothing warmed again
             self._stop = self._stop or self.run_dir.stop_requested()
             starting.cancel()
+            policy = policy or self.settings.live.on_stop
             if self._stop == "now": await desk.kill_switch("flatten" if policy == "flatten" else "cancel", final=True)  # says so itself
             else:
                 self.note("winding", policy=policy)
@@ -640,6 +676,7 @@ class LiveTrader(Trader):
             quiet.over()
             await desk.close()
             self._write_requests()
+            if desk.meter is not None: desk.meter.close(desk.clock.now_ns())
         return False
 
     def _look(self, loop):
@@ -653,6 +690,25 @@ class LiveTrader(Trader):
             tmp.write_text(json.dumps(s, default=str))
             os.replace(tmp, self.dir/"status.json")
         if self.tick: self.tick(s)
+        if "journal" not in self.desk.holds: self.look_at_settings()
+        self._measure()
+
+    def _measure(self):
+        if (m := self.desk.meter) is None: return
+        pos = self.session.world.rows["pos"]
+        m.tick(self.desk.clock.now_ns(), alive(self.desk.stream), self.desk.stream.stats(), np.stack([pos["bid"], pos["ask"]], 1))
+
+    def take_over(self, p, ready=()):
+        try: super().take_over(p, ready)
+        except (OSError, KitError) as e:  # it is not written, so it does not count
+            self.watch.again()
+            if self.desk is None: raise
+            self.desk.hold("journal", str(e))
+    def retuned(self, s):
+        super().retuned(s)
+        if self.desk is None: return
+        self.desk.retune(s.live)
+        if self.desk.meter is not None: self.desk.meter.cfg = s.feed
 
     def _write_requests(self):
         rows, self._rows[:] = list(self._rows), []
@@ -666,7 +722,7 @@ class LiveTrader(Trader):
         k = self.session.world.k[0]
         return s | dict(trading=self.trading, holds=dict(d.holds), unknown=int(d.manager.unknown),
                         in_flight=int(d.manager.in_flight), open_orders=int(k["acct"]["n_open"]), findings=[str(f) for f in d.findings][:20],
-                        quiet_s=round(d.stream.quiet_s(), 1) if d.stream is not None else None)
+                        quiet_s=round(d.stream.quiet_s(), 1) if d.stream is not None else None, feed=d.meter.brief() if d.meter is not None else None)
 
 def prepare_live(
     spec: RunSpec,  # stage "live"; `feed` names the market for the record

@@ -5,7 +5,9 @@
 # %% auto #0
 __all__ = ['feed_of', 'at_address', 'last_trades', 'FeedTrader', 'wired']
 
-# %% ../../nbs/adapters/692_paper.ipynb #852e34f4
+# %% ../../nbs/adapters/692_paper.ipynb #cefaedc6
+import time
+
 import numpy as np
 
 from ..core.errors import ConfigError
@@ -16,6 +18,7 @@ from ..engine.session import command
 from ..engine.trader import Trader, prepare
 from .ccxt_feed import LiveFeed, parse_live
 from .connect import port_of, stream_urls
+from .feed_metrics import FeedMetrics, alive, quiet_bound
 from .streams import STREAMS
 
 # %% ../../nbs/adapters/692_paper.ipynb #7026c746
@@ -44,7 +47,7 @@ def at_address(feed: str, at: str) -> str:
     port_of(at)
     return f"{feed}@{at}" if at else feed
 
-# %% ../../nbs/adapters/692_paper.ipynb #2d6b36da
+# %% ../../nbs/adapters/692_paper.ipynb #dd0c0b79
 def last_trades(
     sc,  # Scanned journal
     rows: int,  # Instruments
@@ -65,11 +68,36 @@ class FeedTrader(Trader):
         super().write_pages(warm)
         if m := self.run_dir.manifest.get("missed"): self.run_dir.write_json("passport.json", self.run_dir.read_json("passport.json") | dict(missed=m))
 
+    def retuned(self, s):
+        super().retuned(s)
+        self.feed.stream.cfg = s.live
+        if self.metrics is not None: self.metrics.cfg = s.feed
+
+    metrics = None
+    def _measure(self):
+        "What comes is measured on its way to the recorder."
+        feed, s = self.feed, self.session
+        self.metrics = m = FeedMetrics(self.instruments, self.settings.feed, quiet_bound(self.settings.live, getattr(feed.stream, "kinds", ())),
+                                       self.dir/"feed.jsonl", self.note)
+        take, looked = feed.next, [0.]
+        def next_(timeout_s=1.):
+            ev = take(timeout_s)
+            if ev is not None: m.take(ev)
+            if time.monotonic() - looked[0] >= .5:
+                looked[0], pos = time.monotonic(), s.world.rows["pos"]
+                m.tick(feed.now_ns(), alive(feed.stream, feed), feed.stats, np.stack([pos["bid"], pos["ask"]], 1))
+            return ev
+        feed.next = next_
+    def status(self):
+        return super().status() | (dict(feed=self.metrics.brief()) if self.metrics is not None else {})
+
     def _pieces(self):
         s = self.session
         warming = s.world.k[0]["acct"]["warm"] and not self.run_dir.manifest.get("catching_up")  # the run's own warm-up goes on by itself
         if s.clock["started"] and not warming and not self._catch_up(): return False
-        return super()._pieces()
+        self._measure()
+        try: return super()._pieces()
+        finally: self.metrics.close(self.feed.now_ns())
 
     def _catch_up(self) -> bool:
         "Let the venue see what was traded since the journal ended. False at a stop."

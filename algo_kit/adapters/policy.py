@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['WORDS', 'AROUND_MS', 'Part', 'Ask', 'read', 'Market', 'Rules', 'policy_from', 'load_policy', 'Row', 'Gate']
 
-# %% ../../nbs/adapters/622_policy.ipynb #578de1f3
+# %% ../../nbs/adapters/622_policy.ipynb #0c79d099
 import hashlib, json, re, tomllib
 from collections import Counter, OrderedDict, deque
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from decimal import Decimal
 from pathlib import Path
@@ -372,7 +373,7 @@ def load_policy(path: str | Path) -> dict[str, Rules]:
     try: return policy_from(read_private(path, "policy", 0o022).decode())
     except UnicodeDecodeError: raise ConfigError(f"{path} is not text", "policy", str(path), "TOML in UTF-8", "write it again") from None
 
-# %% ../../nbs/adapters/622_policy.ipynb #4340a99c
+# %% ../../nbs/adapters/622_policy.ipynb #b5732810
 AROUND_MS = 60_000
 _RISKY = ("place", "amend")
 
@@ -428,16 +429,8 @@ class Gate:
         return x if day == self.now() // 86_400_000_000_000 else Decimal(0)
     def check(self, account, dialect, payload, request_id="", token=0, caller="here", key_id="", kind="hmac") -> Ask:
         "The `Ask` when it may be signed; else RefusedByGate, whose `key` is the word of the rule."
-        digest = hashlib.sha256(payload.encode()).hexdigest()[:16]
-        row = Row(self.now(), str(caller)[:60], str(account)[:70], "", "", "", "", "", digest, "ok")
-        ask = None
-        try:
-            r = self.rules.get(account)
-            if r is None: raise _No("account", "the policy does not know this account")
-            if dialect != r.dialect: raise _No("dialect", f"the account speaks {r.dialect}, not {str(dialect)[:20]!r}")
-            ask = _read(dialect, payload, key_id, kind)
-            row.what = ask.what
-            again = self._judge(r, ask, row, request_id, token)
+        row, ask = self._row(account, payload, caller), None
+        try: ask, again = self._look(row, account, dialect, payload, request_id, token, key_id, kind)
         except _No as e: raise self._refuse(row, *e.args) from None
         if not again and self.note is not None:
             try: self.note(row)
@@ -448,6 +441,18 @@ class Gate:
         self.signed[ask.what] += 1
         if ask.what in _RISKY: self._rows.pop(row.caller, None)
         return ask
+    def rehearse(self, account, dialect, payload, request_id="", token=0, caller="here", key_id="", kind="hmac"):
+        "The way of `check` without a verdict: nothing is counted, recorded or remembered, and nobody learns what it would have been."
+        with suppress(_No): self._look(self._row(account, payload, caller), account, dialect, payload, request_id, token, key_id, kind)
+    def _row(self, account, payload, caller):
+        return Row(self.now(), str(caller)[:60], str(account)[:70], "", "", "", "", "", hashlib.sha256(payload.encode()).hexdigest()[:16], "ok")
+    def _look(self, row, account, dialect, payload, request_id, token, key_id, kind):  # what is asked for; was the same text signed under this id before?
+        r = self.rules.get(account)
+        if r is None: raise _No("account", "the policy does not know this account")
+        if dialect != r.dialect: raise _No("dialect", f"the account speaks {r.dialect}, not {str(dialect)[:20]!r}")
+        ask = _read(dialect, payload, key_id, kind)
+        row.what = ask.what
+        return ask, self._judge(r, ask, row, request_id, token)
     def _judge(self, r, ask, row, request_id, token):  # True: the same text was signed under this id before
         if ask.what not in r.allow: raise _No("allow", f"{ask.what} is not allowed")
         if ask.ms and (off := abs(ask.ms - row.ts_ns // 1_000_000)) > AROUND_MS: raise _No("time", f"its time stamp is {off / 1000:.0f} s off")

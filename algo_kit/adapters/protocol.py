@@ -190,7 +190,7 @@ class VenueError(KitError):
         super().__init__(message, **kw)
         self.kind, self.retry_after_s = kind, retry_after_s
 
-# %% ../../nbs/adapters/600_protocol.ipynb #72b8e4a3
+# %% ../../nbs/adapters/600_protocol.ipynb #783e97a5
 @dataclass(frozen=True)
 class Facts:
     "What a venue can do. An adapter that lacks something says so here, and the order manager does without."
@@ -209,6 +209,7 @@ class Facts:
     find_by_id: bool = True  # An order that is over can be asked for by client id
     fill_history_s: float = 86400.  # How far back trades can be asked for
     read_lag_s: float = 5.  # How long an accepted order may be missing from answers to questions
+    trail_step: int = 1  # ppm; a native TRAIL follows at a multiple of it
     id_chars: int = 36
     stream_life_s: float = 86400.
     notes: tuple = ()  # For people

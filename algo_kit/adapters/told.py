@@ -5,17 +5,18 @@
 # %% auto #0
 __all__ = ['NOTES', 'HOLD_EVENTS', 'event_of', 'told', 'job_told']
 
-# %% ../../nbs/adapters/697_told.ipynb #e2fb623e
-import functools, re
+# %% ../../nbs/adapters/697_told.ipynb #a352c76d
+import functools, re, threading
 from contextlib import contextmanager, suppress
 
-from .notify import notifier_of, notify, notifying
+from .notices import templates
+from .notify import channels, notifier_of, notify, notifying, plan_of
 from ..core.errors import ConfigError, NotFound
 from ..core.records import HALTED, PLACE, REASONS, REDUCING, TRADING_STATES
 from ..core.times import iso
 from ..engine.journal import unpack_out
 
-# %% ../../nbs/adapters/697_told.ipynb #09018ed7
+# %% ../../nbs/adapters/697_told.ipynb #719769c9
 NOTES = (  # pattern of the note, event (empty: nobody), name of the group or field that it is about
     (r"^market stream (lost|broke|silent|cannot connect)", "MarketDataConnectionLost", "venue"),
     (r"^source did not answer", "MarketDataConnectionLost", "source"),
@@ -27,7 +28,7 @@ NOTES = (  # pattern of the note, event (empty: nobody), name of the group or fi
     (r"^(?P<symbol>\S+): still not closed", "RiskBreach", "symbol"),
     (r"^(?P<symbol>\S+): (a fill after the end|order \S+ is of this run|\d+ lots filled, as the venue says)", "ExecutionValidationFailed", "symbol"),
     (r"^a decision about order", "ExecutionValidationFailed", ""),
-    (r"^(gap|caught up with a hole|price is stale)$", "InsufficientDataQuality", "symbol"),
+    (r"^(gap|caught up with a hole|price is stale|market data is late)$", "InsufficientDataQuality", "symbol"),
     (r"^(?P<symbol>\S+): trading stopped", "SystemError", "symbol"),
     (r"^(failed|kill switch)$", "SystemError", ""),
 )
@@ -54,7 +55,7 @@ def event_of(
     if level == "ERROR": return "SystemError", what[:80], fields | dict(what=what, why=why)
     return None
 
-# %% ../../nbs/adapters/697_told.ipynb #61128108
+# %% ../../nbs/adapters/697_told.ipynb #8759b907
 class _Ear:
     "What comes out of the steps of a run, as notices."
     def __init__(self, trader, tell):
@@ -105,13 +106,16 @@ def told(
     notifier=None,  # Started and closed by its owner; None: made of the trader's settings, closed when the trader ends
     grace_s: float = 5.,
 ):  # The trader
-    "Let a trader tell those whom the settings name. A trader whose settings name nobody is left as it is."
+    "Let a trader tell those whom the settings name, and others when those change. A trader whose settings name nobody is left as it is."
     own = notifier is None
-    if own and (notifier := notifier_of(trader.settings)) is None: return trader
-    if own: notifier.start()
+    if own:
+        notifier = notifier_of(trader.settings)
+        if hasattr(trader, "checks"): trader.checks.append(functools.partial(_others, trader, grace_s))  # whom they name may change
+        if notifier is None: return trader
+        notifier.start()
     run = dict(run=trader.run_dir.run, stage=trader.spec.stage, strategy=trader.strategy.name)
     def tell(name, key="", **fields):
-        with suppress(Exception): notifier.tell(name, f"{run['run']} {key}", **(run | fields))
+        with suppress(Exception): trader.notifier.tell(name, f"{run['run']} {key}", **(run | fields))
     note, out, go, ear = trader.note, trader.recorder._out, trader.run, _Ear(trader, tell)
     @functools.wraps(note)
     def noted(what, level="INFO", **fields):
@@ -125,9 +129,30 @@ def told(
     def ran():
         try: return go()
         finally:
-            if own: notifier.close(grace_s)
+            if own and trader.notifier is not None: trader.notifier.close(grace_s)
     trader.note, trader.recorder._out, trader.run, trader.notifier = noted, heard, ran, notifier
     return trader
+
+def _others(trader, grace_s, settings):  # of `Trader.checks`
+    "Let others be told, or in another way, from now on."
+    plan, was = plan_of(settings), getattr(trader, "notifier", None)
+    if plan == plan_of(trader.settings): return lambda: None
+    channels(plan)  # raises what is wrong, before anything counts
+    templates(plan.templates)
+    def now():
+        n = notifier_of(settings)
+        if was is not None:
+            threading.Thread(target=was.close, args=(grace_s,), daemon=True).start()  # what it has is delivered, or left for its successor
+            trader.notifier = n if n is None else n.start()
+        elif n is not None and hasattr(trader, "notifier"): trader.notifier = n.start()
+        elif n is not None:
+            told(trader, n.start())  # the first: from now on the trader is listened to
+            release = trader.run_dir.release
+            def released():
+                release()
+                if trader.notifier is not None: trader.notifier.close(grace_s)
+            trader.run_dir.release = released
+    return now
 
 # %% ../../nbs/adapters/697_told.ipynb #18ae978d
 @contextmanager

@@ -40,7 +40,7 @@ def own_id(
         return b.decode() if re.fullmatch(rb"[0-9a-zA-Z_.:-]{1,16}", b) else s
     return s
 
-# %% ../../nbs/adapters/643_venue_facts.ipynb #bd4a59d6
+# %% ../../nbs/adapters/643_venue_facts.ipynb #6e05f9ce
 @dataclass(frozen=True)
 class VenueFacts:
     "`Facts` and what the adapter alone needs to know."
@@ -76,7 +76,7 @@ _NO_BROKER = dict(broker={}, brokerId=None)
 def _w(**kw): return kw
 
 _SPOT = VenueFacts(
-    Facts("binance", _ALL | {TRAIL}, _TIFS, amend="replace", oco=True, fill_history_s=1e9, read_lag_s=5., id_chars=36,
+    Facts("binance", _ALL | {TRAIL}, _TIFS, trail_step=100, amend="replace", oco=True, fill_history_s=1e9, read_lag_s=5., id_chars=36,
           notes=("amend is cancelReplace, and only while nothing was filled: later it is a cancel and a new order",
                  "a trailing stop is STOP_LOSS with trailingDelta in basis points",
                  "client ids are unique among open orders only", "trades are asked for in windows of 24 h")),
@@ -90,7 +90,7 @@ _SPOT = VenueFacts(
               fills=_w(weight=20), balances=_w(weight=20), load=_w(weight=20), query=_w(weight=1)), permissions="binance")
 
 _USDM = VenueFacts(
-    Facts("binanceusdm", _ALL | {TRAIL}, _TIFS | {GTD}, reduce_only=True, margin=True, amend="native", amends=frozenset({LIMIT}), oco=False,
+    Facts("binanceusdm", _ALL | {TRAIL}, _TIFS | {GTD}, trail_step=1000, reduce_only=True, margin=True, amend="native", amends=frozenset({LIMIT}), oco=False,
           dead_man=5., dead_man_stops=False, fill_history_s=180 * 86_400., read_lag_s=5., id_chars=36,
           notes=("stops live in the book of algo orders, with numbers of their own, and become an ordinary order when triggered",
                  "only LIMIT orders can be amended",
@@ -130,7 +130,7 @@ _OKX_COST = dict(place=_w(place=1), amend=_w(place=1), cancel=_w(cancel=1), canc
                  fills=_w(query=1),
                  balances=_w(query=2), load=_w(query=1), query=_w(query=2))
 _OKX = VenueFacts(
-    Facts("okx", _ALL | {TRAIL}, _TIFS, amend="native", amends=frozenset({LIMIT}), oco=False, dead_man=10., dead_man_stops=False,
+    Facts("okx", _ALL | {TRAIL}, _TIFS, trail_step=100, amend="native", amends=frozenset({LIMIT}), oco=False, dead_man=10., dead_man_stops=False,
           fill_history_s=90 * 86_400., read_lag_s=5., id_chars=32,
           notes=("a list that as a whole says 0 or 1 or 2 carries an answer per order inside", "names of orders are letters and digits: `_` travels as `Z`",
                  "trigger orders live in a book of their own and say not which side of the price they wait on")),
@@ -143,7 +143,8 @@ _OKX_LINEAR = replace(_OKX, facts=replace(_OKX.facts, reduce_only=True, margin=T
                       options=_OKX.options | dict(fetchMarkets=dict(types=["swap"]), defaultType="swap"), watch=("orders", "trades", "balance", "positions"))
 
 _KRAKEN = VenueFacts(
-    Facts("kraken", _ALL | {TRAIL}, frozenset((GTC, IOC, GTD)), amend="native", oco=False, dead_man=15., dead_man_stops=True, fill_history_s=1e9,
+    Facts("kraken", _ALL | {TRAIL}, frozenset((GTC, IOC, GTD)), trail_step=100, amend="native", oco=False, dead_man=15., dead_man_stops=True,
+          fill_history_s=1e9,
           read_lag_s=5., id_chars=18,
           notes=("a cl_ord_id is unique among open orders only", "sizes and prices of a private message are the change since the last",
                  "every request needs a nonce above the last one")),
@@ -188,7 +189,7 @@ def venue_facts(
     if market not in kinds: raise unknown(f"market of {name}", market, kinds)
     return TABLE[name, market]
 
-# %% ../../nbs/adapters/643_venue_facts.ipynb #0ef84605
+# %% ../../nbs/adapters/643_venue_facts.ipynb #42c36a98
 def ccxt_order(
     v: VenueFacts,
     o: Order,
@@ -234,8 +235,7 @@ def refusal(
     if o.type in (LIMIT, STOP_LIMIT, TAKE_LIMIT) and o.px < 1: return "a limit needs a price"
     if o.type in (STOP, STOP_LIMIT, TAKE, TAKE_LIMIT) and o.stop < 1: return "a stop needs a trigger"
     if o.type == TRAIL:
-        step = 1000 if v.rules == "binanceusdm" else 100
-        if o.trail_ppm < 1 or o.trail_ppm % step: return f"a distance of {o.trail_ppm} millionths is no multiple of {step}"
+        if o.trail_ppm < 1 or o.trail_ppm % f.trail_step: return f"a distance of {o.trail_ppm} millionths is no multiple of {f.trail_step}"
     if v.ids == "plain" and not (0 < len(o.id) <= f.id_chars and _PLAIN(o.id)): return f"the name {o.id[:40]!r} cannot be one at {f.name}"
     return ""
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LEVELS', 'MANIFEST_KEYS', 'no_space', 'sync_folder', 'whole_file', 'plain', 'write_json', 'write_table', 'read_table',
-           'Lock', 'RunDir', 'run_key', 'safe_name', 'new_run', 'list_runs', 'find_run']
+           'Lock', 'RunDir', 'run_key', 'safe_name', 'also_key', 'new_run', 'list_runs', 'find_run']
 
 # %% ../../nbs/core/070_runs.ipynb #95c20bf4
 import errno, fcntl, hashlib, json, os, re, socket, time
@@ -193,7 +193,7 @@ class RunDir:
         except FileNotFoundError: return ""
     def clear_stop(self): (self.path/"stop").unlink(missing_ok=True)
 
-# %% ../../nbs/core/070_runs.ipynb #05f8d1aa
+# %% ../../nbs/core/070_runs.ipynb #01776e47
 def run_key(
     parts: dict,  # strategy, params, settings digest, tape hash, stage, seed
 ) -> str:  # 8 hex
@@ -217,6 +217,24 @@ def _continue(path):
     r.update(status="running", ended=None)
     return r
 
+def also_key(
+    r: RunDir,
+    key: str,  # From `run_key`
+):
+    "Let the command with this key find run `r` too: its settings are about to become those of that command."
+    m = r.manifest
+    if key in (m.get("key"), *(m.get("keys") or ())): return
+    r.update(keys=[*(m.get("keys") or ()), key])
+    if r.path.name.endswith(f"-{m.get('key')}"):
+        index = r.path.parent/".keys"
+        index.mkdir(exist_ok=True)
+        with whole_file(index/key) as tmp: tmp.write_text("\n".join([*(p.name for p in _known_as(r.path.parent, key)), r.path.name]) + "\n")
+
+def _known_as(root, key):
+    try: names = (root/".keys"/key).read_text().split()
+    except OSError: return []
+    return [root/n for n in names if (root/n).is_dir()]
+
 def new_run(
     root: str | Path,  # Folder of all runs, made when missing
     name: str,  # For people: usually the strategy's name
@@ -235,7 +253,7 @@ def new_run(
         if out.is_dir() and any(p.name != "lock" and not p.name.startswith(".") for p in out.iterdir()):  # a lock alone: killed before its first file
             m = RunDir(out).manifest if (out/"manifest.json").is_file() else {}
             if not m: why = "holds other files"
-            elif m.get("key") != key: why = "is another run"
+            elif key not in (m.get("key"), *(m.get("keys") or ())): why = "is another run"
             elif m.get("status") == "finished": why = "is a finished run"
             elif fresh: why = "is an unfinished run and --fresh was asked"
             else: return _continue(out)
@@ -246,7 +264,7 @@ def new_run(
     root.mkdir(parents=True, exist_ok=True)
     with Lock(root/".lock").acquire(10):
         if not fresh:
-            for p in sorted(root.glob(f"*-{key}"), reverse=True):
+            for p in sorted([*root.glob(f"*-{key}"), *_known_as(root, key)], reverse=True):
                 if (p/"manifest.json").is_file() and RunDir(p).manifest.get("status") != "finished": return _continue(p)
         while (path := root/f"{stamp(t)}-{name}-{key}").exists(): t += 10**9
         return _begin(path, path.name, key, **first)

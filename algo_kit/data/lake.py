@@ -111,7 +111,7 @@ def lake_events(
                        hint="`algo data ls` shows the periods")
     return ev
 
-# %% ../../nbs/data/140_lake.ipynb #6aedfb35
+# %% ../../nbs/data/140_lake.ipynb #e01fa48f
 _RISING = ("ts", "ref")  # stored as differences
 
 def _same(a):  # is one value all there is, bit for bit?
@@ -124,7 +124,7 @@ def _write_day(path, rows, ins, source, **more):
     info = dict(schema=SCHEMA, instruments=[ins.as_dict()], source=source, rows=len(rows), hash=rows_hash(rows), fixed=fixed) | more
     t = pa.table({f: np.ascontiguousarray(rows[f]) for f in event_dt.names}).replace_schema_metadata({"algo_kit": json.dumps(info)})
     with whole_file(path) as tmp:
-        raw = _RISING + (("px", "qty") if _span(path) else ())  # a dictionary of prices makes a file a third smaller and takes four times as long: not for a part
+        raw = _RISING + (("px", "qty") if _span(path) else ())  # a dictionary of prices: a third smaller, four times as long; not for a part
         pq.write_table(t, tmp, compression="zstd", row_group_size=1 << 17, use_dictionary=[f for f in event_dt.names if f not in raw],
                        column_encoding=dict.fromkeys(_RISING, "DELTA_BINARY_PACKED"))
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ERRORS', 'MATCH', 'NEVER', 'Session', 'candle_frame', 'ask_signals', 'command', 'Recorder', 'Walk', 'restore']
 
-# %% ../../nbs/engine/550_session.ipynb #5840a0db
+# %% ../../nbs/engine/550_session.ipynb #d7ffa657
 import hashlib
 import struct
 from pathlib import Path
@@ -16,12 +16,12 @@ from ..core.errors import ConfigError, DataError, JournalError, KitError
 from ..core.records import COMMAND, SIGNAL, TIMEFRAMES, event_dt
 from ..core.runs import whole_file
 from .compose import driver
-from .journal import EVENTS, INSERT, OUT, OUT_DTYPES, SNAP, TAPE, _death, all_out, die
+from .journal import EVENTS, INSERT, OUT, OUT_DTYPES, SETTINGS, SNAP, TAPE, _death, all_out, die
 from .setup import engine_config, engine_instruments, engine_venues, engine_wallets
 from .state import BBO, BOOK, TRADES, Outbox, clock_dt, new_world, pack, run_dt, state_hash, unpack
 from ..strategies.contract import Strategy
 
-# %% ../../nbs/engine/550_session.ipynb #cbb64219
+# %% ../../nbs/engine/550_session.ipynb #105f0441
 ERRORS = {2: "the venue's queue of answers is full", 3: "an amount does not fit 62 bits", 4: "there are too many open orders",
               5: "a strategy asked for more than 32 things at one event", 6: "there are too many transfers under way"}
 MATCH = dict(trades=TRADES, candles=TRADES, bbo=BBO, depth=BOOK)
@@ -77,6 +77,19 @@ class Session:
     def cash(self):
         "All wallets now, reporting currency."
         return float(self.driver.cash(*self.world)) * self.cash_unit
+
+    def hold_to(self, settings):
+        "Let other limits hold: the numbers that the step reads."
+        was, now = engine_config(self.settings), engine_config(settings)
+        for f, x in now.items():
+            if x != was[f]: self.world.k[0]["cfg"][f] = x
+        self.settings = settings
+    def retune(self, settings):
+        "Settings change while the run goes on; the guards look at their next time, whatever they had in mind."
+        self.hold_to(settings)
+        g, period = self.clock, int(self.world.k[0]["cfg"]["guard_ns"])
+        if g["started"] and period > 0: g["next_guard"] = min(int(g["next_guard"]), (int(g["now"]) // period + 1) * period)
+        g["due"] = 0
 
     def step(self,
         ev: np.ndarray,  # `event_dt`, one block of memory
@@ -228,7 +241,7 @@ class Recorder:
         self.j.write(SNAP, dict(file=name, sha=hashlib.sha256(data).hexdigest(), taken=s.taken, seq=s.seq, now=int(s.clock["now"]), state_hash=s.hash), s.seq)
         self.next_snap = (s.taken // self.every + 1) * self.every
 
-# %% ../../nbs/engine/550_session.ipynb #2924c93d
+# %% ../../nbs/engine/550_session.ipynb #004776a7
 class Walk:
     "Walk a scanned journal through a session."
     def __init__(self, session: Session, scan, rows, start: int = 0):
@@ -239,6 +252,12 @@ class Walk:
         self.signals = []  # journalled signals still to come
         self.recorder = None  # set by resume: computes and journals what is missing
         self.snaps, self.settled, self.ven, self.v = [], False, np.zeros(0, event_dt), 0
+        for i in scan.of(SETTINGS):
+            if i < start: session.hold_to(self._settings(i))  # a snapshot does not hold them
+
+    def _settings(self, i):
+        from algo_kit.core.settings import with_values
+        return with_values(self.s.settings, {k: is_ for k, (_, is_) in self.scan.json(i)["changes"].items()})
 
     def load_signals(self):
         "Read the journalled signals of the frames from `i` on."
@@ -299,7 +318,7 @@ class Walk:
 
     def run(self, stop_seq=NEVER, until_ns=None):
         "Go through the inputs, to the end or until a sequence number or a time is reached."
-        inputs = [i for i in self.scan.of(TAPE, EVENTS, INSERT, SNAP) if i >= self.i and not self._signals(i)]
+        inputs = [i for i in self.scan.of(TAPE, EVENTS, INSERT, SNAP, SETTINGS) if i >= self.i and not self._signals(i)]
         self.last_input = inputs[-1] if inputs else self.i
         together = stop_seq == NEVER and until_ns is None and self.s.strategy.signals is None
         n, frames = 0, self.scan.frames
@@ -309,6 +328,9 @@ class Walk:
             data = self.scan.payload(i)
             if kind == SNAP:
                 self.snaps.append((self.scan.json(i), self.s.hash))
+                continue
+            if kind == SETTINGS:
+                self.s.retune(self._settings(i))
                 continue
             if kind == EVENTS and together and n < len(inputs) and frames[inputs[n]][0] == EVENTS:  # a live journal has a frame for each message
                 data = bytearray(data)

@@ -119,7 +119,7 @@ def own_dtype(s: Strategy) -> np.dtype:
     return np.dtype([("st", s.state_dt if s.on_event else signal_state_dt), ("led", verdict_dt, (len(s.all_gates),)),
                      ("win", candle_dt, (max(s.window_bars, 1),))], align=True)
 
-# %% ../../nbs/engine/500_state.ipynb #6d95d3b9
+# %% ../../nbs/engine/500_state.ipynb #0f8ef6ed
 def new_world(
     strategy: Strategy,
     params: dict,  # Checked parameters
@@ -191,6 +191,11 @@ class Outbox:
         out = b"".join(parts)
         if n[1]: dec = np.frombuffer(bytearray(self._raw[_BOX["dec"][1]:_BOX["dec"][1] + n[1] * decision_dt.itemsize]), decision_dt)
         return out, dec
+    def rehearse(self, order):
+        "Go the way of `packed` with one decision, which is whatever lies there: what an order runs through stays in the processor's caches."
+        if any(self.n[1:7]): return  # that is no rehearsal
+        self.n[1] = 1
+        self.packed(order)
 
 def take(w: World) -> dict:  # name -> copy of the rows written
     "Empty the outbox."

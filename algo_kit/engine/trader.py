@@ -6,7 +6,7 @@
 __all__ = ['STAGES', 'TARGET_S', 'IDLE_S', 'WIND_S', 'RunSpec', 'prepare', 'run_tape', 'run_end', 'versions', 'Trader', 'answers',
            'write_tables']
 
-# %% ../../nbs/engine/560_trader.ipynb #4e4cc2aa
+# %% ../../nbs/engine/560_trader.ipynb #4a63743b
 import threading
 import time
 from contextlib import suppress
@@ -19,14 +19,14 @@ from ..core.cache import CODE_DIGEST
 from ..core.errors import ConfigError, JournalError, KitError, ParityError
 from ..core.kitdb import KitDB
 from ..core.records import ACK, ACTIVE, CANCELED, CMD_CANCEL_ALL, CMD_FLATTEN, CMD_REDUCE, CMD_RESUME, EXPIRED, LAST_ANSWER, REJECT, TRADE, event_dt
-from ..core.runs import new_run, run_key
+from ..core.runs import LEVELS, also_key, new_run, run_key
 from ..core.times import iso, wall_ns
 from ..core.trials import Trials, daily, market_name
 from ..data.feeds import EndOfFeed, SocketFeed, TapeFeed
 from ..data.tapes import open_tape
 from .artifacts import Table, cash_table, decisions_table, equity_table, fills_table, gates_json, marks_table, orders_table, trades_table
 from .assumptions import assumptions
-from .journal import END, EVENTS, INSERT, META, NOTE, OUT, Journal, all_out, pack_out, scan
+from .journal import END, EVENTS, INSERT, META, NOTE, OUT, SETTINGS, Journal, all_out, pack_out, scan
 from .session import Recorder, Session, Walk, command, restore
 from .setup import session_market
 from .warmup import WarmUp, opened, warm_line
@@ -61,7 +61,7 @@ def _feed_of(spec):
                                                                  rule="socket:HOST:PORT", hint="e.g. socket:127.0.0.1:9000")
     return host or "127.0.0.1", int(port)
 
-# %% ../../nbs/engine/560_trader.ipynb #62ca2193
+# %% ../../nbs/engine/560_trader.ipynb #1e1a0e6a
 def prepare(
     spec: RunSpec,
     settings=None,  # `Settings`; loaded with the spec's overrides when None
@@ -70,8 +70,9 @@ def prepare(
     trader=None,  # Class of what is made; None: `Trader`, whose venue is simulated
 ) -> "Trader":
     "Check everything, then wire it."
-    from algo_kit.core.settings import as_dict, digest, load_settings
-    settings = settings or load_settings(spec.overrides)
+    from algo_kit.core.changes import Watch
+    from algo_kit.core.settings import LIVE, as_dict, digest, load_settings, with_values
+    settings = wanted = settings or load_settings(spec.overrides)
     if spec.stage not in STAGES: raise ConfigError(f"stage {spec.stage!r} is not one of {', '.join(STAGES)}", key="stage", value=spec.stage,
                                                    rule=" | ".join(STAGES))
     if spec.stage == "live" and trader is None:
@@ -88,12 +89,14 @@ def prepare(
     last = run_end(spec, tape) + (warm.used if warm is not None and tape is not None else 0)
     source = tape.hash if tape is not None else spec.feed or type(feed).__name__
     on = [source, spec.for_ns] if warm is None else [source, spec.for_ns, warm.hash if tape is not None else "warm"]
-    key = run_key(dict(strategy=[strategy.name, strategy.digest], params=params, settings=digest(settings), tape=on, stage=spec.stage,
-                       seed=settings.run.seed))
+    key_of = lambda s: run_key(dict(strategy=[strategy.name, strategy.digest], params=params, settings=digest(s), tape=on, stage=spec.stage, seed=s.run.seed))
     kitdb = kitdb if kitdb is not None else KitDB(settings.paths.data)
-    run = run or new_run(settings.paths.runs, spec.name or strategy.name, key, spec.fresh, spec.out, strategy=strategy.name, stage=spec.stage)
+    run = run or new_run(settings.paths.runs, spec.name or strategy.name, key_of(settings), spec.fresh, spec.out, strategy=strategy.name,
+                         stage=spec.stage)
     try:
         old = run.manifest if run.resumed else {}
+        if old.get("settings"):  # what it began with; the journal says what changed since
+            settings = with_values(settings, {k: v for k, v in old["settings"].items() if k in LIVE and k.startswith("risk.")})
         if tape is None and warm is not None and old.get("warm") and old["warm"]["source"] != warm.spec:
             run.log("the run goes on with the rows it was warmed on", "WARNING", was=old["warm"]["source"], now=warm.spec)
             warm = run_tape(spec, settings, old["warm"]["source"])
@@ -113,7 +116,9 @@ def prepare(
         run.update(**first)
         run.keep_sources(own_sources(strategy))
         t.write_pages(first.get("warm"))
+        t.key_of, t.watch = key_of, Watch(wanted, kitdb) if spec.stage != "backtest" else None
         t.recover()
+        t.changed_meanwhile(wanted)
         return t
     except BaseException as e:
         with suppress(KitError):  # the disk may be what failed
@@ -140,7 +145,7 @@ def versions() -> dict:
     from importlib.metadata import version
     return dict(python=platform.python_version()) | {p: version(p) for p in ("algo_kit", "numpy", "numba", "pyarrow", "duckdb")}
 
-# %% ../../nbs/engine/560_trader.ipynb #d0d9c448
+# %% ../../nbs/engine/560_trader.ipynb #0c3bc1d9
 TARGET_S, IDLE_S, WIND_S = 0.02, 0.2, 5.
 
 class Trader:
@@ -163,6 +168,8 @@ class Trader:
                 raise
         self.market, self.notes = session_market(tape.events, self.instruments, settings) if tape is not None else (getattr(self.feed, "market", {}), None)
         self.session = Session(strategy, params, self.instruments, settings, sim=spec.stage != "live", **self.market)
+        self.key_of, self.watch, self.checks, self.changes = None, None, [], []  # `checks`: f(settings) -> f() that lets them count; it raises what is wrong
+        run.level = LEVELS[settings.log.level]
         self._status, self.piece, self._looked, self._winding, self._reduced = "prepared", min(4096, settings.run.chunk_events), 0., 0., False
 
     def _where(self):
@@ -214,7 +221,8 @@ class Trader:
         if any(len(v) for v in rest.values()): self.journal.write(OUT, pack_out(rest), self.session.seq)
         self.recorder.next_snap = (self.session.taken // self.recorder.every + 1) * self.recorder.every
         self._settled = walk.settled
-        self._n0 = self.session.taken
+        self._n0, self.changes = self.session.taken, [s.json(i) for i in s.of(SETTINGS)]
+        if self.changes: self.settings = self.session.settings
         self.note("resumed", frames=s.n, torn_bytes=self.journal.torn, events=self.session.taken)
         notes = [d for d in map(s.json, s.of(NOTE)) if d.get("what") in ("winding", "stopped")]
         if notes and notes[-1].get("reduced"):  # killed while it was winding down
@@ -234,6 +242,45 @@ class Trader:
         "A line in the log and, with its cause and time, in the journal."
         self.journal.write(NOTE, dict(what=what, ts=wall_ns(), **fields), self.session.seq)
         self.run_dir.log(what, level, **fields)
+
+    def look_at_settings(self):
+        "Take over what has changed in the files, or refuse it whole."
+        p = self.watch.look() if self.watch is not None else None
+        if p is None: return
+        try:
+            new = p.check().after(self.settings)
+            ready = [f(new) for f in self.checks]
+        except KitError as e:
+            self.note("settings refused", "WARNING", **p.about(), why=str(e))
+            return
+        self.take_over(p, ready)
+
+    def changed_meanwhile(self, wanted):
+        "Settings that were changed while nobody ran: they count from here on."
+        from algo_kit.core.changes import Proposal
+        if self.changes: self.run_dir.update(settings_changes=self.changes)  # killed before it could be said
+        if p := Proposal.of(self.settings, wanted): self.take_over(p)
+
+    def take_over(self, p, ready=()):
+        "Write a `Proposal` down, then let it count."
+        from algo_kit.core.settings import digest
+        new = p.after(self.settings)
+        if self.key_of is not None: also_key(self.run_dir, self.key_of(new))  # whoever states these settings from the start goes on with this run
+        doc = dict(ts=wall_ns(), digest=digest(new), **p.about())
+        self.journal.write(SETTINGS, doc, self.session.seq)
+        self.journal.sync()
+        if self.watch is not None: self.watch.taken(p)
+        self.changes.append(doc)
+        self.settings = new
+        self.session.retune(new)
+        self.retuned(new)
+        for f in ready: f()
+        self.run_dir.update(settings_changes=self.changes)
+        self.run_dir.log("settings changed", **p.about())
+
+    def retuned(self, s):
+        "Whatever has copied a setting."
+        self.journal.sync_s, self.run_dir.level = s.journal.sync_ms / 1e3, LEVELS[s.log.level]
 
     def stop(self, now=False):
         "Ask for an orderly end. Safe from any thread and from a signal handler."
@@ -296,6 +343,7 @@ class Trader:
         if not self._stop and time.monotonic() - self._looked > IDLE_S:
             self._looked = time.monotonic()
             self._stop = self.run_dir.stop_requested()
+            if not self._stop: self.look_at_settings()
         policy, (k, pos) = self.settings.run.on_stop, (self.session.world.k[0], self.session.world.rows["pos"])
         if not self._stop or self._stop == "now" or policy == "leave" or not k["g"]["started"]: return self._stop
         if not self._winding:

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['backtest', 'paper', 'demo', 'replay', 'why', 'report', 'status', 'stop', 'list_', 'data_import', 'data_ls',
-           'data_check', 'config_show', 'config_explain', 'config_set', 'ini_with', 'checks', 'doctor']
+           'data_check', 'config_show', 'config_explain', 'config_set', 'config_undo', 'checks', 'doctor']
 
-# %% ../../nbs/jobs/929_cli.ipynb #12e7b037
+# %% ../../nbs/jobs/929_cli.ipynb #3772f7da
 import json, os, sys
 from pathlib import Path
 from typing import Annotated
@@ -16,7 +16,7 @@ import typer
 from ..core.errors import ConfigError, KitError, NotFound, NotRunning, ParityError, RefusedByGate, Timeout, nearest
 from .console import (Cash, For, Fresh, Json, Name, Out, Params, Repair, Run, Seed, Sets, StrategyArg, Symbol, Tape, Venue, Warm, answer, app,
                                    bar, find, main, main_files, rel, run_words, settings_of, spec_of, sub, table)
-from . import job_verbs, live_verbs, record_verbs, research_verbs, run_verbs, templates  # noqa: F401  they bring their verbs along
+from . import job_verbs, live_verbs, record_verbs, research_verbs, run_verbs, templates, watch_verbs  # noqa: F401  they bring their verbs along
 from .job_verbs import job, list_jobs
 
 # %% ../../nbs/jobs/929_cli.ipynb #4b69d73c
@@ -64,7 +64,7 @@ def demo(sim: Annotated[bool, typer.Option("--sim", help="on a simulated market 
     settings_of()
     job("paper_trader", dict(tape=f"sim:{seed}" if sim else "sample", name="demo"))
 
-# %% ../../nbs/jobs/929_cli.ipynb #057974cf
+# %% ../../nbs/jobs/929_cli.ipynb #25e39850
 @app.command()
 def replay(run: Run, venue: Annotated[bool, typer.Option("--venue", help="let the simulated venue answer again")] = False, json: Json = False):
     "Go through a run's journal again and count the differences; any exits with 8."
@@ -158,8 +158,7 @@ def status(run: Annotated[str | None, typer.Argument(help="run name, its key, it
     going = any(d["status"] == "running" for d in docs)
     more = [x for d in docs for x in _live_words(d["live"] or {})] + said
     answer(dict(runs=docs, recorder=rec), table(("run", "status", "events", "orders", "fills", "equity", "started"), rows, (2, 3, 4, 5)), *more,
-           next_="algo stop" if going
-           else f"algo report {docs[0]['run']}")
+           next_="algo stop" if going else f"algo report {docs[0]['run']}")
 
 @app.command()
 def stop(run: Annotated[str | None, typer.Argument(help="run name, its key or its folder; none: the one that runs")] = None,
@@ -195,7 +194,7 @@ def stop(run: Annotated[str | None, typer.Argument(help="run name, its key or it
     answer(dict(run=r.run, dir=str(r.path), status=r.status) | (dict(left=left) if left else {}), f"{r.run}: {r.status if wait else 'asked to stop'}", *words,
            next_=f"algo report {r.run}")
 
-# %% ../../nbs/jobs/929_cli.ipynb #ffe501ce
+# %% ../../nbs/jobs/929_cli.ipynb #a38fa290
 @app.command("list")
 def list_(what: Annotated[str, typer.Argument(help="strategies, analyzers, adapters, feeds, runs or jobs")], json: Json = False):
     "What exists."
@@ -280,47 +279,53 @@ def config_show(json: Json = False):
     from algo_kit.core.settings import FIELDS, digest, explain
     s = settings_of()
     d = [explain(k, s) for k in FIELDS]
-    answer(dict(digest=digest(s), settings={x["key"]: dict(value=x["value"], source=x["source"], unit=x["unit"]) for x in d}),
-           table(("setting", "value", "unit", "set by"), [[x["key"], _value(x["value"]), x["unit"], x["source"]] for x in d]),
-           f"digest {digest(s)}", next_="algo config explain KEY")
+    answer(dict(digest=digest(s), settings={x["key"]: dict(value=x["value"], source=x["source"], unit=x["unit"], live=x["live"]) for x in d}),
+           table(("setting", "value", "unit", "set by"), [[x["key"] + " *" * x["live"], _value(x["value"]), x["unit"], x["source"]] for x in d]),
+           f"digest {digest(s)}; * may change while a run goes on", next_="algo config explain KEY")
+
+def _kit(s):
+    from algo_kit.core.kitdb import KitDB
+    return KitDB(s.paths.data)
 
 @sub["config"].command("explain")
 def config_explain(key: Annotated[str, typer.Argument(help="section.key")], json: Json = False):
     "One setting: what it is, what it may be, who set it."
+    from algo_kit.core.changes import setting_history
+    from algo_kit.core.times import iso
     from algo_kit.core.settings import explain
-    d = explain(key, settings_of())
+    s = settings_of()
+    d = explain(key, s)
+    with _kit(s) as db: d["changes"] = [dict(at=iso(r["ts_ns"]), **{k: r[k] for k in ("who", "source", "file", "was", "line", "undoes")})
+                                        for r in setting_history(db, key, most=10)]
+    past = [f"  {c['at'][:19]}Z {c['who']}, {c['source']}: {c['was'] or 'not there'} -> {c['line'] or 'not there'}" for c in d["changes"]]
     answer(d, f"{d['key']} = {_value(d['value'])} {d['unit']}".rstrip(), f"  {d['description']}", f"  {d['rule']}; default {_value(d['default'])}",
-           f"  set by {d['source']}", next_=f"algo config set {key} VALUE")
+           f"  set by {d['source']}; {'a run under way takes a change over' if d['live'] else 'fixed while a run goes on'}", *past,
+           next_=f"algo config set {key} VALUE")
 
 @sub["config"].command("set", context_settings=dict(ignore_unknown_options=True))  # a value may begin with a minus
 def config_set(key: Annotated[str, typer.Argument(help="section.key")], value: Annotated[str, typer.Argument()], json: Json = False):
-    "Change settings.ini; the value is checked first, comments stay."
-    from algo_kit.core.settings import explain, load_settings
-    explain(key, load_settings({key: value}))  # refuses what cannot be right
-    p = Path("settings.ini")
-    old = p.read_text(encoding="utf-8") if p.is_file() else ""
-    from algo_kit.core.runs import whole_file
-    with whole_file(p) as tmp: tmp.write_text(ini_with(old, *key.split(".", 1), value), encoding="utf-8")
-    d = explain(key)
-    hidden = "" if d["source"] == str(p) else f"; but {d['source']} says {d['value']} and wins"
-    answer(d | dict(file=str(p)), f"{key} = {value}{hidden}", files=[p], next_=f"algo config explain {key}")
+    "Change settings.ini; the value is checked first, comments stay. Runs under way take it over where the setting allows that."
+    from algo_kit.core.changes import set_setting
+    with _kit(settings_of({key: value})) as db: set_setting(db, key, value)
+    _changed(key, f"{key} = {value}")
 
-def ini_with(
-    text: str,  # A settings.ini
-    section: str, key: str, value: str,
-) -> str:  # The same with one value changed or added
-    "Edit a settings.ini without touching its comments."
-    import re
-    lines, here, last = text.splitlines(), None, None
-    for i, line in enumerate(lines):
-        if m := re.match(r"\s*\[(.+?)\]", line): here = m[1]
-        elif here == section and re.match(rf"\s*{re.escape(key)}\s*[=:]", line):
-            lines[i] = f"{key} = {value}".rstrip()
-            return "\n".join(lines) + "\n"
-        if here == section and line.strip(): last = i
-    if last is None: lines += ([""] if lines else []) + [f"[{section}]", f"{key} = {value}"]
-    else: lines.insert(last + 1, f"{key} = {value}")
-    return "\n".join(lines) + "\n"
+@sub["config"].command("undo")
+def config_undo(json: Json = False):
+    "Take the last change of `algo config set` back; again for the one before it."
+    from algo_kit.core.changes import undo_setting
+    with _kit(settings_of()) as db: d = undo_setting(db)
+    _changed(d["key"], f"{d['key']}: {d['line'] or 'not in the file, as before'}", dict(undone=d["undone"]["line"]))
+
+def _changed(key, words, more=None):
+    from algo_kit.core.runs import list_runs
+    from algo_kit.core.settings import explain, load_settings
+    s = load_settings()
+    d = explain(key, s)
+    p = Path("settings.ini")
+    hidden = "" if d["source"] in (str(p), "default") else f"; but {d['source']} says {d['value']} and wins"
+    going = [r["run"] for r in list_runs(s.paths.runs) if r["status"] == "running"]
+    said = [f"  {r} {'takes it over, see its log' if d['live'] else 'refuses it, as all changes from now until it is put back'}" for r in going]
+    answer(d | dict(file=str(p), runs=going) | (more or {}), words + hidden, *said, files=[p], next_=f"algo config explain {key}")
 
 # %% ../../nbs/jobs/929_cli.ipynb #804a90fd
 def checks() -> list[dict]:  # name, value, ok (None: only told), hint

@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['RETRIED', 'MOST', 'Hands', 'Desk', 'prune', 'scheduler_lock', 'teller', 'resume_jobs', 'begin', 'Scheduler']
 
-# %% ../../nbs/jobs/914_desk.ipynb #cfb3e971
+# %% ../../nbs/jobs/914_desk.ipynb #ef5a5b98
 import json, os, re, signal, subprocess, sys, threading, time
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+from ..adapters.notify import notify
 from ..core.errors import RefusedByGate
 from ..core.kitdb import KitDB
 from ..core.runs import Lock, safe_name
@@ -50,7 +51,7 @@ class Hands:
         if row["pid"] and f"pid {row['pid']} " in job_lock(self.data, row["job"]).holder() + " ":
             with suppress(OSError): os.kill(row["pid"], signal.SIGTERM)
 
-# %% ../../nbs/jobs/914_desk.ipynb #6f25c332
+# %% ../../nbs/jobs/914_desk.ipynb #bcf1072b
 RETRIED = (1, 5)  # exit codes after which another try can help; the others say that something must be changed first
 MOST = 10_000
 
@@ -142,6 +143,8 @@ class Desk:
                 again = dict(due_ns=r["due_ns"], attempt=r["attempt"] + 1, state="waiting", spec=r["spec"], cause="retry", not_before_ns=at)
                 self.ledger.decide(job, mark["through_ns"], mark["through_ns"], [again], settle=r["id"])
                 return
+            if r["state"] != "failed" or not r["began_ns"]:  # its own process could not say it
+                notify("SystemError", f"job {job} {r['id']}", what=f"job {job}: {r['state']}", why=r["message"], job=job)
             for a in e.on_failure: self._act(e, r, a)
         self.ledger.settle(r["id"])
         if e is not None: prune(e, self.ledger, self.runs)

@@ -17,7 +17,7 @@ from .console import Json, Params, answer, bar, main_files, pairs, rel, run_word
 
 File = Annotated[Path | None, typer.Option("--file", help="a schedule; papermill_jobs/schedule.yaml")]
 
-# %% ../../nbs/jobs/925_job_verbs.ipynb #0139dc92
+# %% ../../nbs/jobs/925_job_verbs.ipynb #db8bf7e8
 def job(name, parameters):
     "Execute a job notebook and say what came of it."
     from algo_kit.jobs.runner import run_job
@@ -92,6 +92,7 @@ def jobs_schedule(file: File = None, check: Annotated[int, typer.Option("--check
                   json: Json = False):
     "Run the jobs of papermill_jobs/schedule.yaml when they are due."
     s = settings_of()
+    from algo_kit.adapters.notify import notifying
     from algo_kit.core.times import parse_duration
     from algo_kit.jobs.desk import begin, resume_jobs
     from algo_kit.jobs.schedule import read_schedule
@@ -105,7 +106,8 @@ def jobs_schedule(file: File = None, check: Annotated[int, typer.Option("--check
     tell = lambda d: say(" ".join(str(d[k]) for k in ("ts", "job", "what", "number", "due", "message") if d.get(k) not in (None, "")))
     sched = begin(plan, s.paths.data, s.paths.runs, tell, only)
     if sched is None: return answer(dict(file=plan.path, runs=[], busy=True), "somebody else sees to it already", next_="algo jobs tail")
-    rows = [seen(r) for r in (sched.once() if once else sched.run(parse_duration(for_) / 1e9 if for_ else 0, leave))]
+    with notifying(s):
+        rows = [seen(r) for r in (sched.once() if once else sched.run(parse_duration(for_) / 1e9 if for_ else 0, leave))]
     bad = [r for r in rows if r["status"] in ("failed", "timeout", "killed")]
     answer(dict(file=plan.path, runs=rows), f"{len(rows)} due times, {len(bad)} failed", files=[r["notebook"] for r in rows if r["notebook"]][-6:],
            next_="algo jobs ls --runs")

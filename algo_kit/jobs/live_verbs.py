@@ -17,7 +17,7 @@ import typer
 from .console import (Cash, For, Fresh, Json, Name, Out, Params, Run, Seed, Sets, StrategyArg, answer, app, bar, err_console, find, main_files,
                                    run_words, settings_of, spec_of, sub, table)
 
-# %% ../../nbs/jobs/919_live_verbs.ipynb #d548a261
+# %% ../../nbs/jobs/919_live_verbs.ipynb #fa2cbdb7
 @app.command()
 def live(strategy: StrategyArg, venue: Annotated[str, typer.Option(help="binance, binanceusdm, bybit, okx, kraken, hyperliquid")],
          symbol: Annotated[list[str], typer.Option(help="as BTC/USDT or BTC/USDT:USDT; again for more")], cash: Cash = None, seed: Seed = None,
@@ -37,6 +37,9 @@ def live(strategy: StrategyArg, venue: Annotated[str, typer.Option(help="binance
                       feed=f"ws:{venue}:{','.join(symbol)}")
     say = (lambda *x: None) if json else (lambda *x: [err_console().print(y, markup=False, soft_wrap=isinstance(y, str)) for y in x])
     t = tells(live_trader(spec, s, accepted, at, testnet, tell=say, resume=resume))
+    if s.bus.url:
+        from algo_kit.adapters.bus_lines import published
+        t = published(t)
     say(*live_before(t, at, testnet))
     with bar() as t.tick:
         if told >= 0:  # a notebook is waiting: say where, and wait for its word

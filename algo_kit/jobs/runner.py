@@ -18,7 +18,7 @@ from ..core.runs import plain
 from ..core.times import duration_text, iso, parse_duration, wall_ns
 from .papermill_engine import as_declared, check_parameters, declared, note, read_notes
 
-# %% ../../nbs/jobs/910_runner.ipynb #a5831533
+# %% ../../nbs/jobs/910_runner.ipynb #0bb3aca0
 OURS = {"In", "Out", "exit", "quit", "get_ipython", "open"}
 
 def job_values(
@@ -68,9 +68,14 @@ def wired(
     if spec.feed.startswith("ws:"):
         from algo_kit.adapters.paper import wired
         from algo_kit.adapters.told import told
-        return told(wired(spec, **how))
+        return _published(told(wired(spec, **how)))
     from algo_kit.engine.trader import prepare
-    return prepare(spec, **how)
+    return _published(prepare(spec, **how))
+
+def _published(t):  # its settings name a line
+    if not t.settings.bus.url or t.spec.stage == "backtest": return t
+    from algo_kit.adapters.bus_lines import published
+    return published(t)
 
 def short_errors():
     "In a notebook: an error of the kit shows its message, not a stack of frames with values in them, and is noted for whoever runs the job."
@@ -272,7 +277,7 @@ def show_positions(result):
     if refused: text += [as_markdown(t | dict(rows=refused))]
     return markdown("\n\n".join(text))
 
-# %% ../../nbs/jobs/910_runner.ipynb #9229b4f0
+# %% ../../nbs/jobs/910_runner.ipynb #034c7a23
 def job_places() -> list[Path]:
     "Folders with job notebooks, the nearest first."
     from algo_kit.core.cache import PACKAGE

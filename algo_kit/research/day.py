@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['DAY', 'day_of', 'log_lines', 'slippage_of', 'run_day', 'day_facts']
 
-# %% ../../nbs/research/761_day.ipynb #604619be
+# %% ../../nbs/research/761_day.ipynb #405cecd7
 import json
 from pathlib import Path
 
 import numpy as np
 
+from ..adapters.feed_metrics import feed_lines, feed_summary
 from ..core.errors import KitError
 from ..core.runs import RunDir, list_runs, read_table
 from ..core.times import iso, parse_time
@@ -66,7 +67,7 @@ def slippage_of(trades: dict) -> list[dict]:
                         slippage_exit_cost=paid[1]))
     return out
 
-# %% ../../nbs/research/761_day.ipynb #772775db
+# %% ../../nbs/research/761_day.ipynb #16fa1443
 def _up(ts, lo, hi, gap_ns=300 * 10**9):
     "Share of a time that lies no farther than `gap_ns` behind a row."
     if not len(ts): return 0.
@@ -101,7 +102,9 @@ def run_day(
     low = float((np.r_[start, e] / np.maximum.accumulate(np.r_[start, e]) - 1).min()) if len(e) and start else None
     worst = float(e.min() / start - 1) if len(e) and start else 0.
     s = m.get("settings") or {}
-    limit = lambda k: float(s.get(f"risk.{k}") or 0)
+    def limit(k):  # the loosest of those that held; 0: none
+        held = [s.get(f"risk.{k}"), *(b for c in m.get("settings_changes") or () for key, (_, b) in c["changes"].items() if key == f"risk.{k}")]
+        return 0. if not all(held) else max(map(float, held))
     reached = dict(max_exposure=float(exp.max()) if exp.size else 0., max_daily_loss=-worst)
     breaches = [dict(limit=k, value=v, threshold=limit(k)) for k, v in reached.items() if 0 < limit(k) < v]
     wishes = _within(_table(d, "decisions"), "ts", lo, hi)
@@ -114,7 +117,8 @@ def run_day(
                 ended_orders=int(np.isin(state, ("FILLED", "CANCELED", "REJECTED", "EXPIRED")).sum()),
                 refused={g: int(n) for g, n in zip(gates, counts, strict=True) if g},
                 exposure_mean=float(exp.mean()) if exp.size else None, exposure_max=float(exp.max()) if exp.size else None, held=held, max_drawdown=low,
-                breaches=breaches, uptime=_up(part["ts_ns"], lo, until) if len(e) else None, unsure=int((state == "UNKNOWN").sum()),
+                breaches=breaches, uptime=_up(part["ts_ns"], lo, until) if len(e) else None,
+                feed=feed_summary(feed_lines(Path(d)/"feed.jsonl", lo, hi)), unsure=int((state == "UNKNOWN").sum()),
                 passport=r.read_json("passport.json") if (Path(d)/"passport.json").is_file() else {},
                 warnings=[x for x in lines if x["level"] == "WARNING"], errors=[x for x in lines if x["level"] == "ERROR"],
                 reconciliation=[x for x in lines if "reconcil" in f"{x.get('message', '')} {x.get('hold', '')} {x.get('why', '')}".lower()],

@@ -15,7 +15,7 @@ from ..core.errors import unknown
 from ..core.runs import whole_file, write_json
 from .metrics import sharpe
 
-# %% ../../nbs/research/763_day_report.ipynb #0f58330b
+# %% ../../nbs/research/763_day_report.ipynb #ec6f7297
 TARGETS = dict(uptime=0.99, fill_rate=0.5, data_accuracy=0.999, limit_breaches=0, failed_trades=0, sharpe=1.0, win_rate=0.5, max_drawdown=-0.05)
 LESS = ("limit_breaches", "failed_trades")
 DEFECTS = ("duplicates", "out_of_order", "bad_price", "bad_size", "gap_outage", "gap_feed_hole", "gap_unknown")
@@ -31,9 +31,11 @@ def scorecard(
     trades = [t for r in runs for t in r["trades"]]
     share = lambda a, b: a / b if b else None
     total = lambda k: sum(r[k] for r in runs)
-    up = [r["uptime"] for r in runs if r["uptime"] is not None]
+    heard = lambda r: [f["uptime"] for f in r.get("feed") or () if f["uptime"] is not None]
+    up = [x for r in runs for x in (heard(r) or [r["uptime"]]) if x is not None]
     passports = [r["passport"] for r in runs] + [x.get("passport") or {} for x in facts["lake"]]
     rows = [(sum(int(p.get(k) or 0) for k in DEFECTS), int(p.get("rows") or 0)) for p in passports]
+    rows += [(f["missing"] + f["rejected"], f["trades"] + f["missing"] + f["rejected"]) for r in runs for f in r.get("feed") or ()]
     returns = [np.asarray(r["returns"]) for r in runs if r["returns"] is not None and len(r["returns"]) >= 30]
     low = [r["max_drawdown"] for r in runs if r["max_drawdown"] is not None]
     n = sum(b for _, b in rows)
@@ -48,7 +50,7 @@ def scorecard(
         out.append(dict(name=k, target=t, actual=a, met=None if a is None else bool(a <= t if k in LESS else a >= t)))
     return out
 
-# %% ../../nbs/research/763_day_report.ipynb #1a455f81
+# %% ../../nbs/research/763_day_report.ipynb #f32f2887
 def next_steps(facts: dict, card: list) -> list[dict]:  # what, why
     "What somebody should look at, the most urgent first."
     out = []
@@ -67,6 +69,11 @@ def next_steps(facts: dict, card: list) -> list[dict]:  # what, why
     for x in facts["lake"]:
         if x.get("damaged"): add(f"import {x['venue']} {x['symbol']} again", f"damaged: {', '.join(x['damaged'])}")
     for u in facts["unread"]: add("algo doctor", f"run {u['run']} cannot be read: {u['error']}"[:200])
+    for r in facts["runs"]:
+        for f in r.get("feed") or ():
+            if (f["late_share"] or 0) > .01:
+                add(f"look at the line to {f['venue']}: algo feed {r['run']}",
+                    f"{f['late_share']:.1%} of the messages of {f['symbol']} were late, p99 {f['p99_s']:.3g} s")
     for c in card:
         if c["met"] is False: add(f"look into {c['name']}", f"{c['actual']:.4g}, target {c['target']:g}")
     return out
@@ -89,7 +96,7 @@ def day_document(facts: dict, targets: dict | None = None) -> dict:
         b["trades"] += len(r["trades"])
     return facts | dict(scorecard=card, total=money, strategies=list(by.values()), trades=trades, next_steps=next_steps(facts, card))
 
-# %% ../../nbs/research/763_day_report.ipynb #40e8be22
+# %% ../../nbs/research/763_day_report.ipynb #c8281617
 def day_tables(doc: dict) -> dict:  # name -> (title, head, rows)
     "The report as tables."
     runs, pct = doc["runs"], lambda x: None if x is None else x * 100
@@ -115,6 +122,11 @@ def day_tables(doc: dict) -> dict:  # name -> (title, head, rows)
                   [(r["run"], pct(r["exposure_mean"]), pct(r["exposure_max"]), held(r)) for r in runs]),
         passports=("Data", ("of", *(k.replace("_", " ") for k in keys)),
                    [(of, *(p.get(k) for k in keys)) for of, p in [(r["run"], r["passport"]) for r in runs] + lake]),
+        feed=("Market data as it came", ("run", "pair", "messages", "a second", "median s", "p99 s", "latest s", "late %", "spread bps", "no quote %", "gaps",
+                                         "missing", "reconnects", "uptime %"),
+              [(r["run"], f["symbol"], f["messages"], f["per_s"], f["p50_s"], f["p99_s"], f["max_s"], pct(f["late_share"]),
+                None if f["spread"] is None else f["spread"] * 1e4, pct(f["no_quote_share"]), f["gaps"], f["missing"], f["reconnects"], pct(f["uptime"]))
+               for r in runs for f in r.get("feed") or ()]),
         jobs=("Jobs, the oldest first", tuple(jobs), [tuple(j.get(k) for k in jobs) for j in doc["jobs"]]),
         errors=("Errors and warnings", ("time", "run", "level", "message", "more"),
                 sorted((line(r, x) for r in runs for x in r["errors"] + r["warnings"]), key=str) +

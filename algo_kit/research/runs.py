@@ -7,7 +7,7 @@ __all__ = ['MOST', 'runs', 'compare', 'plot_compare', 'source_now', 'kept_source
            'repro', 'Factor', 'differences', 'together', 'Mix', 'exact', 'recorded', 'whole_units', 'shapley', 'diff',
            'first_divergence', 'plot_diff', 'waterfall']
 
-# %% ../../nbs/research/734_runs.ipynb #85b8a537
+# %% ../../nbs/research/734_runs.ipynb #a4bce2fc
 import hashlib
 import json
 import re
@@ -32,7 +32,7 @@ from ..core.times import iso, parse_time
 from ..core.trials import Trials, daily, market_name
 from ..data.instruments import instrument_from
 from ..data.tapes import Tape
-from ..engine.journal import EVENTS, INSERT, OUT, OUT_DTYPES, TAPE, scan, unpack_out
+from ..engine.journal import EVENTS, INSERT, OUT, OUT_DTYPES, SETTINGS, TAPE, scan, unpack_out
 from ..engine.session import Session, Walk, ask_signals
 from ..engine.setup import engine_wallets, session_market
 from ..engine.trader import RunSpec, prepare, run_end, run_tape, versions
@@ -325,7 +325,7 @@ def journalled(
             if len(v): out[k].append(v)
     return sc, {k: np.concatenate(v) if v else np.zeros(0, OUT_DTYPES[k]) for k, v in out.items()}
 
-# %% ../../nbs/research/734_runs.ipynb #e205503d
+# %% ../../nbs/research/734_runs.ipynb #6bdd2674
 _WORDS = dict(dec="decisions", fil="fills", eqs="equity rows", ven="venue events", chg="verdict changes", mks="marks")
 _TABLES = "fills decisions orders trades equity marks cash verdicts".split()
 
@@ -374,6 +374,7 @@ def repro(
         p.strategy = load_strategy(p.m["strategy_source"])
         details.append(f"{p.missing['code']}: run with the file as it is now")
     how = ("the events of its journal: its feed was recorded nowhere else" if feed else "the events of its journal: a person gave it commands" if person
+           else "the events of its journal: its settings changed on the way" if sc.of(SETTINGS)
            else "the events of its journal: it was stopped" if r.status == "stopped" else "its manifest")
     meta = sc.json(0)
     if meta.get("params") != p.m["params"] or meta.get("strategy") != p.m["strategy"]:

@@ -234,7 +234,7 @@ def show_run(
     "The figures of a run, for a notebook to show."
     return list(figures(read_run(run_dir)).values())
 
-# %% ../../nbs/research/720_tearsheet.ipynb #e6f76987
+# %% ../../nbs/research/720_tearsheet.ipynb #18beafeb
 def when(ns) -> str:
     "A time for people: seconds, UTC."
     return iso(int(ns) // 10**9 * 10**9).replace("T", " ").removesuffix("Z")
@@ -362,6 +362,9 @@ def tables(
     s = man.get("settings") or {}
     s = {f"{a}.{k}": v for a, d in s.items() for k, v in d.items()} if any(isinstance(v, dict) for v in s.values()) else s
     if s: out["settings"] = _table(("Setting", "Value"), [[k, _plain(v)] for k, v in s.items()])
+    if c := man.get("settings_changes"):
+        out["settings_changes"] = _table(("When (UTC)", "Setting", "Was", "Is", "Who", "From"),
+                                         [[when(x["ts"]), k, _plain(a), _plain(b), x["who"], x["source"]] for x in c for k, (a, b) in x["changes"].items()])
     if r.assumptions:
         yes = lambda a: {True: "yes", False: "no"}.get(a.get("modelled"), a.get("modelled", ""))
         how = lambda a: "; ".join(_plain(a[k]) for k in ("how", "value") if a.get(k) not in (None, ""))
@@ -494,7 +497,7 @@ def sections(
     "Every section that has something to say, in order."
     return [s | dict(slot=slot) for slot, f in SECTIONS if (s := f(r))]
 
-# %% ../../nbs/research/720_tearsheet.ipynb #00dc7603
+# %% ../../nbs/research/720_tearsheet.ipynb #71633161
 _CSS = """
 :root { --ink: #1F2933; --muted: #66727F; --line: #E3E7EB; --soft: #F6F7F9; --gain: #2F6DA3; --loss: #B85C0E; }
 * { box-sizing: border-box; }
@@ -594,7 +597,9 @@ Returns are of what was paid at entry, the risk is the stop stated then.</p>
 <section><h2>All metrics</h2><p class="muted small">Daily returns are of UTC days; an en dash means undefined.</p>
 {{ table(t.metrics) }}</section>{{ slot("end") }}
 <section><h2>How it was run</h2><div class="two"><div><h3>Parameters</h3>{{ table(t.params, empty="The strategy has none.") }}
-<h3>Settings</h3>{{ table(t.settings, empty="Not stored; the digest names them.") }}</div><div><h3>Run</h3>{{ table(t.run) }}</div></div></section>
+<h3>Settings</h3>{{ table(t.settings, empty="Not stored; the digest names them.") }}
+{%- if t.settings_changes %}<h3>Settings that changed on the way</h3>{{ table(t.settings_changes) }}{% endif %}
+</div><div><h3>Run</h3>{{ table(t.run) }}</div></div></section>
 <footer class="muted small">{{ m.run }} · a simulation of the past, not a forecast</footer>
 </main></body></html>
 """

@@ -68,6 +68,7 @@ def main(argv=None):
         if a.days <= 5: print(f"seed {seed} {kind} {s:.2f} s {digest[:12]} {len(found)} violations", flush=True)
         elif sys.stderr.isatty():
             print(f"\r{k} of {a.days} days, {len(bad)} bad, {k / (time.perf_counter() - t):.2f} days a second ", end="", file=sys.stderr)
+        elif not k % 50: print(f"{k} of {a.days} days, {len(bad)} bad, {k / (time.perf_counter() - t):.2f} days a second", flush=True)
     took = time.perf_counter() - t
     never = table_of_faults(active, a.days)
     seeds = ": " + " ".join(map(str, sorted(bad)[:40])) if bad else ""

@@ -35,6 +35,7 @@ class Watch:
         self.lots_told, self.asked_whole = Counter(), Counter()  # as the engine was told: lots of a row; order for whatever is held -> most that it may ask for
         self.told = {}  # (row, number of a trade) -> the input with which the engine was told
         self.cancels, self.amends, self.decided = {}, defaultdict(set), {}  # order -> when it was to be cancelled; the sizes it was to have; last amended
+        self.last_lots = {}  # order -> lots of what was sent last for it
         self.amended_at = {}  # order -> when another size or price was last decided
         self.rows = {i.symbol: n for n, i in enumerate(day.listed)}
     def anchored(self, n):
@@ -132,7 +133,9 @@ class Watch:
             if len(self.sends) > day.settings.risk.max_orders_per_minute: self.broke("I5", f"{len(self.sends)} orders within a minute")
         if risk and first: self._data(proc, order, d)
         decided = max(int(d["ts"]), self.decided.get(name[0], 0))  # an amendment that another order carries out is a decision of its own
-        if risk and now - (decided - proc.skew) > 90 * S + abs(proc.skew):
+        less = name[1] and order.lots < self.last_lots.get(name[0], 0)  # what is left of one of a group, in the place of what lay there
+        self.last_lots[name[0]] = order.lots
+        if risk and not less and now - (decided - proc.skew) > 90 * S + abs(proc.skew):
             self.broke("I6", f"{what[0]} leaves {(now - decided) / S:.0f} s after it was decided")
         if risk and self.mode_at and now > self.mode_at + 60 * S:
             self.broke("I10", f"{what[0]} leaves, and the mode of the account was changed {(now - self.mode_at) / S:.0f} s ago")

@@ -1,13 +1,16 @@
 "A live trader as one simulated process: session, journal, recorder, order manager, lease; started, killed, started again from what is on the disk."
 import asyncio
+import os
 import random
+
+import numpy as np
 
 from algo_kit.adapters.lease import Lease
 from algo_kit.adapters.live import LiveDesk, history
 from algo_kit.core.errors import KitError
-from algo_kit.core.records import ACTIVE, CMD_RESUME, HALTED
+from algo_kit.core.records import CMD_HALT, CMD_RESUME, COMMAND, event_dt
 from algo_kit.core.runs import Lock
-from algo_kit.engine.journal import META, NOTE, OUT, Journal, pack_out, scan
+from algo_kit.engine.journal import INSERT, META, NOTE, OUT, Journal, pack_out, scan
 from algo_kit.engine.session import Recorder, Walk, command, restore
 
 from .clockwork import S, Killed, Process
@@ -84,7 +87,9 @@ class Trader(Process):
     @property
     def manager(self): return self.desk and self.desk.manager
     @property
-    def ready(self): return self.desk is not None and self.desk.ready
+    def ready(self):  # looked at from outside: `LiveDesk.ready` may write a line in the journal, and the disk may then kill whoever writes
+        d = self.desk
+        return d is not None and not d.holds and (d.lease is None or d.lease.ok())
     def may_place(self): return self.desk.may_place() if self.desk else "starting"
     def note(self, what, level="INFO", **fields):
         self.day.noted(self, what, fields)
@@ -114,7 +119,7 @@ class Trader(Process):
         "The stop button. A person looks whether it is on the disk; if this process ends before that, the next one is stopped at once."
         self.day.press_due, self.pressed = True, self.world.now
         self.loop.call_soon(lambda: self.loop.create_task(self.desk.kill_switch()))
-        self._look_whether(HALTED, "press_due")
+        self._look_whether(CMD_HALT, "press_due")
     def release(self):
         "A person lets it go on, and looks whether that is on the disk."
         self.day.resume_due, self.day.press_due = True, False
@@ -122,14 +127,23 @@ class Trader(Process):
             self.desk.hold("stop")
             self.desk.command(CMD_RESUME)
         self.loop.call_soon(go)
-        self._look_whether(ACTIVE, "resume_due")
-    def _look_whether(self, state, due):
-        at = None
+        self._look_whether(CMD_RESUME, "resume_due")
+    def _look_whether(self, code, due):
+        "Until the frame with that command has been synced."
+        disk, path = self.day.disk, str(self.journal.path)
+        before = disk.size.get(path, 0)
+        def there():
+            if not os.path.exists(path): return False
+            sc = scan(path, verify=False)
+            for i in reversed(sc.of(INSERT)):
+                _, _, at, size = sc.frames[i]
+                if at < before: return False
+                e = np.frombuffer(sc.payload(i), event_dt)
+                if ((e["kind"] == COMMAND) & (e["ref"] == code)).any(): return disk.synced.get(path, 0) >= at + size
+            return False
         def look():
-            nonlocal at
             if not self.alive or not getattr(self.day, due): return
-            if at is None and self.session.world.k[0]["acct"]["trading"] == state: at = self.day.disk.size[str(self.journal.path)]
-            if at is not None and self.day.disk.synced[str(self.journal.path)] >= at: setattr(self.day, due, False)
+            if there(): setattr(self.day, due, False)
             else: self.world.after(S // 10, look)
         self.world.after(S // 100, look)
     def stop(self):
