@@ -170,7 +170,7 @@ def test_the_registry_is_what_exists():
         for n in places(kind): lookup(kind, n)
     there = {a: {n.split(".")[-1] for n, (p, _, area) in modules().items() if area == a and p.name != "__init__.py"} for a in ("strategies", "analyzers")}
     assert {p.split(":")[0].split(".")[-1] for p in places("strategies").values()} == there["strategies"] - {"contract", "pipeline", "working"}
-    assert {p.split(":")[0].split(".")[-1] for p in places("analyzers").values()} == there["analyzers"] - {"contract", "windows", "brain"}
+    assert {p.split(":")[0].split(".")[-1] for p in places("analyzers").values()} == there["analyzers"] - {"contract", "windows", "brain", "picture"}
 
 def tables(text):
     "Markdown tables by the first word of their header: {'strategy': [first cells]}."

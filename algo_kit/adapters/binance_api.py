@@ -99,7 +99,7 @@ WS_API = {
         "userDataStream.ping": ("PUT", "v1/listenKey"), "userDataStream.stop": ("DELETE", "v1/listenKey")}.items()},
 }
 
-# %% ../../nbs/adapters/660_binance_api.ipynb #2401ddb9
+# %% ../../nbs/adapters/660_binance_api.ipynb #ec1c7379
 class BinanceApi(Streams, Desk, PublicRest, PrivateRest):
     "Binance's interface over one or more simulated exchanges. No sockets, no clock of its own, no chance but a seeded one."
     def __init__(self,
@@ -119,7 +119,7 @@ class BinanceApi(Streams, Desk, PublicRest, PrivateRest):
         if len(self.by_raw) < len(self.markets): raise ConfigError("two markets have the same name", key="instruments", rule="one market a symbol")
         self.limits = {"spot": Limits(6000, ((10, 100, "10S"), (86_400, 200_000, "1D"))), "usdm": Limits(2400, ((10, 300, "10S"), (60, 1200, "1M")))}
         self.keys, self.listen_keys, self.lists, self.conns = {}, {}, {}, []
-        self._connections, self._subs, self._named, self._told, self._ids = {}, {}, {}, {}, {}
+        self._connections, self._subs, self._about, self._named, self._told, self._ids = {}, {}, {}, {}, {}, {}  # `_about`: topics of a market
         self._recs, self._open, self._by_vid, self._algos, self._fills, self._incomes = {}, {}, {}, {}, {}, {}
         self._expecting, self._ended, self._held, self._coins_told, self._dead, self._ohl, self._busy = {}, {}, {}, {}, {}, {}, False
         self.requests = 0

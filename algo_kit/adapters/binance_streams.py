@@ -14,7 +14,7 @@ from .binance_door import Refusal
 from .binance_market import STEPS
 from .faults import CLOSE
 
-# %% ../../nbs/adapters/655_binance_streams.ipynb #ff6c4b02
+# %% ../../nbs/adapters/655_binance_streams.ipynb #7b340fe6
 class Conn:
     "One WebSocket connection, without the socket."
     def __init__(self, api, market, kind, now_ns, ip="127.0.0.1", combined=False):
@@ -52,6 +52,8 @@ class Conn:
         self.closed, self.why = True, why
         self.api.gone(self)
         if self.wake: self.wake()
+
+_PARTIAL = ("@depth5", "@depth10", "@depth20")
 
 class Streams:
     "Connections, subscriptions and what is sent to them; part of `BinanceApi`."
@@ -137,6 +139,7 @@ class Streams:
             if len(c.streams) >= self.MOST_STREAMS and n not in c.streams: raise Refusal(2, f"Invalid request: more than {self.MOST_STREAMS} streams")
             c.streams[n] = True
             self._subs.setdefault((c.market, n), {})[id(c)] = c
+            self._about.setdefault((c.market, n.partition("@")[0]), {})[n] = True
             if m := self._stream_market(c.market, n):
                 if ms := self._depth_ms(n, c.market): m.listen(ms)
     def _stream_market(self, market, name): return self.by_raw.get((market, name.split("@")[0].upper()))
@@ -188,6 +191,7 @@ class Streams:
         return d
     def _partial(self, m, ms):
         r, seen = m.raw.lower(), False
+        if not any(n.startswith(_PARTIAL, len(r)) for n in self._about.get((m.kind, r), ())): return
         for n in (5, 10, 20):
             for tail in ("", "@100ms", "@250ms", "@500ms", "@1000ms"):
                 name = f"{r}@depth{n}{tail}"
@@ -199,9 +203,10 @@ class Streams:
                 self.publish(m.kind, name, dict(lastUpdateId=m.u, bids=b, asks=a) if m.kind == "spot" else
                              dict(e="depthUpdate", E=ms, T=ms, s=m.raw, U=m.u, u=m.u, pu=m.u - 1, b=b, a=a))
     def _candles(self, m, ms):
-        for step in [n.rsplit("_", 1)[1] for k, n in self._subs if k == m.kind and self._subs[k, n] and n.startswith(m.raw.lower() + "@kline_")]:
+        r = m.raw.lower()
+        for step in [n.rsplit("_", 1)[1] for n in self._about.get((m.kind, r), ()) if n.startswith("@kline_", len(r)) and self._subs[m.kind, n]]:
             rows = m.klines(step, limit=2) if step in STEPS else []
-            name = f"{m.raw.lower()}@kline_{step}"
+            name = f"{r}@kline_{step}"
             for k in rows:
                 over = k[6] < ms
                 key = (k[0], k[8], over)

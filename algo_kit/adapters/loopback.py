@@ -7,7 +7,7 @@ __all__ = ['HOSTS', 'MemoryResponse', 'MemorySocket', 'MemorySession', 'market_o
            'make_ca', 'loopback_session', 'ccxt_urls', 'write_sitecustomize', 'Loopback', 'make_exchange', 'serve',
            'main']
 
-# %% ../../nbs/adapters/662_loopback.ipynb #c4ac6495
+# %% ../../nbs/adapters/662_loopback.ipynb #ef8cfc8f
 import asyncio, json, re, socket, sys
 from pathlib import Path
 
@@ -141,7 +141,7 @@ def market_of(host: str, path: str) -> str:
     if host.startswith(("fstream", "fapi", "ws-fapi")) or path.startswith(("/fapi", "/ws-fapi", "/fstream", "/public/", "/market/", "/private/")): return "usdm"
     return "spot" if host.startswith(("stream", "api", "ws-api")) or path.startswith(("/api", "/sapi", "/ws-api", "/stream")) else ""
 
-# %% ../../nbs/adapters/662_loopback.ipynb #c8bbde21
+# %% ../../nbs/adapters/662_loopback.ipynb #fa34f834
 def sim_source(
     markets: list,  # `Instrument`s of an exchange, in order; their base must be one that the simulated market lists
     seed: int = 7,
@@ -186,9 +186,10 @@ class Drive:
     ):
         self.api, self.source, self.x, self.speed, self.fed, self.done = api, iter(source), exchange or api.exchanges[0], speed, 0, False
         self._rest, self._zero, self._first = None, 0, 0
-    def step(self, now_ns: int) -> int:
+    def step(self, now_ns: int, pieces: int = 2**62) -> int:  # pieces: at most so many, so that a market too fast for this machine lets its customers speak
         "Feed what is due; ns until the next event, -1 when there is none."
         while not self.done:
+            if (pieces := pieces - 1) < 0: return 0
             if self._rest is None:
                 self._rest = next(self.source, None)
                 if self._rest is None:
@@ -315,7 +316,7 @@ def write_sitecustomize(
     p.write_text(_SITE.format(hosts=HOSTS, port=int(tls_port), ca=str(ca)), encoding="utf-8")
     return p
 
-# %% ../../nbs/adapters/662_loopback.ipynb #90f76a95
+# %% ../../nbs/adapters/662_loopback.ipynb #057cbe6f
 _PAGE = """<!doctype html><meta charset="utf-8"><meta http-equiv="refresh" content="2"><title>loopback exchange</title>
 <style>body{{font:15px/1.5 system-ui;max-width:60em;margin:2em auto;padding:0 1em;color:#222}}table{{border-collapse:collapse;margin:1em 0}}
 td,th{{padding:.15em .8em;text-align:right;border-bottom:1px solid #ddd}}
@@ -363,7 +364,7 @@ class Loopback:
             now, wait = self.ns(), self.tick_s
             try:
                 for d in self.drives:
-                    left = d.step(now)
+                    left = d.step(now, 8)
                     if left >= 0: wait = min(wait, max(left / 1e9, 0.001))
                 self.api.tick()
                 f = self.api.faults
@@ -502,7 +503,7 @@ class Loopback:
                 if name in ("", n): return x, a
         raise unknown("account", name, [n for x in self.api.exchanges for n in x.accounts])
 
-# %% ../../nbs/adapters/662_loopback.ipynb #d6d106dd
+# %% ../../nbs/adapters/662_loopback.ipynb #3105e032
 def make_exchange(
     spot=("BTC/USDT", "ETH/USDT"),  # Symbols, or `Instrument`s; empty: no spot
     usdm=("BTC/USDT:USDT", "ETH/USDT:USDT"),  # The same for USD-M

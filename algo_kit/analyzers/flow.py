@@ -6,7 +6,7 @@
 __all__ = ['BUCKETS', 'flow_dt', 'RATIO_CAP', 'DIVERGENCE_BARS', 'divergence_dt', 'WINDOWS_S', 'FLOW', 'WINDOWS', 'DIVERGENCE',
            'flow_step', 'flow_roll', 'flow_sum', 'flow_ratio', 'flow', 'imbalance', 'flow_x', 'cvd', 'flow_nested',
            'large_x', 'large', 'exhaustion', 'exhausted', 'cascade', 'cascade_all', 'divergence_step', 'divergence',
-           'windows', 'plot_flow']
+           'windows_row', 'windows', 'plot_flow']
 
 # %% ../../nbs/analyzers/210_flow.ipynb #218ab947
 import numpy as np
@@ -265,7 +265,35 @@ def divergence(
     _divergence_run(np.zeros(1, divergence_dt) if st is None else st, *cols, window, out)
     return out
 
-# %% ../../nbs/analyzers/210_flow.ipynb #f7b4b2e0
+# %% ../../nbs/analyzers/210_flow.ipynb #dd3c180c
+@njit
+def windows_row(
+    f,           # Record of `flow_dt`, its bucket just closed
+    ts,          # Now, ns: the end of that bucket
+    k,           # Buckets of 30 s, 1, 5 and 15 minutes
+    min_trades,  # Fewest trades of a window that says something
+    x,           # Multiple of the 5 min mean size that is large
+    o,           # Receives the columns of `WINDOWS.outputs`
+):
+    "One row of `windows`."
+    o[0] = ts
+    b30, s30, n30, _, _ = flow_sum(f, k[0])
+    b1, s1, n1, b5, s5, n5, b15, s15, n15 = flow_nested(f, k[1], k[2], k[3])
+    o[1] = imbalance(b30, s30) if n30 >= min_trades and f.rolled >= k[0] else np.nan
+    o[2] = imbalance(b1, s1) if n1 >= min_trades and f.rolled >= k[1] else np.nan
+    o[3] = imbalance(b5, s5) if n5 >= min_trades and f.rolled >= k[2] else np.nan
+    o[4] = imbalance(b15, s15) if n15 >= min_trades and f.rolled >= k[3] else np.nan
+    o[5] = flow_x(b1, s1) if not np.isnan(o[2]) else np.nan
+    o[6] = flow_x(b5, s5) if not np.isnan(o[3]) else np.nan
+    o[7] = flow_x(b15, s15) if not np.isnan(o[4]) else np.nan
+    o[8] = b15 - s15 if f.rolled >= k[3] else np.nan
+    if f.rolled >= k[2]:
+        big, small = large(f, k[0], k[2], x)
+        o[9] = (1.0 if big else 0.0) - (1.0 if small else 0.0)
+        o[10], o[11] = exhaustion(f, k[0], k[2], 1), exhaustion(f, k[0], k[2], -1)
+    else: o[9], o[10], o[11] = np.nan, np.nan, np.nan
+    o[12] = cascade(o[5], o[6], o[7]) if f.rolled >= k[3] else np.nan
+
 @njit
 def _windows_run(st, ts, qty, side, every, k, min_trades, x, out):
     f, m = st[0], 0
@@ -273,24 +301,7 @@ def _windows_run(st, ts, qty, side, every, k, min_trades, x, out):
         if np.isnan(qty[j]): continue
         while ts[j] >= f.next:
             flow_roll(f)
-            o = out[m]
-            o[0] = f.next
-            b30, s30, n30, _, _ = flow_sum(f, k[0])
-            b1, s1, n1, b5, s5, n5, b15, s15, n15 = flow_nested(f, k[1], k[2], k[3])
-            o[1] = imbalance(b30, s30) if n30 >= min_trades and f.rolled >= k[0] else np.nan
-            o[2] = imbalance(b1, s1) if n1 >= min_trades and f.rolled >= k[1] else np.nan
-            o[3] = imbalance(b5, s5) if n5 >= min_trades and f.rolled >= k[2] else np.nan
-            o[4] = imbalance(b15, s15) if n15 >= min_trades and f.rolled >= k[3] else np.nan
-            o[5] = flow_x(b1, s1) if not np.isnan(o[2]) else np.nan
-            o[6] = flow_x(b5, s5) if not np.isnan(o[3]) else np.nan
-            o[7] = flow_x(b15, s15) if not np.isnan(o[4]) else np.nan
-            o[8] = b15 - s15 if f.rolled >= k[3] else np.nan
-            if f.rolled >= k[2]:
-                big, small = large(f, k[0], k[2], x)
-                o[9] = (1.0 if big else 0.0) - (1.0 if small else 0.0)
-                o[10], o[11] = exhaustion(f, k[0], k[2], 1), exhaustion(f, k[0], k[2], -1)
-            else: o[9], o[10], o[11] = np.nan, np.nan, np.nan
-            o[12] = cascade(o[5], o[6], o[7]) if f.rolled >= k[3] else np.nan
+            windows_row(f, f.next, k, min_trades, x, out[m])
             m += 1
             f.next += every
         flow_step(f, qty[j], side[j])

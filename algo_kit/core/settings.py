@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['FIELDS', 'LIVE', 'ENV', 'NOT_SETTINGS', 'OUTSIDE_DIGEST', 'RunSettings', 'VenueSettings', 'RiskSettings',
            'JournalSettings', 'LiveSettings', 'PathSettings', 'SimSettings', 'NotifySettings', 'FeedSettings',
-           'BusSettings', 'LogSettings', 'Settings', 'load_settings', 'describe', 'explain', 'as_dict', 'digest',
-           'changed', 'with_values', 'loaded_again', 'settings_files', 'settings_ini', 'use_cache', 'secret']
+           'BusSettings', 'HotSettings', 'RecordSettings', 'LogSettings', 'Settings', 'load_settings', 'describe',
+           'explain', 'as_dict', 'digest', 'changed', 'with_values', 'loaded_again', 'settings_files', 'settings_ini',
+           'use_cache', 'secret']
 
 # %% ../../nbs/core/050_settings.ipynb #2cee5673
 import configparser, hashlib, json, os, sys
@@ -19,7 +20,7 @@ from pydantic_settings import BaseSettings, InitSettingsSource, SettingsConfigDi
 
 from .errors import ConfigError, nearest
 
-# %% ../../nbs/core/050_settings.ipynb #a25bdcab
+# %% ../../nbs/core/050_settings.ipynb #3d7f7185
 def _f(default, unit, description, live=False, **rule): return Field(default, description=description, json_schema_extra=dict(unit=unit, live=live), **rule)
 
 class _Section(BaseModel):
@@ -175,11 +176,39 @@ class BusSettings(_Section):
     peers: str = _f("", "public keys", "CURVE keys that may listen; empty: any that knows ours")
     queue: int = _f(10_000, "messages", "Messages that wait for the line; beyond it the oldest are dropped, and counted", ge=1, le=10_000_000)
 
+class HotSettings(_Section):
+    "The hot store: what is kept of each market's last minutes, and for how long."
+    flush_s: float = _f(2., "s", "Time between two writes of a market; what a query sees is at most so old", gt=0, le=60)
+    ticks_m: float = _f(15., "minutes", "Ticks are kept so long", gt=0, le=1_440)
+    flow_m: float = _f(15., "minutes", "Rows of order flow", gt=0, le=1_440)
+    candles_1m_m: float = _f(15., "minutes", "Candles of a minute", gt=0, le=10_080)
+    candles_5m_m: float = _f(60., "minutes", "Candles of 5 minutes", gt=0, le=10_080)
+    candles_15m_m: float = _f(60., "minutes", "Candles of 15 minutes", gt=0, le=10_080)
+    profile_m: float = _f(60., "minutes", "Rows of the market profile", gt=0, le=10_080)
+    zones: int = _f(50, "zones", "Zones of a market, the strongest", ge=1, le=50)
+    gaps_h: float = _f(24., "h", "A gap that nobody fills", gt=0, le=24)
+    runs_h: float = _f(168., "h", "Executions and performance of strategies", gt=0, le=8_760)
+    clean_s: float = _f(300., "s", "Time between two cleanings of a market", gt=0, le=3_600)
+    connections: int = _f(200, "files", "Files that are open at once; the one not used for longest is closed", ge=1, le=2_000)
+    memory_mb: int = _f(1_024, "MB", "What DuckDB may hold in memory for all of them", ge=64, le=1_000_000)
+    query_s: float = _f(5., "s", "Longest time a query may take", gt=0, le=300)
+    query_rows: int = _f(1_000_000, "rows", "Most rows of an answer", ge=1, le=100_000_000)
+
+class RecordSettings(_Section):
+    "The recorder: from a feed through a write-ahead file into the lake and the hot store."
+    segment_s: float = _f(60., "s", "Length of a piece of the write-ahead file; what it holds reaches the lake when it is full", gt=0, le=3_600)
+    segment_rows: int = _f(2_000_000, "rows", "Rows of a piece at most", ge=1_000, le=100_000_000)
+    parts: int = _f(16, "files", "Pieces of a market's day in the lake before they are put together", ge=2, le=1_000)
+    stale_s: float = _f(60., "s", "Silence after which a market is marked as stale", gt=0, le=86_400)
+    waiting_rows: int = _f(2_000_000, "rows", "Rows that wait in memory while the disk is full; later ones are lost, and marked", ge=1_000, le=100_000_000)
+    retry_s: float = _f(2., "s", "Pause before a full disk or a broken feed is tried again", gt=0, le=600)
+    warm_h: float = _f(24., "h", "What of the lake the analyzers of a market without a state see first; 0: nothing", ge=0, le=168)
+
 class LogSettings(_Section):
     "What goes to log.jsonl."
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = _f("INFO", "", "Least serious line that is written", live=True)
 
-# %% ../../nbs/core/050_settings.ipynb #aa9bdae6
+# %% ../../nbs/core/050_settings.ipynb #241c0b3a
 class _How(dict):
     "How settings were loaded, which is no part of what they say: two that say the same are equal."
     def __eq__(self, _): return True
@@ -198,6 +227,8 @@ class Settings(BaseSettings):
     notify: NotifySettings = NotifySettings()
     feed: FeedSettings = FeedSettings()
     bus: BusSettings = BusSettings()
+    hot: HotSettings = HotSettings()
+    record: RecordSettings = RecordSettings()
     log: LogSettings = LogSettings()
     _origin: dict = PrivateAttr(default_factory=dict)
     _how: _How = PrivateAttr(default_factory=_How)
@@ -304,8 +335,8 @@ def explain(
     sec, k = _known(key, "the question").split(".")
     return describe(key) | dict(value=getattr(getattr(s, sec), k), source=s._origin.get(key, "default"))
 
-# %% ../../nbs/core/050_settings.ipynb #41635a68
-OUTSIDE_DIGEST = ("paths", "log", "journal", "live", "notify", "feed", "bus", "run.stage", "run.chunk_events", "run.snapshot_events")
+# %% ../../nbs/core/050_settings.ipynb #aae6160e
+OUTSIDE_DIGEST = ("paths", "log", "journal", "live", "notify", "feed", "bus", "hot", "record", "run.stage", "run.chunk_events", "run.snapshot_events")
 
 def as_dict(s: Settings) -> dict:  # {"section.key": value}
     "All settings, flat."

@@ -6,7 +6,7 @@
 __all__ = ['backtest', 'paper', 'demo', 'replay', 'why', 'report', 'status', 'stop', 'list_', 'data_import', 'data_ls',
            'data_check', 'config_show', 'config_explain', 'config_set', 'config_undo', 'checks', 'doctor']
 
-# %% ../../nbs/jobs/929_cli.ipynb #d75e23b5
+# %% ../../nbs/jobs/929_cli.ipynb #3772f7da
 import json, os, sys
 from pathlib import Path
 from typing import Annotated
@@ -16,7 +16,7 @@ import typer
 from ..core.errors import ConfigError, KitError, NotFound, NotRunning, ParityError, RefusedByGate, Timeout, nearest
 from .console import (Cash, For, Fresh, Json, Name, Out, Params, Repair, Run, Seed, Sets, StrategyArg, Symbol, Tape, Venue, Warm, answer, app,
                                    bar, find, main, main_files, rel, run_words, settings_of, spec_of, sub, table)
-from . import job_verbs, live_verbs, research_verbs, run_verbs, templates, watch_verbs  # noqa: F401  they bring their verbs along
+from . import job_verbs, live_verbs, record_verbs, research_verbs, run_verbs, templates, watch_verbs  # noqa: F401  they bring their verbs along
 from .job_verbs import job, list_jobs
 
 # %% ../../nbs/jobs/929_cli.ipynb #4b69d73c
@@ -64,7 +64,7 @@ def demo(sim: Annotated[bool, typer.Option("--sim", help="on a simulated market 
     settings_of()
     job("paper_trader", dict(tape=f"sim:{seed}" if sim else "sample", name="demo"))
 
-# %% ../../nbs/jobs/929_cli.ipynb #05efcefa
+# %% ../../nbs/jobs/929_cli.ipynb #25e39850
 @app.command()
 def replay(run: Run, venue: Annotated[bool, typer.Option("--venue", help="let the simulated venue answer again")] = False, json: Json = False):
     "Go through a run's journal again and count the differences; any exits with 8."
@@ -151,11 +151,14 @@ def status(run: Annotated[str | None, typer.Argument(help="run name, its key, it
     n = lambda x: "" if x is None else f"{x:,}"
     rows = [[d["run"], d["status"], n(d["events"]), n(d["orders"]), n(d["fills"]), f"{d['live']['equity']:,.2f}" if d["live"]
            and d["live"].get("equity") is not None else "", d["started"]] for d in docs]
-    if not docs: return answer(dict(runs=[]), f"no runs in {s.paths.runs}/", next_="algo demo")
+    from algo_kit.jobs.recording import record_status, record_words
+    rec = record_status(s.paths.data) if run is None else None
+    said = ["", *record_words(rec)] if rec else []
+    if not docs: return answer(dict(runs=[], recorder=rec), f"no runs in {s.paths.runs}/", *said, next_="algo demo")
     going = any(d["status"] == "running" for d in docs)
-    more = [x for d in docs for x in _live_words(d["live"] or {})]
-    answer(dict(runs=docs), table(("run", "status", "events", "orders", "fills", "equity", "started"), rows, (2, 3, 4, 5)), *more, next_="algo stop" if going
-           else f"algo report {docs[0]['run']}")
+    more = [x for d in docs for x in _live_words(d["live"] or {})] + said
+    answer(dict(runs=docs, recorder=rec), table(("run", "status", "events", "orders", "fills", "equity", "started"), rows, (2, 3, 4, 5)), *more,
+           next_="algo stop" if going else f"algo report {docs[0]['run']}")
 
 @app.command()
 def stop(run: Annotated[str | None, typer.Argument(help="run name, its key or its folder; none: the one that runs")] = None,
