@@ -99,7 +99,7 @@ WS_API = {
         "userDataStream.ping": ("PUT", "v1/listenKey"), "userDataStream.stop": ("DELETE", "v1/listenKey")}.items()},
 }
 
-# %% ../../nbs/adapters/660_binance_api.ipynb #ec1c7379
+# %% ../../nbs/adapters/660_binance_api.ipynb #8e136b47
 class BinanceApi(Streams, Desk, PublicRest, PrivateRest):
     "Binance's interface over one or more simulated exchanges. No sockets, no clock of its own, no chance but a seeded one."
     def __init__(self,
@@ -239,6 +239,7 @@ class BinanceApi(Streams, Desk, PublicRest, PrivateRest):
         if c.market == "usdm": out.pop("X-MBX-USED-WEIGHT", None)
         return out
     def _fill_before(self, c):
+        if "algoId" in c.p or "clientAlgoId" in c.p: return  # what waits for its price has nothing to fill yet
         r = self.lookup(c.market, c.account, c.p, any_state=False)
         if r is not None:
             fill_now(r.m.x, self._acct(r.m, c.account), r.cid, r.m.symbol, self)
