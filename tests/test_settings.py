@@ -103,7 +103,8 @@ BELOW_1 = ("risk.max_risk_frac", "risk.max_stop_frac", "risk.max_daily_loss", "r
 
 @pytest.mark.parametrize("key", [k for k in FIELDS if describe(k)["type"] == "float"])
 def test_the_digest_covers_what_changes_results(key):
-    other = {"venue.margin_call": .375, "venue.fee_factor": 3.75, "risk.max_leverage": 7.5, "live.cancel_share": .375, "hot.gaps_h": 7.5} | dict.fromkeys(BELOW_1, .375)
+    other = {"venue.margin_call": .375, "venue.fee_factor": 3.75, "risk.max_leverage": 7.5, "live.cancel_share": .375,
+             "hot.gaps_h": 7.5} | dict.fromkeys(BELOW_1, .375)
     s, t = load_settings(), load_settings({key: other.get(key, 37.5)})
     outside = key.startswith(("paths.", "log.", "journal.", "live.", "notify.", "feed.", "bus.", "hot.", "record."))
     assert (digest(s) == digest(t)) == outside and digest(s) == digest(load_settings())
