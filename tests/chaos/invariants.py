@@ -243,6 +243,7 @@ class Watch:
         day = self.day
         if day.halted_at != at or day.trader is None or not day.trader.alive: return
         till = max(day.off_until, day.trader.patient_until, day.faults._banned_until) + 25 * S  # no cancel gets through before (RK-5, OR-17)
+        if (right := day.trader.lease) is not None and not right.ok(): till = day.world.now + 25 * S  # cancels wait for it
         if day.world.now < till: return day.world.at(till, self.stopped, at)
         left = [s.id for s in day.account.open_orders() if self.parse(s.id) and not day.reduces(s.id)]
         if left: self.broke("I10", f"{len(left)} orders are open 25 s after the stop button: {left[:3]}")
