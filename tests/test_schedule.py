@@ -346,6 +346,11 @@ def test_outputs_are_kept_as_asked_and_never_taken_from_a_run_under_way(tmp_path
     prune(read_entry("hourly", dict(notebook="backtest", every="1h", keep="1h")), led, tmp_path)
     assert [p.name[9:15] for p in d.glob("*.log")] == ["050000"], "it is old by now, but under way"
 
+def test_the_schedule_that_is_shipped_can_be_read():
+    from algo_kit.jobs.schedule import read_schedule
+    es = read_schedule(Path(__file__).parents[1]/"papermill_jobs"/"schedule.yaml").entries
+    assert {"daily", "weekly", "lake", "tidy", "watchlist_care"} <= {n for n, e in es.items() if e.enabled} and not es["recorder"].enabled
+
 def test_somebody_is_told_of_what_a_job_could_not_say_itself(tmp_path, monkeypatch):
     from algo_kit.jobs import desk as rooms
     told = []
