@@ -76,7 +76,7 @@ def test_every_setting_has_a_line_or_is_known_to_have_none():
     seen = {k for k, *_ in SETTINGS + BOOK} | set(QUIET)
     elsewhere = {"run.wallets", "run.rates", "venue.fee_asset", "venue.transfer_s"}  # below
     none = {"venue.margin_call"}  # when entries stop; no fill depends on it
-    live = {k for k in FIELDS if k.startswith(("live.", "notify.", "feed.", "bus."))}  # a real venue assumes nothing; who is told moves nothing
+    live = {k for k in FIELDS if k.startswith(("live.", "notify.", "feed.", "bus.", "hot.", "record."))}  # a real venue assumes nothing
     assert set(FIELDS) == seen | elsewhere | none | live
 
 OFFERS = {"what the tape offers", "orders that take", "orders that wait", "stops, targets, trailing stops", "spread", "what is kept"}

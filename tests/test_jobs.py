@@ -171,7 +171,7 @@ def test_every_job_has_a_contract_and_no_logic():
     assert {"paper_trader", "backtest"} <= set(jobs)
     for j in jobs.values():
         nb = nbformat.read(j["path"], 4)
-        traders = ("backtest", "paper_trader", "live_trader")
+        traders = ("backtest", "paper_trader", "live_trader", "record")
         assert j["title"] and sum("observe" in c.metadata.get("tags", []) for c in nb.cells) == (j["name"] in traders), j["name"]
         for n, p in declared(nb).items(): assert p["type"] in ("str", "int", "float", "bool", "dict", "list") and p["help"] and "=" not in p["help"], n
         for c in nb.cells:

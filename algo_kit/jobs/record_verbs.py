@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['record', 'sql', 'data_compact']
 
-# %% ../../nbs/jobs/924_record_verbs.ipynb #68d2738e
+# %% ../../nbs/jobs/924_record_verbs.ipynb #6961d03d
 from pathlib import Path
 from typing import Annotated
 
@@ -13,9 +13,8 @@ import typer
 
 from ..core.errors import ConfigError, NotRunning, Timeout
 from .console import For, Json, Sets, answer, app, bar, err_console, pairs, settings_of, sub, table
-from .recording import record_status, record_words, recorder
 
-# %% ../../nbs/jobs/924_record_verbs.ipynb #71cf7670
+# %% ../../nbs/jobs/924_record_verbs.ipynb #7be5f99e
 @app.command()
 def record(feed: Annotated[list[str] | None, typer.Option(help="ws:VENUE:SYMBOL[,SYMBOL…][#trades,depth] or socket:HOST:PORT; again for more")] = None,
            at: Annotated[str, typer.Option(help="another address of the feed's venue: the exchange of `algo exchange`, http://127.0.0.1:PORT")] = "",
@@ -30,6 +29,7 @@ def record(feed: Annotated[list[str] | None, typer.Option(help="ws:VENUE:SYMBOL[
     tell = lambda what, level="INFO", **kw: None if json else err_console().print(f"{level.lower()}: {what} " + " ".join(f"{k}={v}" for k,
         v in kw.items() if v is not None),
                                                                                    markup=False, soft_wrap=True)
+    from algo_kit.jobs.recording import record_words, recorder
     r = recorder(feed or [], s, for_ or "", tell)
     from algo_kit.jobs.runner import follow
     with bar() as tick: out = follow(r.start(), lambda st: tick(st | dict(unit="rows")))
@@ -37,6 +37,7 @@ def record(feed: Annotated[list[str] | None, typer.Option(help="ws:VENUE:SYMBOL[
 
 def _stop(s, wait):
     import time
+    from algo_kit.jobs.recording import record_status, record_words
     st, d = record_status(s.paths.data), Path(s.paths.data)/"record"
     if st is None or st["status"] != "running": raise NotRunning("nobody records", "record", None, "a recorder that runs",
                                                                  "algo record --feed ws:binance:BTC/USDT")
