@@ -326,6 +326,24 @@ def test_a_name_that_could_not_be_written_down_does_not_leave():
         assert len(set(names)) == len(names) == 3
     run(main, ins=[perp()], exchange=dict(levels=0))
 
+def test_no_more_orders_leave_in_a_minute_than_may_also_when_the_limit_changes():
+    async def main(d):
+        sent = lambda: sum(m == "submit" for m, *_ in d.venue.sent)
+        limits = d.s.world.k[0]["cfg"]
+        n = int(limits["max_rate"])
+        d.m.left.extend([d.clock.now_ns() - 30 * S] * n)  # as many as may, half a minute ago
+        d.ask(buy(0, qty=1.))
+        await d.wait(25)
+        assert sent() == 0
+        await d.wait(10)
+        assert sent() == 1 and d.lots() == 100
+        d.m.left.extend([d.clock.now_ns()] * n)
+        limits["max_rate"] = n + 80  # as a changed setting does
+        d.ask(buy(0, qty=1.))
+        await d.wait(2)
+        assert sent() == 2
+    run(main)
+
 def test_or19_each_order_of_a_burst_has_its_own_outcome():
     async def main(d):
         d.venue.will("submit", "", "refuse", "lost", "", "busy")

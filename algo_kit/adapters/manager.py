@@ -27,7 +27,7 @@ from .protocol import (REFUSED, UNSURE, Balances, Broken, Fill, Held, Order, Out
                                         without_secrets)
 from .reconcile import Books, Finding, Told, compare
 
-# %% ../../nbs/adapters/652_manager.ipynb #0c58b389
+# %% ../../nbs/adapters/652_manager.ipynb #57458f91
 S = 1_000_000_000
 _SIMPLE, _AT_ONCE = (MARKET, LIMIT), (GTC, IOC, FOK)
 _PROTECTS = (STOP, TRAIL, STOP_LIMIT)
@@ -81,7 +81,7 @@ class Manager:
         self.sealed = False  # nothing that would rest is sent any more, not even protection: exits at the market alone
         self.counts = dict(place=0, cancel=0, amend=0, query=0, fills=0, unknown=0, refused=0, halted=0, duplicates=0)
         self._lock = self._wake = None
-        self.left, self.most = deque(), int(w.k[0]["cfg"]["max_rate"])  # when orders that add risk left, within the last minute, and how many may
+        self.left, self.limits = deque(), w.k[0]["cfg"]  # when orders that add risk left, within the last minute; the limits in force, which may change
         self._starting = 0  # requests whose task has not begun: what was wished before leaves before
 
 # %% ../../nbs/adapters/652_manager.ipynb #4ba014a2
@@ -282,7 +282,7 @@ def _touched(self, life, type):
             self._after(other)
     life.trigger(self.now(), type)
 
-# %% ../../nbs/adapters/652_manager.ipynb #5855cf94
+# %% ../../nbs/adapters/652_manager.ipynb #73999a1f
 @_patch
 def _after(self, life):
     "Something has happened to it: tell, let relatives know, do what is next."
@@ -357,7 +357,7 @@ def _next(self, life):
 def _room(self, now):
     "When one more order that adds risk may leave, 0: now. The gate counts decisions; those that had to wait must not leave together with those made since."
     while self.left and self.left[0] < now - 60 * S: self.left.popleft()
-    return self.left[0] + 61 * S if len(self.left) >= self.most > 0 else 0
+    return self.left[0] + 61 * S if self.left and len(self.left) >= self.limits["max_rate"] > 0 else 0
 
 @_patch
 def _sent(self, life, do, now, given):
