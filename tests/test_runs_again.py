@@ -189,7 +189,7 @@ def test_a_feed_and_a_person(tmp_path, day):
         r = trade(tmp_path, "sma_cross", "", "paper", feed=f"socket:127.0.0.1:{server.port}")
     d = R.repro(r)
     assert d["differences"] == 0 and "recorded nowhere else" in d["how"] and d["events"] >= 12_000
-    s = settings(tmp_path, journal__sync="never")
+    s = settings(tmp_path, journal__sync="never", run__chunk_events=20_000)
     t = prepare(RunSpec("order_flow", "sample", {}, "backtest", for_ns=4 * HOUR), s)
     take = t._take
     def meddle(rows, at):
@@ -197,7 +197,6 @@ def test_a_feed_and_a_person(tmp_path, day):
         if not at: t._command(CMD_FLATTEN)
         return ok
     t._take = meddle
-    t.settings.run.__dict__["chunk_events"] = 20_000
     t.run()
     d = R.repro(t.run_dir)
     assert d["differences"] == 0 and "a person gave it commands" in d["how"]
