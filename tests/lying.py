@@ -182,8 +182,8 @@ class Desk:
         while self.loop.time() < end - 1e-9:
             await asyncio.sleep(min(step, end - self.loop.time()))
             self.x.advance(self.loop.now_ns)
-    async def crash(self, down_s=1.):
-        "The process dies here and now; after a while it begins anew from its journal."
+    async def crash(self, down_s=1., begin=True):
+        "The process dies here and now; after a while it begins anew from its journal; without `begin` it knows all and asks nothing yet."
         await self.m.close()
         await self.wait(down_s)
         ev, dec = self.events, self.decisions
@@ -196,6 +196,7 @@ class Desk:
         self._manager()
         await self.venue.v.open()
         self.m.restore(dec, ev[(ev["kind"] >= ACK) & (ev["kind"] <= LAST_ANSWER)])
+        if not begin: return
         await self.m.start()
         return await self.m.reconcile("start")
     @property

@@ -326,6 +326,22 @@ def test_a_name_that_could_not_be_written_down_does_not_leave():
         assert len(set(names)) == len(names) == 3
     run(main, ins=[perp()], exchange=dict(levels=0))
 
+def test_nothing_is_asked_before_the_venue_is_known_to_count_as_we_do():
+    "An answer read with a lot ten times as coarse would be booked as another price; chaos, seed 493."
+    async def main(d):
+        d.venue.will("submit", "lost")
+        d.ask(buy(0, "limit", qty=1., px=99.))
+        await d.wait(0.2)
+        await d.crash(begin=False)
+        asked = len(d.venue.sent)
+        d.ask(sell(0, "limit", qty=1., px=120.))
+        await d.wait(30)
+        assert len(d.venue.sent) == asked and d.m.open and not d.m.failures
+        await d.m.start()
+        await quiet(d)
+        assert len(d.venue.sent) > asked
+    run(main)
+
 def test_no_more_orders_leave_in_a_minute_than_may_also_when_the_limit_changes():
     async def main(d):
         sent = lambda: sum(m == "submit" for m, *_ in d.venue.sent)

@@ -230,6 +230,7 @@ class LiveDesk:
         self.loop, self._again = asyncio.get_running_loop(), asyncio.Event()
         await self._patiently(self.venue.open, "venue")
         self._same_units()
+        self.manager.begun = True  # from here on `algo stop --now` can take back
         await self._patiently(self._measure, "clock")
         if self.lease is not None: self.venue.token = self.lease.acquire()  # the signer asks for it
         self.tasks = [self.loop.create_task(f()) for f in (self._renew, self._tick, self._compare, self._skew, self._beat)]

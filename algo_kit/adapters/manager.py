@@ -82,6 +82,7 @@ class Manager:
         self.counts = dict(place=0, cancel=0, amend=0, query=0, fills=0, unknown=0, refused=0, halted=0, duplicates=0)
         self._lock = self._wake = None
         self.left, self.limits = deque(), w.k[0]["cfg"]  # when orders that add risk left, within the last minute; the limits in force, which may change
+        self.begun = False  # nothing is asked before the venue is open and its units are known to be ours: an answer would be read in others
         self._starting = 0  # requests whose task has not begun: what was wished before leaves before
 
 # %% ../../nbs/adapters/652_manager.ipynb #4ba014a2
@@ -314,7 +315,7 @@ def _after(self, life):
 
 @_patch
 def _next(self, life):
-    if life.order in self.busy or self.closed: return
+    if life.order in self.busy or self.closed or not self.begun: return
     h = self.timers.pop(life.order, None)
     if h: h.cancel()
     now = self.now()
@@ -1071,7 +1072,7 @@ def _spawn(self, coro, name):
 @_patch
 async def start(self):
     "Listen to the venue, and compare books now and then."
-    self._wake = asyncio.Event()
+    self._wake, self.begun = asyncio.Event(), True
     self._spawn(self._listen(), "reports")
     self._spawn(self._now_and_then(), "reconcile")
     for life in list(self.open.values()): self._next(life)
