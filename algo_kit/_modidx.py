@@ -5313,8 +5313,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                         'algo_kit.core.settings.RunSettings': ( 'core/settings.html#runsettings',
                                                                                 'algo_kit/core/settings.py'),
                                         'algo_kit.core.settings.Settings': ('core/settings.html#settings', 'algo_kit/core/settings.py'),
-                                        'algo_kit.core.settings.Settings.settings_customise_sources': ( 'core/settings.html#settings.settings_customise_sources',
-                                                                                                        'algo_kit/core/settings.py'),
                                         'algo_kit.core.settings.SimSettings': ( 'core/settings.html#simsettings',
                                                                                 'algo_kit/core/settings.py'),
                                         'algo_kit.core.settings.VenueSettings': ( 'core/settings.html#venuesettings',

@@ -8,9 +8,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 AREAS = {a: i for i, a in enumerate("core data analyzers risk strategies engine adapters research desk jobs".split())}
 TRADING = ("core", "data", "analyzers", "risk", "strategies", "engine")
-SLOW = set("pandas plotly vectorbt matplotlib IPython ipykernel jupyter_client jupyter_core ipywidgets nbformat nbclient papermill pydantic pydantic_settings "
+SLOW = set("pandas plotly vectorbt matplotlib IPython ipykernel jupyter_client jupyter_core ipywidgets nbformat nbclient papermill pydantic "
            "pyarrow duckdb scipy polars".split())
-MAY = {"algo_kit.core.settings": {"pydantic", "pydantic_settings"}, "algo_kit.core.changes": set()}  # it takes the first
+MAY = {"algo_kit.core.settings": {"pydantic"}, "algo_kit.core.changes": set()}  # it takes the first
 
 @cache
 def tracked():

@@ -71,6 +71,7 @@ class Leg:
     cancel: bool = False  # It is to go
     ask: bool = False  # Its state is to be looked up
     probe: bool = False  # Only suspected, after a restart
+    guess: bool = False  # Its size is not known: what the venue says first is it, and no change of it
     gone: bool = False  # We have concluded that it never was
     shot: bool = False  # A cancel has been sent
     wait: int = 0  # Nothing about it before
@@ -297,7 +298,7 @@ class Life:
         "A trade that was not known yet."
         leg = self.leg(f.id, f.venue_id)
         if leg is None:  # an order of ours that we had given up, or never knew of
-            leg = Leg(f.id, f.lots, f.px, state=ACCEPTED, end=FILLED, venue_id=f.venue_id, acked=True)
+            leg = Leg(f.id, f.lots, f.px, state=ACCEPTED, end=FILLED, venue_id=f.venue_id, acked=True, guess=True)
             self.legs.append(leg)
         if f.venue_id: leg.venue_id = f.venue_id
         if leg.state in (INITIALIZED, SUBMITTED, UNKNOWN): leg.state = ACCEPTED
@@ -337,7 +338,7 @@ class Life:
         if s.state == REJECTED:
             if not leg.told: self._end(leg, EXPIRED_ if leg.acked else REJECTED, s.reason, now)
             return
-        if leg.probe and s.lots: leg.lots, leg.px, leg.stop = s.lots, s.px or leg.px, s.stop or leg.stop
+        if (leg.probe or leg.guess) and s.lots: leg.lots, leg.px, leg.stop, leg.guess = s.lots, s.px or leg.px, s.stop or leg.stop, False
         if s.filled > leg.said:
             leg.said = s.filled
             if s.average: leg.average = s.average

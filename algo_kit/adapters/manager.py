@@ -634,7 +634,7 @@ def _fill(self, f: Fill) -> bool:  # was it news?
     if life is not None:
         self.known.add(key)
         if life.leg(f.id, f.venue_id) is None and f.id:
-            life.legs.append(Leg(f.id, f.lots, f.px, state=UNKNOWN, venue_id=f.venue_id, probe=True))
+            life.legs.append(Leg(f.id, f.lots, f.px, state=UNKNOWN, venue_id=f.venue_id, probe=True, guess=True))
         life.fill(f, self.now())
         self._after(life)
         return True
@@ -875,8 +875,9 @@ def restore(self,
         many = life.parent or life.order in amends or life.type == TRAIL or life.whole or life.order in numbers
         if life.parent: life.size = 0
         for n in range(1 + numbers.get(life.order, 0)):  # each was written down before it left
+            more = bool(n) or bool(life.parent)
             life.legs.append(Leg(self.ids.make(life.order, n), max(life.lots, 1), life.px if life.type in (LIMIT, STOP_LIMIT, TAKE_LIMIT) else 0, life.stop,
-                                 life.as_type or life.type, UNKNOWN, acked=life.acked and not many, probe=bool(n) or bool(life.parent)))
+                                 life.as_type or life.type, UNKNOWN, acked=life.acked and not many, probe=more, guess=more or life.whole))
         life.numbers = len(life.legs)
         if many: life.credit = life.told
         else: life.legs[0].told = life.told

@@ -16,7 +16,6 @@ from typing import Literal, get_args, get_origin
 
 from dotenv import dotenv_values
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, InitSettingsSource, SettingsConfigDict
 
 from .errors import ConfigError, nearest
 
@@ -214,9 +213,9 @@ class _How(dict):
     def __eq__(self, _): return True
     __hash__ = None
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     "All a run may be told. Build it with `load_settings`."
-    model_config = SettingsConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid")
     run: RunSettings = RunSettings()
     venue: VenueSettings = VenueSettings()
     risk: RiskSettings = RiskSettings()
@@ -232,9 +231,6 @@ class Settings(BaseSettings):
     log: LogSettings = LogSettings()
     _origin: dict = PrivateAttr(default_factory=dict)
     _how: _How = PrivateAttr(default_factory=_How)
-    @classmethod
-    def settings_customise_sources(cls, settings_cls, init_settings, **_):
-        return tuple(InitSettingsSource(settings_cls, layer) for layer in init_settings.init_kwargs.get("layers", ()))
 
 FIELDS = {f"{s}.{k}": f for s, m in Settings.model_fields.items() for k, f in m.annotation.model_fields.items()}
 LIVE = frozenset(k for k, f in FIELDS.items() if f.json_schema_extra["live"])  # what may change while a run goes on
@@ -287,13 +283,12 @@ def load_settings(
     layers = {"flag": {_known(k, "the flags"): v for k, v in (overrides or {}).items()},
               "environment": _read_env(os.environ, "the environment"), ".env": _read_env(dotenv, ".env")}
     for p in ([Path(home)/"settings.ini"] if home else []) + [here/"settings.ini"]: layers.setdefault(str(p), _read_ini(p))
-    nested = []
-    for flat in layers.values():
-        d = {}
-        for k, v in flat.items(): d.setdefault(k.split(".")[0], {})[k.split(".")[1]] = v.strip() if isinstance(v, str) else v
-        nested.append(d)
-    origin = {k: where for where, flat in reversed(layers.items()) for k in flat}
-    try: s = Settings(layers=nested)
+    origin, nested = {}, {}
+    for where, flat in reversed(layers.items()):
+        for k, v in flat.items():
+            sec, _, name = k.partition(".")
+            nested.setdefault(sec, {})[name], origin[k] = v.strip() if isinstance(v, str) else v, where
+    try: s = Settings(**nested)
     except ValidationError as e: raise _readable(e, origin) from None
     s._origin.update(origin)
     s._how = _How(overrides=dict(overrides or {}), home=Path(home).absolute() if home else None, here=here.absolute())

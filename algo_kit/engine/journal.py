@@ -7,6 +7,7 @@ __all__ = ['META', 'TAPE', 'EVENTS', 'INSERT', 'OUT', 'SNAP', 'NOTE', 'END', 'SE
            'OUT_DTYPES', 'pack_out', 'unpack_out', 'all_out', 'die', 'Journal', 'Scan', 'scan', 'reseal']
 
 # %% ../../nbs/engine/540_journal.ipynb #0e178ada
+import gc
 import hashlib
 import json
 import mmap
@@ -147,7 +148,8 @@ class Journal:
 # %% ../../nbs/engine/540_journal.ipynb #04b902f5
 class Scan:
     "Index of a journal: `frames` is a list of (kind, seq, offset of the payload, size)."
-    def __init__(self, path): self.path, self.frames, self.chain, self.end, self.torn, self._map = Path(path), [], bytes(CHAIN), 0, 0, b""
+    def __init__(self, path):
+        self.path, self.frames, self.kinds, self.chain, self.end, self.torn, self._map = Path(path), [], bytearray(), bytes(CHAIN), 0, 0, b""
     @property
     def n(self): return len(self.frames)
     def payload(self, i: int) -> bytes:
@@ -161,7 +163,7 @@ class Scan:
     def json(self, i: int) -> dict: return json.loads(self.payload(i))
     def of(self, *kinds) -> list[int]:
         "Places of the frames of these kinds."
-        return [i for i, f in enumerate(self.frames) if f[0] in kinds]
+        return np.flatnonzero(np.isin(np.frombuffer(bytes(self.kinds), np.uint8), kinds)).tolist()
     def extend(self) -> "Scan":
         "Go on to what was written since, by this process: its seals are not checked."
         with open(self.path, "rb") as f: self._look(f)
@@ -173,6 +175,7 @@ def _bad(path, i, why, hint="do not trade on it: restore the file, or start a fr
 
 def _walk(s, anchor, verify):
     data, size, at, chain, frames, path = s._map, len(s._map), s.end, s.chain, s.frames, s.path
+    kinds = s.kinds
     sha, header, most = hashlib.sha256, HEAD.unpack_from, anchor[0] if anchor else -1
     while at < size:
         end = size + 1
@@ -188,6 +191,7 @@ def _walk(s, anchor, verify):
             chain = sha(chain + data[at:end]).digest()
             if data[end:end + CHAIN] != chain: raise _bad(path, s.n, f"({FRAME_NAMES[kind]}) fails its seal: altered")
         frames.append((kind, seq, at + HEAD.size, length))
+        kinds.append(kind)
         at = end + CHAIN
         if verify and len(frames) == most and chain.hex() != anchor[1]: raise _bad(path, s.n - 1, "does not match the anchor: the journal was replaced")
     s.end, s.chain = at, chain
@@ -206,7 +210,11 @@ def scan(
         if anchor: raise _bad(path, 0, f"is missing with the whole file: {anchor[0]} frames had been acknowledged") from None
         raise NotFound(f"no journal at {path}", key="journal", value=str(path), hint="was the run started?") from None
     with f: s._look(f)
-    _walk(s, anchor, verify)
+    collects = gc.isenabled()
+    gc.disable()  # a tuple for each frame would have the collector look through all that is loaded, again and again
+    try: _walk(s, anchor, verify)
+    finally:
+        if collects: gc.enable()
     if anchor and s.n < anchor[0]: raise _bad(path, s.n, f"is missing: {anchor[0]} frames had been acknowledged, {s.n} are there")
     return s
 

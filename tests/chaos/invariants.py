@@ -226,6 +226,7 @@ class Watch:
     def arrived(self, proc, order):
         self.flying.pop(order.id, None)
     def acted(self, proc, kind, what, out):
+        if kind == "amend" and getattr(out, "order", None) is not None and (name := self.parse(what[0] or "")): self.last_lots[name[0]] = out.order.lots
         if kind == "cancel" and getattr(out, "what", "") == TAKEN and out.order is not None and out.order.filled: self.day.count("OR-8")
         if getattr(out, "what", "") != TAKEN: return
         if kind == "amend" and (name := self.parse(what[0])) and not name[1] and self.plain(name[0]) and out.order is not None and out.order.lots:
@@ -242,7 +243,8 @@ class Watch:
         "RK-4: some time after the stop button nothing that adds risk is left at the venue."
         day = self.day
         if day.halted_at != at or day.trader is None or not day.trader.alive: return
-        till = max(day.off_until, day.trader.patient_until, day.faults._banned_until) + 25 * S  # no cancel gets through before (RK-5, OR-17)
+        keyless = day.world.now if day.faults.revoked else day.key_back_at
+        till = max(day.off_until, day.trader.patient_until, day.faults._banned_until, keyless) + 25 * S  # no cancel gets through before (RK-5, OR-17, AC-7)
         if (right := day.trader.lease) is not None and not right.ok(): till = day.world.now + 25 * S  # cancels wait for it
         if day.world.now < till: return day.world.at(till, self.stopped, at)
         left = [s.id for s in day.account.open_orders() if self.parse(s.id) and not day.reduces(s.id)]

@@ -71,6 +71,7 @@ def act(day, f):
 def undo(day, f):
     if f == "AC-1": day.watch.lever_at = 0
     if f == "AC-2": day.watch.mode_at = 0
+    if f == "AC-7" and day.faults.revoked: day.key_back_at = day.world.now
     if f == "AC-1": return [day.account.set_leverage(i.symbol, float(i.leverage)) for i in day.listed]
     if f == "AC-3": day.faults.delisted.clear()
     elif f == "MD-11": day.faults.halted.clear()

@@ -8,7 +8,7 @@ import tempfile
 from collections import Counter
 from contextlib import ExitStack
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +88,7 @@ class Day:
         self.params = self.strategy.check(usual | (habits or {}))
         self.thin = thin  # how much of the usual size trades of others have
         self.exchange = Exchange(self.listed, settings(**{"venue.book_levels": 64, "run.cash": 1}), self.t0)
+        self.exchange.market = partial(self.printed, self.exchange.market)
         self.kinds, self.market = ("trades",), {}
         if adapter != "sim":
             self.kinds, self.market = ("trades", "depth"), dict(offers=["depth"] * len(self.listed), quotes_only=[False] * len(self.listed))
@@ -95,6 +96,7 @@ class Day:
         self.faults = Faults(seed, now=lambda: self.world.now)
         self.lag_until = 0
         self.lines, self.line_free, self.trader, self.n, self.off_until, self.wanted = {}, {}, None, 0, 0, False
+        self.key_back_at = 0
         self.outside_at, self.up_at, self.outside, self.waits, self.ready_since = -10**18, 0, False, False, 0
         self.crash, self.api, self.mute, self.halted_at, self.resume_due, self.healed, self.damaged, self.skew = None, None, {}, 0, False, 0, False, 0
         self.press_due = False  # the stop button has been pressed, and that is not on the disk
@@ -191,13 +193,16 @@ class Day:
     def trade(self, ev):
         (self.bench or self.exchange).market(ev)
         symbol = self.listed[int(ev["row"][0])].symbol
-        self.watch.printed(symbol, int(ev["ts"][0]), float(ev["px"][0]))
         if self.bench: return
         self.pump()
         t = self.trader
         if t is None or not t.alive or self.offline(t): return
         if self.mute.get(int(ev["row"][0]), 0) > self.world.now: return self.count("RK-2")
         self.world.after(self.draw_ms(2, 30), self._feed, t, ev, symbol)
+    def printed(self, market, ev):
+        "Whatever trades there, also what a fault has traded through an order of ours, is a price that a decision may be made at."
+        for e in ev[ev["kind"] == TRADE]: self.watch.printed(self.listed[int(e["row"])].symbol, int(e["ts"]), float(e["px"]))
+        return market(ev)
     def extra_trade(self, row):
         "A trade at the last price, now."
         last = self.exchange.last(self.listed[row].symbol)
@@ -302,6 +307,7 @@ class Day:
         schedule(self, bad, heal)
     def _heal(self):
         self.faults.quiet()
+        if self.faults.revoked: self.key_back_at = self.world.now
         for name in list(self.faults.revoked): self.faults.revoked.pop(name)
         self.faults.delisted.clear()
         self.faults.filters.clear()
