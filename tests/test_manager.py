@@ -10,11 +10,11 @@ from lying import S, Desk, books_agree, once
 from market import amend, buy, perp, sell, spot, stop_asking
 from simloop import simulate
 
-from algo_kit.adapters.managed import Life
+from algo_kit.adapters.managed import Leg, Life, Rules
 from algo_kit.adapters.manager import FORCED
-from algo_kit.adapters.protocol import Clock, Order, Seen
-from algo_kit.core.records import (AMENDED, BUY, CANCELED, EXPIRED, EXTERNAL, FILL, FILLED, LIMIT, LINK_CHILD, LINK_OCO, REJECT, SELL, STOP, TRADE, TRAIL,
-                                   UNSURE, V, event_dt)
+from algo_kit.adapters.protocol import Clock, Fill, Order, Seen
+from algo_kit.core.records import (AMENDED, BUY, CANCELED, EXPIRED, EXTERNAL, FILL, FILLED, LIMIT, LINK_CHILD, LINK_OCO, PARTIALLY_FILLED, REJECT, SELL, STOP,
+                                   TRADE, TRAIL, UNKNOWN, UNSURE, V, event_dt)
 
 def run(main, seed=1, **kw):
     "Run `main(desk)` in virtual time."
@@ -776,6 +776,19 @@ def test_all_names_of_a_stop_that_grew_are_found_again_after_a_crash():
         assert sum(s.lots for s in d.account.open_orders() if s.stop) == d.lots() == 100
         assert books_agree(d) and once(d)
     run(main, ins=[perp()], exchange=dict(levels=0))
+
+@pytest.mark.parametrize("more", [0, 300])
+def test_fills_heard_before_the_size_of_an_order_found_again_are_no_change_by_the_venue(more):
+    "Chaos, seed 376: an order of a stop that grew has traded while nobody was there; its fill comes first, then what it was for. It had been taken for shrunk."
+    life = Life(7, 0, "BTC/USDT", SELL, STOP, 3_000, lambda n: f"k7_{n}", Rules(), stop=95, ts=0, reduce_only=True)
+    life.legs.append(Leg("k7_1", 3_000, 0, 95, STOP, UNKNOWN, probe=True, guess=True))
+    life.fill(Fill("BTC/USDT", "1", "v1", "k7_1", SELL, 500, 94, Decimal(0), "USDT", False, 5), 10)
+    seen = lambda state, ts, lots=500 + more: Seen("k7_1", "v1", "BTC/USDT", SELL, STOP, state, lots, 500, 0, 95, 94., ts)
+    life.seen(seen(PARTIALLY_FILLED if more else FILLED, 5), 11)
+    assert life.lots == 3_000 and life.told == 500 and AMENDED not in [a.kind for a in life.out]
+    if more:  # known now: from here on it is the venue's doing
+        life.seen(seen(PARTIALLY_FILLED, 6, 600), 12 * 10**9)
+        assert life.lots == 2_800 and AMENDED in [a.kind for a in life.out]
 
 def outside(d): return int(d.s.world.rows[0]["pos"]["external"])
 
