@@ -1,6 +1,6 @@
 """From a received message to a signed order handed to the socket, in the real shape.
 
-    python benchmarks/live_latency.py [--json] [--seconds 62] [--rate 1000] [--every 55] [--only signer] [--apart]
+    python benchmarks/live_latency.py [--json] [--seconds 62] [--rate 1000] [--every 55] [--only signer] [--apart] [--spin 3]
 
 Processes: a feed that sends Binance trade messages over a WebSocket, `--rate` a second, evenly spaced; the loopback exchange; the trader with its journal
 and its gates; on request the signer; and a notebook's kernel that draws figures beside it. Every `--every`-th trade makes the strategy place an order; the
@@ -62,13 +62,14 @@ def cells():
         go.Figure(go.Scatter(y=x)).to_json()
         time.sleep(0.4)
 
-def trader(feed_port, exchange_port, durability, sock, seconds, every, folder):
+def trader(feed_port, exchange_port, durability, sock, seconds, every, folder, spin):
     "One run; microseconds by stage."
     from algo_kit.adapters.connect import live_trader
     from algo_kit.adapters import connect
     from algo_kit.core.settings import load_settings
     from algo_kit.engine.trader import RunSpec
-    over = ROOMY | {"paths.runs": f"{folder}/runs", "paths.data": f"{folder}/data", "live.durability": durability} | ({"live.signer": sock} if sock else {})
+    over = ROOMY | {"paths.runs": f"{folder}/runs", "paths.data": f"{folder}/data", "live.durability": durability,
+                    "live.spin_ms": spin} | ({"live.signer": sock} if sock else {})
     s = load_settings(over)
     urls = connect.stream_urls
     connect.stream_urls = lambda name, port: dict.fromkeys(urls(name, port), f"ws://127.0.0.1:{feed_port}") | dict(rest=f"http://127.0.0.1:{feed_port}")
@@ -108,13 +109,14 @@ def main(argv):
     p.add_argument("--json", action="store_true"), p.add_argument("--seconds", type=float, default=62.)
     p.add_argument("--rate", type=float, default=1000.), p.add_argument("--every", type=int, default=55)
     p.add_argument("--only", default="", choices=["", *(m[0] for m in MODES)], help="one of the modes")
+    p.add_argument("--spin", type=float, default=0., help="live.spin_ms")
     p.add_argument("--apart", action="store_true", help="the trader and its signer have the last core to themselves: an exchange is on no trader's machine")
     p.add_argument("--role", default=""), p.add_argument("rest", nargs="*")
     a = p.parse_args(argv)
     if a.role == "feed": return feed(a.rate)
     if a.role == "cells": return cells()
     if a.role == "trader": return trader(int(a.rest[0]), int(a.rest[1]), a.rest[2], a.rest[3] if a.rest[3] != "-" else "", a.seconds, a.every,
-                                         a.rest[4])
+                                         a.rest[4], a.spin)
     me, py, out = str(Path(__file__).resolve()), sys.executable, {}
     keys = os.environ | dict(AKEY_BINANCEUSDM_MAIN_ID="demo-key", AKEY_BINANCEUSDM_MAIN_SECRET="demo-secret")
     cores = os.sched_getaffinity(0)
@@ -136,8 +138,9 @@ def main(argv):
                                          "--data", str(Path(d, "data"))], env=keys, stdout=subprocess.DEVNULL, preexec_fn=alone))
             for key, name, durability, signer in MODES:
                 if a.only not in ("", key): continue
-                r = subprocess.run([py, me, "--role", "trader", "--seconds", str(a.seconds), "--every", str(a.every), str(port), str(ex), durability,
-                                    sock if signer else "-", d], env=keys, text=True, stdout=subprocess.PIPE, cwd=d, preexec_fn=alone)
+                r = subprocess.run([py, me, "--role", "trader", "--seconds", str(a.seconds), "--every", str(a.every), "--spin", str(a.spin),
+                                    str(port), str(ex), durability, sock if signer else "-", d],
+                                   env=keys, text=True, stdout=subprocess.PIPE, cwd=d, preexec_fn=alone)
                 if r.returncode: return r.returncode
                 x = json.loads(r.stdout.splitlines()[-1])
                 stages = list(zip(*x["us"], strict=True)) or [[]] * 4

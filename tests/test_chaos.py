@@ -1,6 +1,7 @@
 "A small sample of the days of faults; `make chaos` goes through two thousand."
 import errno
 
+import numpy as np
 import pytest
 
 from chaos.__main__ import hunt, one
@@ -10,6 +11,8 @@ from chaos.defects import DEFECTS
 from chaos.plans import ACTS, MARKET, OWN, PROCESS, RATES, WHOLE_DAY, _kill
 from chaos.traces import TRACES, silent
 from chaos.world import Day
+
+from algo_kit.core.records import TRADE, event_dt
 
 def test_time_passes_only_when_nothing_is_left_to_do():
     import asyncio
@@ -69,6 +72,23 @@ def test_a_stop_that_a_full_disk_does_not_take_is_told_and_pressed_again_after_a
     d = Quiet([(40, full), (45, press), (50, lambda d: _kill(d, "ST-8")), (78, again)]).run_day()
     assert not d.watch.found, d.watch.found[:3]
     assert d.traces["the stop is not on the disk yet"] and d.watch.placed_at > d.t0 + 100 * S
+
+def test_what_waited_while_the_process_slept_is_decided_on_by_nobody():
+    "Seed 1062: the stop was pressed just before it woke, and orders of market data from before left first. Whoever comes first after a sleep notices it."
+    seen = []
+    def wakes(d):
+        desk, ev = d.trader.desk, np.zeros(1, event_dt)
+        ev["kind"], ev["ts"], ev["px"], ev["qty"], ev["side"] = TRADE, d.world.now, d.last[0], .01, 1
+        take = desk.recorder.take
+        desk.recorder.take = lambda x: seen.append(desk.may_place()) or take(x)
+        with d.world.inside(d.trader):
+            desk.on_market(ev)
+            desk.ticked -= 10 * S
+            desk.on_market(ev)
+        desk.recorder.take = take
+    d = Quiet([(40, wakes)]).run_day()
+    assert seen[0] == "" and "stood still for 1" in seen[1], seen
+    assert not d.watch.found, d.watch.found[:3]
 
 @pytest.mark.parametrize("how", ["ccxt", "native"])
 def test_the_real_adapter_in_the_loop_is_the_same_day_twice(how):

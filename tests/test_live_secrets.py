@@ -120,7 +120,7 @@ def test_a_day_of_faults_leaves_no_secret(tmp_path, monkeypatch, capfd, blank):
 
 PLANTED = dict(
     values=lambda m: m.setattr(masks, "_unknown", lambda text: text),
-    names=lambda m: m.setattr(masks, "_LOGIN", masks.re.compile("(?!)")),
+    names=lambda m: [m.setattr(masks, x, masks.re.compile("((?!))")) for x in ("_LOGIN", "_SECRETS")],  # matches nothing, and has the group
     notes=lambda m: [m.setattr(x, "without_secrets", lambda text, limit=300: str(text)) for n, x in list(sys.modules.items())
                      if n.startswith("algo_kit.adapters.") and n != masks.__name__ and hasattr(x, "without_secrets")],  # each layer masks what it passes on
     keys=lambda m: m.setattr("algo_kit.adapters.keys.hide", lambda *a: None),

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['HOLDS', 'SNAPSHOT', 'history', 'deadly', 'LiveDesk', 'look', 'going_on', 'paper_runs', 'checks', 'stopped_at',
-           'Market', 'Quiet', 'LiveTrader', 'prepare_live']
+           'Market', 'Spin', 'Quiet', 'LiveTrader', 'prepare_live']
 
 # %% ../../nbs/adapters/680_live.ipynb #c6e82858
-import asyncio, functools, gc, json, os, random, shutil, threading
+import asyncio, functools, gc, json, os, random, selectors, shutil, threading, time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -19,7 +19,7 @@ import numpy as np
 from ..core.cache import CODE_DIGEST
 from ..core.errors import ConfigError, KitError, RefusedByGate
 from ..core.records import (ACK, ACTIVE, AMEND, CANCEL, CMD_CANCEL_ALL, CMD_FLATTEN, CMD_GAP, CMD_HALT, CMD_REDUCE, CMD_RESUME, FILL, HALTED,
-                                   PLACE, REDUCING, STOP, STOP_LIMIT, TRADE, TRADING_STATES, TRAIL, event_dt)
+                                   PLACE, REDUCING, SECOND, STOP, STOP_LIMIT, TRADE, TRADING_STATES, TRAIL, event_dt)
 from ..core.runs import list_runs
 from ..core.times import iso, wall_ns
 from ..engine.journal import INSERT, NOTE, OUT, OUT_DTYPES, SNAP, _death, all_out, die, unpack_out
@@ -104,13 +104,14 @@ class LiveDesk:
         self._note, self.clock, self.rng, self.every_s = note, venue.clock, rng or random.Random(), every_s
         self.holds, self.opened = dict(start="not started"), False
         self.inbox, self.busy, self.tasks, self.stamps, self.received, self.dropped, self.latest, self.heard = deque(), False, [], {}, 0, 0, 0, 0.
+        self.ticked, self.asleep = NEVER, int(max(2., 5 * every_s) * SECOND)  # when the clock was looked at last: before it runs, nobody can have slept
         self.meter = None  # `FeedMetrics`
         self._rehearse = 0 if cfg.rehearse_ms and hasattr(venue, "rehearse") else NEVER
         self.findings, self.ended, self._again, self._disk = [], None, None, ThreadPoolExecutor(1, "journal") if aside else None
         if (d := _death())[0]: deadly(venue, recorder.j, *d)
         recorder.patient, recorder.sync_first, recorder.send = True, cfg.durability == "power", self._send
         self.manager = Manager(venue, self.session, ClientIds(run), cfg, self.tell, self.note, self.may_place, self._log, venue.clock.now_ns,
-                               lambda row: self.command(CMD_FLATTEN), self.rng)
+                               lambda row: self.command(CMD_FLATTEN), self.rng, self.secure)
         if past is not None: self.manager.restore(*past)
         self.stream = stream(self.on_market) if stream is not None else None
 
@@ -124,6 +125,12 @@ class LiveDesk:
         for k in HOLDS:
             if k in self.holds: return f"{k}: {self.holds[k]}"
         self.opened = True
+        return ""
+    def secure(self) -> str:
+        "Why what is written down might not survive a power cut; empty: it does, or nobody asked for it (`live.durability`)."
+        try:
+            if self.recorder.sync_first: self.recorder.j.sync()
+        except (OSError, KitError) as e: return f"wait: the journal cannot be synced: {e}"
         return ""
     def hold(self, name: str, why: str = ""):
         "Hold new risk for a reason, or (without one) no longer. Each change is noted once."
@@ -146,6 +153,7 @@ class LiveDesk:
         "Market rows as they arrive. What cannot be written down is not seen by anybody."
         self.received = self.clock.now_ns()
         self.heard = self.loop.time() if self.tasks else 0.
+        if self.received - self.ticked > self.asleep: self._woke(self.received)
         if self.busy or self.inbox: self.inbox.append(("market", rows.copy()))  # the stream uses its buffer again
         else:
             self._do("market", rows)
@@ -160,6 +168,7 @@ class LiveDesk:
     def tell(self, ev: np.ndarray):
         "What the venue has said, from the order manager."
         if not len(ev): return
+        if (now := self.clock.now_ns()) - self.ticked > self.asleep: self._woke(now)
         self.inbox.append(("answer", ev))
         if not self.busy: self.catch_up()
     def command(self, code: int):
@@ -309,12 +318,11 @@ class LiveDesk:
 
     async def _tick(self):
         "The clock goes on where nothing trades; a jump of it means that this machine was asleep."
-        last = self.loop.time()
+        self.ticked = self.clock.now_ns()
         while True:
             await asyncio.sleep(self.every_s)
-            now, slept = self.loop.time(), self.loop.time() - last
-            if slept > max(5., 10 * self.every_s): self.gap(f"this process stood still for {slept:.0f} s")
-            last = now
+            self._woke(self.clock.now_ns())
+            now = self.loop.time()
             if self.catch_up() and now - self.heard >= self.every_s:
                 g = self.session.clock
                 if g["started"] and self.clock.now_ns() > g["now"]: self.command(0)
@@ -322,6 +330,10 @@ class LiveDesk:
                 quiet = self.stream.quiet_s()
                 why = "nothing heard yet" if quiet == float("inf") else f"nothing heard for {quiet:.0f} s"
                 self.hold("feed", why if quiet > self.cfg.silence_s + self.cfg.timeout_s else "")  # after `silence_s` the stream asks whether it lives
+
+    def _woke(self, now):  # whoever comes first after a sleep, of the machine too, says so: what had waited meanwhile is decided on by nobody
+        slept, self.ticked = now - self.ticked, now
+        if slept > self.asleep: self.gap(f"this process stood still for {slept / SECOND:.0f} s")
 
     async def _compare(self):
         "Our ledger beside the venue's: at the start, when it was asked for, and every `reconcile_s`."
@@ -564,6 +576,20 @@ class Market:
     def now_ns(self) -> int: return wall_ns()
     def close(self): pass
 
+class Spin(selectors.DefaultSelector):
+    "Looks for `seconds` before it sleeps: a processor that has slept takes longer for all it does next than to wake."
+    def __init__(self, seconds: float):
+        super().__init__()
+        self.seconds = seconds
+    def select(self, timeout=None):
+        look = super().select
+        if timeout is not None and timeout <= 0: return look(timeout)
+        began = time.perf_counter()
+        until = began + (self.seconds if timeout is None else min(timeout, self.seconds))
+        while not (ready := look(0)) and time.perf_counter() < until: pass
+        if ready or timeout is not None and timeout <= self.seconds: return ready
+        return look(None if timeout is None else timeout - self.seconds)
+
 class Quiet:
     "Python's collector goes through everything alive at moments of its own choice, which took 0.1 s with ccxt loaded. Here it works at ours."
     def __init__(self): self.due, self.was = 0., gc.isenabled()
@@ -635,7 +661,9 @@ class LiveTrader(Trader):
         with suppress(KitError, OSError): self.note("an error nobody waited for", "ERROR", cause=type(e).__name__, message=f"{what.get('message', '')}: {e}")
 
     def _pieces(self):
-        with asyncio.Runner(loop_factory=self.loop_factory) as r: return r.run(self._live())
+        make, spin = self.loop_factory, self.settings.live.spin_ms
+        if make is None and spin: make = lambda: asyncio.SelectorEventLoop(Spin(spin * 1e-3))
+        with asyncio.Runner(loop_factory=make) as r: return r.run(self._live())
 
     async def _live(self):
         cfg, loop = self.settings.live, asyncio.get_running_loop()

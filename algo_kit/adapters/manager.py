@@ -53,7 +53,9 @@ class Manager:
         now_ns=None,  # The venue's time; None: its clock
         flatten=None,  # f(row): insert a command that closes the position; None: only noted
         rng=None,  # Jitter
+        secure=None,  # f() -> "" or why what is written down might not survive a power cut; None: it need not
     ):
+        self.secure = secure or str
         self.venue, self.session, self.ids, self.cfg, self.tell, self.note, self.may_place = venue, session, ids, cfg, tell, note, may_place
         self.log, self.now, self.flatten = log, now_ns or venue.clock.now_ns, flatten
         self.rules = Rules.of(cfg, venue.facts, rng or random.Random(0))
@@ -482,6 +484,7 @@ async def _act(self, life, do, wished, given=None):
         if do.what in ("place", "cancel", "amend"):
             if do.what == "place":
                 why = "" if given is not None else self._why_not(life, do)  # this process may have stood still since it was looked at
+                if not why and (self.ids.parse(leg.id) or (0, 0))[1]: why = self.secure()  # its name is a line of its own, not part of a decision
                 if why: o = Outcome(REFUSED, "halted", "held", why, retry=why.startswith("wait"))
                 else: o = await self._ask("place", v.submit(life.request(leg)) if given is None else given)
             elif do.what == "cancel": o = await self._ask("cancel", v.cancel(leg.id, life.symbol, leg.venue_id))

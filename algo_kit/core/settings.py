@@ -126,6 +126,7 @@ class LiveSettings(_Section):
     on_stop: Literal["cancel", "flatten", "leave"] = _f("cancel", "", "What an orderly stop leaves at the venue; `algo stop --now` always cancels", live=True)
     signer: str = _f("", "path of a socket", "The process that holds the keys; empty: keys come from the environment")
     rehearse_ms: float = _f(1., "ms", "Least time between two rehearsals of an order, which make the next one quick; 0: none", ge=0, le=60_000)
+    spin_ms: float = _f(0., "ms", "Look for messages so long before sleeping: orders leave sooner, a processor is taken; 0: sleep at once", ge=0, le=1_000)
     external: Literal["count", "halt"] = _f("count", "", "Orders and positions of somebody else on the account: counted in the limits, or a reason to stop",
                                           live=True)
 

@@ -236,7 +236,9 @@ class Wire(MemorySession):
         if not self.proc.alive or fut.done(): return
         if r is None: return fut.set_exception(aiohttp.ServerDisconnectedError())
         if r.status in (418, 429) and "Retry-After" in r.headers:
-            self.proc.patient_until = max(self.proc.patient_until, self.day.world.now + int(float(r.headers["Retry-After"]) * S))
+            now, ban = self.day.world.now, self.day.faults._banned_until  # the header is in whole seconds, the words beside it say when exactly
+            until = now + int(float(r.headers["Retry-After"]) * S)
+            self.proc.patient_until = max(self.proc.patient_until, ban if now < ban < until else until)
         fut.set_result(r)
 
     def ws_connect(self, url, heartbeat=None, **_):
