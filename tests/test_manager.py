@@ -342,6 +342,24 @@ def test_nothing_is_asked_before_the_venue_is_known_to_count_as_we_do():
         assert len(d.venue.sent) > asked
     run(main)
 
+def test_a_name_that_would_not_survive_a_power_cut_does_not_leave():
+    "Where decisions are synced before they leave, the name of an order more is too; chaos, seed 1187."
+    async def main(d):
+        d.ask(buy(0, "limit", qty=1., px=100.), sell(0, "stop", stop=95., link=LINK_CHILD, reduce_only=1))
+        await d.wait(1)
+        d.trade(100., .2, SELL)
+        await d.wait(1)
+        names = lambda: [i for m, i, _ in d.venue.sent if m == "submit"]
+        first, asked = names(), []
+        d.m.secure = lambda: asked.append(1) or "wait: the journal cannot be synced"
+        d.trade(100., .2, SELL)
+        await d.wait(2)
+        assert names() == first and asked and len(first) == 2
+        d.m.secure = str
+        await d.wait(8)
+        assert len(set(names())) == len(names()) == 3 and sum(s.lots for s in d.account.open_orders() if s.stop) == d.lots()
+    run(main, ins=[perp()], exchange=dict(levels=0))
+
 def test_no_more_orders_leave_in_a_minute_than_may_also_when_the_limit_changes():
     async def main(d):
         sent = lambda: sum(m == "submit" for m, *_ in d.venue.sent)
