@@ -41,7 +41,9 @@ class Traces:
         "Each fault of this session has left its trace."
         text = "\n".join(self.said)
         now = self.day.active + self.day.faults.active
+        since = lambda f: now[f] - self.before.get(f, 0)
+        away = 3 if since("NET") or since("RK-5") else 0  # a refusal that the network has lost is told to nobody
         for f in sorted(now):
-            if now[f] - self.before.get(f, 0) < FELT.get(f, 1) or f not in TRACES or (self.killed and f.startswith(WIRE)): continue
+            if since(f) < (FELT[f] + away if f in FELT else 1) or f not in TRACES or (self.killed and f.startswith(WIRE)): continue
             if f == "OR-15" and self._outside() == self.outside: continue  # bought and sold again before a comparison could see it
-            if not re.search(TRACES[f], text): self.day.broke("I15", f"{f} was active {now[f] - self.before.get(f, 0)} times, and nothing was said about it")
+            if not re.search(TRACES[f], text): self.day.broke("I15", f"{f} was active {since(f)} times, and nothing was said about it")
