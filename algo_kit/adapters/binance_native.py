@@ -181,9 +181,16 @@ class NativeBinance(CcxtVenue):
         self._rests.add(t)
         t.add_done_callback(self._rests.discard)
 
+    def _unheard(self, f):
+        "Nobody spoke in time. The line may lead nowhere, which a ping would find out half a minute later: it is given up, and the long way taken meanwhile."
+        if f.done(): return
+        f.set_result(None)
+        ws, self._ws = self._ws, None
+        if ws is not None: self._rests.add(t := asyncio.get_running_loop().create_task(ws.close())); t.add_done_callback(self._rests.discard)
+
     async def _answer(self, n, f):
         "What was answered, or None when the line broke or nobody spoke in time."
-        late = asyncio.get_running_loop().call_later(self.timeout_s, lambda: f.done() or f.set_result(None))
+        late = asyncio.get_running_loop().call_later(self.timeout_s, self._unheard, f)
         try: return await f
         finally:
             late.cancel()

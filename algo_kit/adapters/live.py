@@ -28,7 +28,7 @@ from ..engine.trader import IDLE_S, RunSpec, Trader, answers, prepare
 from .feed_metrics import FeedMetrics, alive, quiet_bound
 from .lease import Lease
 from .manager import Manager
-from .protocol import ClientIds, Outcome, VenueError, without_secrets
+from .protocol import ClientIds, Outcome, VenueError, since_boot, without_secrets
 
 # %% ../../nbs/adapters/680_live.ipynb #5bc5ef85
 def history(
@@ -153,7 +153,7 @@ class LiveDesk:
         "Market rows as they arrive. What cannot be written down is not seen by anybody."
         self.received = self.clock.now_ns()
         self.heard = self.loop.time() if self.tasks else 0.
-        if self.received - self.ticked > self.asleep: self._woke(self.received)
+        if (now := since_boot()) - self.ticked > self.asleep: self._woke(now)
         if self.busy or self.inbox: self.inbox.append(("market", rows.copy()))  # the stream uses its buffer again
         else:
             self._do("market", rows)
@@ -168,7 +168,7 @@ class LiveDesk:
     def tell(self, ev: np.ndarray):
         "What the venue has said, from the order manager."
         if not len(ev): return
-        if (now := self.clock.now_ns()) - self.ticked > self.asleep: self._woke(now)
+        if (now := since_boot()) - self.ticked > self.asleep: self._woke(now)
         self.inbox.append(("answer", ev))
         if not self.busy: self.catch_up()
     def command(self, code: int):
@@ -318,10 +318,10 @@ class LiveDesk:
 
     async def _tick(self):
         "The clock goes on where nothing trades; a jump of it means that this machine was asleep."
-        self.ticked = self.clock.now_ns()
+        self.ticked = since_boot()
         while True:
             await asyncio.sleep(self.every_s)
-            self._woke(self.clock.now_ns())
+            self._woke(since_boot())
             now = self.loop.time()
             if self.catch_up() and now - self.heard >= self.every_s:
                 g = self.session.clock
@@ -339,7 +339,8 @@ class LiveDesk:
         "Our ledger beside the venue's: at the start, when it was asked for, and every `reconcile_s`."
         pause = 0.5
         while True:
-            with suppress(TimeoutError): await asyncio.wait_for(self._again.wait(), self.cfg.reconcile_s)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self.cfg.reconcile_s): await self._again.wait()  # `wait_for` swallows a cancellation that comes together with it
             self._again.clear()
             try: self.findings = await self.manager.reconcile("periodic" if "reconcile" not in self.holds else self.holds["reconcile"])
             except (VenueError, OSError, TimeoutError) as e:

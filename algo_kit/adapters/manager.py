@@ -1102,7 +1102,8 @@ async def _listen(self):
 async def _now_and_then(self):
     while not self.closed:
         why = "stream"
-        try: await asyncio.wait_for(self._wake.wait(), self.cfg.reconcile_s)
+        try:
+            async with asyncio.timeout(self.cfg.reconcile_s): await self._wake.wait()
         except TimeoutError: why = "time"
         self._wake.clear()
         if why == "time" and self.now() - self.compared < 0.9 * self.cfg.reconcile_s * S: continue  # somebody else has asked for it

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['TAKEN', 'REFUSED', 'UNSURE', 'MASK', 'LEAST', 'PIECE', 'whole', 'text_of', 'id_number', 'ClientIds', 'Order',
            'Outcome', 'Seen', 'Fill', 'Balance', 'Held', 'Payment', 'Balances', 'Broken', 'Status', 'VenueError',
-           'Facts', 'Clock', 'Venue', 'hide', 'hide_environment', 'without_secrets', 'doc_without_secrets',
-           'hide_assigned']
+           'Facts', 'since_boot', 'Clock', 'Venue', 'hide', 'hide_environment', 'without_secrets',
+           'doc_without_secrets', 'hide_assigned']
 
 # %% ../../nbs/adapters/600_protocol.ipynb #454deafe
 import base64, html, json, os
@@ -215,18 +215,18 @@ class Facts:
     notes: tuple = ()  # For people
 
 # %% ../../nbs/adapters/600_protocol.ipynb #26c1a84b
-def _since_boot(): return time.clock_gettime_ns(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+def since_boot(): return time.clock_gettime_ns(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 class Clock:
     """The only place where adapters ask what time it is; `offset_ns` brings it to the venue's. It goes on with the time since boot, sleep included: a wall
     clock that is set anew in the middle shortens no pause, no patience and no proof."""
-    def __init__(self): self.offset_ns, self._began = 0, wall_ns() - _since_boot()
+    def __init__(self): self.offset_ns, self._began = 0, wall_ns() - since_boot()
     def now_ns(self) -> int:
         "ns UTC of the venue, as far as it is known."
-        return self._began + _since_boot() + self.offset_ns
+        return self._began + since_boot() + self.offset_ns
     def look(self):
         "Has the wall clock been set anew? `offset_ns` makes up for it, until it is measured again. Below 1 ms it is the reading that differs."
-        moved = wall_ns() - _since_boot() - self._began
+        moved = wall_ns() - since_boot() - self._began
         if abs(moved) > 1_000_000: self._began, self.offset_ns = self._began + moved, self.offset_ns - moved
 
 @runtime_checkable

@@ -42,8 +42,9 @@ class Traces:
         text = "\n".join(self.said)
         now = self.day.active + self.day.faults.active
         since = lambda f: now[f] - self.before.get(f, 0)
-        away = 3 if since("NET") or since("RK-5") else 0  # a refusal that the network has lost is told to nobody
+        away = since("NET") or since("RK-5")  # what the network has lost is told to nobody
         for f in sorted(now):
-            if since(f) < (FELT[f] + away if f in FELT else 1) or f not in TRACES or (self.killed and f.startswith(WIRE)): continue
+            if since(f) < FELT.get(f, 1) or f not in TRACES or ((self.killed or away) and f.startswith(WIRE)): continue
+            if f == "ST-7" and self.killed: continue  # in the middle of its end
             if f == "OR-15" and self._outside() == self.outside: continue  # bought and sold again before a comparison could see it
             if not re.search(TRACES[f], text): self.day.broke("I15", f"{f} was active {since(f)} times, and nothing was said about it")

@@ -154,7 +154,7 @@ class Day:
         self.said.say(f"ended: {proc.ended or proc.why}")
         if not proc.ended: self.said.killed = True
         told = self.traces["the stop is not on the disk yet"]
-        if proc is self.trader and self.press_due and proc.pressed and self.world.now - proc.pressed > S and not told:
+        if proc is self.trader and self.press_due and proc.pressed and self.world.now - max(proc.pressed, proc.frozen_till) > S and not told:
             self.broke("I15", f"{proc} ended with a stop that is not on the disk, and nobody was told")
         if proc is self.trader: self.disk.die_at, self.disk.die_on = None, ""
         if self.wanted and proc is self.trader: self.world.after(self.rng.randrange(S // 2, 8 * S), self.start)
