@@ -75,7 +75,7 @@ def test_a_stop_that_a_full_disk_does_not_take_is_told_and_pressed_again_after_a
     assert d.traces["the stop is not on the disk yet"] and d.watch.placed_at > d.t0 + 100 * S
 
 def test_what_waited_while_the_process_slept_is_decided_on_by_nobody():
-    "Seed 1062: the stop was pressed just before it woke, and orders of market data from before left first. Whoever comes first after a sleep notices it."
+    "Seeds 1062, 16: the stop was pressed just before it woke, and orders of market data from before left first. Whoever asks first notices it."
     seen = []
     def wakes(d):
         desk, ev = d.trader.desk, np.zeros(1, event_dt)

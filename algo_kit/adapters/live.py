@@ -118,6 +118,7 @@ class LiveDesk:
     # what may leave
     def may_place(self) -> str:
         "Why nothing that adds risk may leave now; empty: it may."
+        if (now := since_boot()) - self.ticked > self.asleep: self._woke(now)
         if not self.holds and (self.lease is None or self.lease.ok()): return ""
         if "lease" not in self.holds and self.lease is not None and not self.lease.ok():
             if self.lease.token: self.hold("lease", "the right to place orders has run out")
@@ -153,7 +154,6 @@ class LiveDesk:
         "Market rows as they arrive. What cannot be written down is not seen by anybody."
         self.received = self.clock.now_ns()
         self.heard = self.loop.time() if self.tasks else 0.
-        if (now := since_boot()) - self.ticked > self.asleep: self._woke(now)
         if self.busy or self.inbox: self.inbox.append(("market", rows.copy()))  # the stream uses its buffer again
         else:
             self._do("market", rows)
@@ -168,7 +168,6 @@ class LiveDesk:
     def tell(self, ev: np.ndarray):
         "What the venue has said, from the order manager."
         if not len(ev): return
-        if (now := since_boot()) - self.ticked > self.asleep: self._woke(now)
         self.inbox.append(("answer", ev))
         if not self.busy: self.catch_up()
     def command(self, code: int):
@@ -331,9 +330,12 @@ class LiveDesk:
                 why = "nothing heard yet" if quiet == float("inf") else f"nothing heard for {quiet:.0f} s"
                 self.hold("feed", why if quiet > self.cfg.silence_s + self.cfg.timeout_s else "")  # after `silence_s` the stream asks whether it lives
 
-    def _woke(self, now):  # whoever comes first after a sleep, of the machine too, says so: what had waited meanwhile is decided on by nobody
+    def _woke(self, now):
+        "Whoever asks first after a sleep (of process, disk or machine) finds it out: what had waited meanwhile does not leave."
         slept, self.ticked = now - self.ticked, now
-        if slept > self.asleep: self.gap(f"this process stood still for {slept / SECOND:.0f} s")
+        if slept <= self.asleep: return
+        self.hold("reconcile", why := f"this process stood still for {slept / SECOND:.0f} s")
+        self.loop.call_soon(self.gap, why)  # a command may decide something, and who asks is in the middle of something else
 
     async def _compare(self):
         "Our ledger beside the venue's: at the start, when it was asked for, and every `reconcile_s`."
@@ -446,6 +448,7 @@ class LiveDesk:
 
     async def close(self):
         "Let go of everything but what rests at the venue."
+        self.ticked = NEVER
         for t in self.tasks: t.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
         if self._disk is not None:
