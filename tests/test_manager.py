@@ -260,6 +260,21 @@ def test_or17_a_rate_limit_is_obeyed():
         await quiet(d)
     run(main)
 
+def test_or17_patience_asked_for_twice_makes_it_another_decision():
+    "44 s would do; then the venue asks for 60 more. Chaos, seed 45: it left 104 s old."
+    async def main(d):
+        d.m.quiet_until = d.clock.now_ns() + 44 * S
+        d.ask(buy(0, "limit", qty=1., px=99.))
+        await d.wait(43)
+        assert d.open_here() == 1
+        d.m.quiet_until = d.clock.now_ns() + 60 * S
+        await d.wait(70)
+        assert not [m for m, *_ in d.venue.sent if m == "submit"] and d.heard(REJECT)["kind"].tolist() == [REJECT]
+        d.ask(buy(0, "limit", qty=1., px=99.))
+        await quiet(d, 2)
+        assert len(d.account.open_orders()) == 1
+    run(main)
+
 BRACKET = lambda: (buy(0, qty=1.), sell(0, "stop", stop=95., link=LINK_CHILD, reduce_only=1), sell(0, "limit", px=105., link=LINK_CHILD, reduce_only=1))
 
 @pytest.mark.parametrize("ins", [spot, perp])

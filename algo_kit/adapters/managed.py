@@ -129,6 +129,7 @@ class Life:
         self.change, self.change_sent, self.applied = None, 0, False  # (lots, ticks) of an amendment under way; when it was sent; what is placed next has it
         self.held, self.sticky, self.refusals = False, False, 0  # kept here until a price is touched; a refusal is not the end of it
         self.short = False  # there is less to reduce than was wished
+        self.waits = 0  # since when its next order has had to wait; 0: it has not
         self.credit, self.credits = 0, set()  # lots told before a restart whose order is not known yet
         self.as_type = 0  # what it is sent as, when the venue does not know its type
 

@@ -325,7 +325,7 @@ def _next(self, life):
     if do is None: return
     at = max(do.at, 0 if do.what == "expire" else max(self.quiet_until, self.hush_until) if do.what in ("place", "amend") else self.hush_until)
     if do.what == "place" and not life.reduce_only: at = max(at, self._room(now))
-    if do.what == "place" and not life.reduce_only and at - now > self.rules.fresh:  # the venue wants so much patience that it is another decision
+    if do.what == "place" and not life.reduce_only and at - (life.waits or now) > self.rules.fresh:  # so much patience makes it another decision
         life.refused_here(do.leg, "rate_limit", now)
         return self._after(life)
     if do.what in ("place", "cancel", "amend") and at <= now:
@@ -343,6 +343,7 @@ def _next(self, life):
     if at <= now and do.what == "place":
         at = self._clamp(life, do.leg)
         if at < 0: return self._after(life)
+    if do.what == "place": life.waits = 0 if at <= now else life.waits or now  # patience may be asked for once more while it waits
     if at > now:
         self.timers[life.order] = asyncio.get_running_loop().call_later((at - now) * 1e-9, self._wake_up, life)
         return
