@@ -36,7 +36,7 @@ house: $(READY)  ## notebooks and modules in step, imports, wheel
 	$(BIN)/python -m pytest tests/test_house.py
 
 nbs: $(READY)  ## run every notebook
-	$(BIN)/nbdev-test --n-workers 2 --do-print
+	$(BIN)/python .ci/nbs.py
 
 test: lint house nbs  ## all of these and the fast tests
 	$(BIN)/python -m pytest --ignore tests/test_house.py -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder

@@ -22,7 +22,7 @@ from test_arrays import walk
 
 pd = pytest.importorskip("pandas")
 vbt = pytest.importorskip("vectorbt")
-pytestmark = pytest.mark.filterwarnings("ignore::numba.core.errors.NumbaPendingDeprecationWarning")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::numba.core.errors.NumbaPendingDeprecationWarning")]
 DEALS = [Deal(fee=.001, fee_inside=True), Deal(fee=.001, slippage_bps=2, lag=1, fee_inside=True), Deal(fee=.002, slippage_bps=1, lag=1, tick=.01, lot=1e-6),
         Deal(fee=.002)]
 

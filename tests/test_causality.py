@@ -197,6 +197,7 @@ def test_the_tape_has_another_future():
     e = another_future(t.events, 1000, t.instruments)
     assert e[:1000].tobytes() == t.events[:1000].tobytes() and (e["px"][1000:] != t.events["px"][1000:]).mean() > .9
 
+@pytest.mark.slow
 def test_a_strategy_with_a_memory_of_its_own_is_caught(tmp_path):
     "A pandas strategy in the engine that counts how often it was asked, over all runs of the process."
     from algo_kit.data.tapes import open_tape

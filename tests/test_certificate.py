@@ -134,6 +134,7 @@ mine = pandas_strategy("mine", "salted", signals, (), timeframe="1m", window_bar
     doc = certify(f"{p}:mine", "sample", folder="", causal=False, for_ns=4 * 3600 * 10**9, legs=("large", "process"))
     assert [x.split(":")[0] for x in doc["differences"]] == ["process"] and doc["file"] is None
 
+@pytest.mark.slow
 def test_a_window_shorter_than_its_memory_is_refused(tmp_path):
     "Engine and live runner agree; the array over everything says another thing, and so does the causality check, with the line."
     from leaks import HERE

@@ -150,6 +150,7 @@ def test_new_analyzer_overwrites_nothing(algo, tmp_path):
     import nbformat
     nbformat.validate(nbformat.read(tmp_path/"yours.ipynb", 4))
 
+@pytest.mark.slow
 def test_a_new_analyzer_passes_its_own_test(tmp_path):
     "The file's, the notebook's, and the cells of the notebook run to the end."
     for more in (["mine"], ["yours", "--notebook"]): subprocess.run([*ALGO, "new", "analyzer", *more], cwd=tmp_path, check=True, stdout=subprocess.DEVNULL)

@@ -15,7 +15,7 @@ from capture import RAW, capture
 from replay_list import events_of, play, world
 from test_hft_replica import RUNS, recorded
 
-pytestmark = pytest.mark.skipif(not RAW.is_dir(), reason="needs the raw captures in ../shared/data")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not RAW.is_dir(), reason="needs the raw captures in ../shared/data")]  # a peer, which compiles for a minute
 WORDS = dict(power3="power_share")
 # the one difference that is no rule: 12.5 lots have passed the order. The kit counts in lots and rounds the half up; in coins 0.0125 / 0.001 is a hair below it
 HALF_A_LOT = {("usdm_btc", "power3"): 271}

@@ -273,6 +273,7 @@ def test_stop_now_while_the_exchange_is_away(tmp_path, nursery, exchange):
     assert c.stop()["left"]["orders"] == 0
     agree(desk)
 
+@pytest.mark.slow
 def test_after_stop_now_only_a_reason_lets_the_same_run_trade_again(tmp_path, nursery, exchange):
     desk, why = Desk(tmp_path, nursery, exchange), "the feed was wrong, the venue's trades are fine"
     c = desk.start()
@@ -309,6 +310,7 @@ def test_after_stop_now_only_a_reason_lets_the_same_run_trade_again(tmp_path, nu
     desk.wait(lambda: bought() > before, 150, "it trades", c)
     assert c.stop(timeout=150)["run"] == run
 
+@pytest.mark.slow
 def test_a_venue_that_is_away_for_a_moment_is_asked_again(tmp_path, nursery, exchange):
     desk = Desk(tmp_path, nursery, exchange)
     os.kill(exchange.p.pid, signal.SIGSTOP)

@@ -285,7 +285,7 @@ def test_a_locked_database_does_not_block_the_caller(tmp_path):
         for i in range(50): n.tell("OrderFailed", str(i), symbol="B")
         took = time.monotonic() - t0
         c.execute("rollback")
-        assert took < .5 and until(lambda: n.delivered == 50)
+        assert took < .5 and until(lambda: n.delivered == 50, 30)
 
 # ---- restarts
 def test_what_was_not_delivered_comes_after_a_restart_once_and_in_order(tmp_path):

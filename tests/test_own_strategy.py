@@ -103,7 +103,7 @@ def fresh(home, spec, cwd="/"):
 
 def machine_code(s): return sorted(p.name for p in Path(s.folder).rglob("*.nb?"))
 
-@pytest.mark.parametrize("file", ["mine.py", "Mine 2.ipynb"])
+@pytest.mark.parametrize("file", ["mine.py", pytest.param("Mine 2.ipynb", marks=pytest.mark.slow)])
 def test_a_kernel_of_ones_own(tmp_path, folder, file):
     "Parity, replay, a warm start in a fresh process, and resume after a kill."
     spec = f"{folder/file}:whale"
@@ -135,6 +135,7 @@ def test_a_pandas_function_of_ones_own(tmp_path, folder, file):
     again = fresh(tmp_path/"fresh", spec)
     assert (again["hash"], again["compiled"]) == (a.hash, [])
 
+@pytest.mark.slow
 def test_an_edited_helper_gives_new_numbers(tmp_path, folder):
     "In the process that knew the old one, in a fresh one that finds the new machine code, and the old numbers again when the edit is undone."
     d = tmp_path/"mine"

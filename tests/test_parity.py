@@ -45,6 +45,7 @@ def all_ways(home, strategy, tape, seeds=(0, 1, 2), least=1, **kw):
 def test_the_shipped_sample(tmp_path, strategy):
     all_ways(tmp_path, strategy, "sample", flags=SMALL, least=10)
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy, params", [("scalper", dict(adx=0, persistence=0, reversion=1.01, bounce=.5, volume_x=.5, min_score=0, cascade=1.5)),
                                               ("zone_bounce", dict(bounce=.5, volume_x=.5))])
 def test_the_brains_strategies_on_a_perpetual(tmp_path, strategy, params):

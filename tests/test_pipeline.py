@@ -292,6 +292,7 @@ def of_run(r):
     d = pq.read_table(r.dir/"decisions.parquet").to_pylist()
     return g, [x["snap_0"] for x in d if x["wish"] == "place" and x["reason"] == "entry_signal" and x["gate"] == ""]
 
+@pytest.mark.slow
 def test_on_the_recorded_day(tmp_path, folder):
     "The score of the gate moves by the weight, a primary is a gate that refuses, and a fresh process compiles nothing."
     spec = f"{folder/'mine.py'}:mine"

@@ -87,6 +87,7 @@ def test_after_kill_9_nothing_is_doubled_and_nothing_lost(tmp_path, victims):
 
 # ---- limits
 
+@pytest.mark.slow
 def test_a_job_ends_in_order_after_its_time_fails_after_its_limit_and_is_killed_when_it_does_not_listen(tmp_path):
     deaf = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\nimport time; time.sleep(600)"
     d = place(tmp_path, "jobs: {}\n", [deaf])

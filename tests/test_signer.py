@@ -349,6 +349,7 @@ def test_a_planted_defect_of_the_rules_is_seen(defect, monkeypatch):
         else: seen += 1
     assert seen
 
+@pytest.mark.slow
 def test_what_the_ccxt_adapter_signs_can_be_read():
     "Every request of the real adapter, at five exchanges: the rules know what it is."
     pytest.importorskip("ccxt")
