@@ -209,6 +209,7 @@ class Wire:
         if self.raises:
             self.raises = False
             self.hit("broken")
+            self.world.causes.append((w.now - MIN, w.now + 2 * MIN))  # a feed that is made anew does not ask for what it missed: marked, and gone
             raise KitError("the venue speaks another language", "feed")
         if self.plan.now("MD-6", w.now):
             self.hit("MD-6")
@@ -563,7 +564,6 @@ class Weeks(Machine):
         for s in list(self.wire.sockets): s.put(self.now, b'{"stream":"!serverShutdown","data":{"e":"serverShutdown","E":1}}'); s.ends = self.now + 30 * S
     def _broken(self):
         self.wire.raises = True
-        self.causes.append((self.now - MIN, self.now + 5 * MIN))
         for s in list(self.wire.sockets): s.end()
     def _deploy(self):
         if self.current is not None and self.current.alive and self.current.rec is not None: self.hit("deploy"); self.current.rec.stop()
