@@ -138,6 +138,10 @@ class MortalDisk(Disk):
     def fdatasync(self, fd):
         self._death("sync")
         super().fdatasync(fd)
+    def pwrite(self, fd, data, at):
+        self._alive()
+        self._fails()
+        return os.pwrite(fd, data, at)
     def _death(self, how):
         self._alive()
         if self.die_at and self.die_at[1] == how and self.world.current:

@@ -1,4 +1,5 @@
 "A few hours of the two weeks of `tests/weeks.py`, planted defects that must be caught, and (slow) all fourteen days."
+import errno
 import os
 from contextlib import ExitStack
 from unittest.mock import patch
@@ -10,7 +11,9 @@ from algo_kit.adapters import record
 from algo_kit.adapters.decode_binance import BinanceDecoder
 from algo_kit.adapters.decoding import Decoder
 from algo_kit.adapters.record import HotSide, Recorder, WriteAhead
+from algo_kit.core.runs import Lock
 from algo_kit.data.feeds import Hygiene
+from algo_kit.engine import journal as J
 from algo_kit.jobs import desk
 from algo_kit.jobs.desk import Desk
 from algo_kit.jobs.ledger import Ledger
@@ -26,6 +29,25 @@ def test_some_hours_of_faults_violate_nothing():
 def test_the_same_seed_is_the_same_run():
     a, b = (one(5, .05) for _ in range(2))
     assert (a.active, a.noticed, a.steps, a.found) == (b.active, b.noticed, b.steps, b.found)
+
+# ---- what was found by it
+
+def test_a_journal_that_a_full_disk_does_not_take_leaves_no_file_open(tmp_path, monkeypatch):
+    "A recorder tries again every two seconds, for as long as the disk is full."
+    def full(folder): raise OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setattr(J, "sync_folder", full)
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(5):
+        with pytest.raises(OSError): J.Journal(tmp_path/"j", "r")
+    assert len(os.listdir("/proc/self/fd")) == before
+
+def test_a_lock_on_a_full_disk_is_held_and_can_be_released(tmp_path, monkeypatch):
+    def full(*a): raise OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setattr(os, "pwrite", full)
+    before = len(os.listdir("/proc/self/fd"))
+    with Lock(tmp_path/".lock") as x: assert x.held() and not x.holder()
+    with Lock(tmp_path/".lock").acquire(0): pass
+    assert len(os.listdir("/proc/self/fd")) == before
 
 # ---- planted defects: what is patched, and the word that must be said of it
 

@@ -654,20 +654,23 @@ class Weeks(Machine):
         if (np.diff(a["ts"]) < 0).any(): self.violated("order", f"{name}: the lake is not in order of time")
         last = int(ids[-1]) if len(ids) else 0
         if (late := int(((t["id"] > last) & (t["ms"] * MS < self.plan.end - 10 * MIN)).sum())): self.violated("missing", f"{name}: the last {late} trades")
-        k, told, gone = np.flatnonzero(np.diff(ids) > 1), 0, 0
+        k, gone = np.flatnonzero(np.diff(ids) > 1), 0
         if len(ids) and ids[0] != t["id"][0] and len(marks) == 0: self.violated("missing", f"{name}: the first trades")
         at = x["ms"] * MS if len(x) else np.zeros(0, "i8")
         at = np.sort(at)
-        for i in k.tolist():
-            lo, hi, missing = int(at[i]), int(at[i + 1]), int(ids[i + 1] - ids[i] - 1)
+        holes = [(int(at[i]), int(at[i + 1]), int(ids[i + 1] - ids[i] - 1)) for i in k.tolist()]
+        groups = []  # those whose marks may lie among each other's
+        for lo, hi, missing in holes:
+            if not self._cause(lo, hi): self.violated("missing", f"{name}: {missing} trades from {iso(lo)} to {iso(hi)} could have been had")
+            if groups and lo - 11 * S <= groups[-1][1] + 2 * MIN: lo, _, more = groups.pop(); missing += more
+            groups.append((lo, hi, missing))
+        for lo, hi, missing in groups:
             gone += missing
             m = marks[(marks["ts"] >= lo - 11 * S) & (marks["ts"] <= hi + 2 * MIN)]
             q = int(m["qty"].sum())
-            told += q
             if not len(m): self.violated("unmarked", f"{name}: {missing} trades from {iso(lo)} to {iso(hi)} are missing and no gap says so")
             elif q != missing and not (m["qty"] == 0).any():
-                self.violated("unmarked", f"{name}: {missing} trades after {iso(lo)} are missing, the gap says {q}")
-            if not self._cause(lo, hi): self.violated("missing", f"{name}: {missing} trades from {iso(lo)} to {iso(hi)} could have been had")
+                self.violated("unmarked", f"{name}: {missing} trades from {iso(lo)} to {iso(hi)} are missing, the gaps say {q}")
         if (q := int(marks["qty"].sum())) > gone: self.violated("overmarked", f"{name}: gaps speak of {q} trades, {gone} are missing")
         self.active["trades"] += len(t)
         self.active["missing"] += gone
