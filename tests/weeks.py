@@ -108,6 +108,8 @@ class Plan:
         w["broken"], w["notice"], w["deploy"] = some(.4, S, 2 * S), some(.4, S, 2 * S), some(.7, S, 2 * S)
         hows = ["now", "before", "half", "after", "rename", "sync"]
         self.kills = [(a, r.choice(hows), r.choice((S, MIN, 20 * MIN, 2 * HOUR)), r.random() < .5) for a, _ in some(4, S, 2 * S)]
+        self.kills.append((self.end - 40 * MIN, "now", S, True))  # what the hot store says at the end spans two restarts
+        w["deploy"].append((self.end - 20 * MIN, self.end - 20 * MIN + S))
         self.absent = [(a, a + r.choice((1, 6, 60, 1080)) * STEP) for a, _ in some(4, S, 2 * S)]
         if self.days > 5:
             at = BEGIN + int(r.uniform(3.1, 4) * DAY) // STEP * STEP  # nobody there for a day and more
@@ -455,7 +457,8 @@ class Weeks(Machine):
         if "stood still" in str(kw.get("why")): self.noticed["CK-3"] += 1
         if what == "market is stale": self.noticed["MD-11"] += 1
     def boot(self):
-        if self.now >= self.plan.end: return
+        if self.now < self.plan.end and self.current is None: self._launch()
+    def _launch(self):
         p = self.current = Proc(self)
         try: p.rec = Quietly([self.feed], self.settings, note=self.note, door=False, acked=lambda n: self.ack(p, n))
         except KitError as e: return self.failed(p, e)
@@ -551,7 +554,7 @@ class Weeks(Machine):
         for k in self.plan.kills: self.at(k[0], self.kill, *k[1:])
         for z in ("Europe/London", "Europe/Berlin"): self.hit("CK-4", self._changes(z))
         if any(b - a > DAY for a, b in self.plan.absent): self.hit("NB-12")
-        for d in np.arange(1, self.plan.days * 4 + .1): self.at(min(BEGIN + int(d * DAY / 4), self.plan.end - 1), self._sample)
+        for k in range(1, 57): self.at(BEGIN + int(k / 56 * self.plan.days * DAY) - 1, self._sample)
     def _changes(self, zone):
         from datetime import datetime
         from zoneinfo import ZoneInfo
@@ -609,7 +612,7 @@ class Weeks(Machine):
                 self.run(self.plan.end)
                 for _ in range(50 * self.recorder):  # an orderly end, once the disk has room
                     self.disk.broken = 0
-                    if self.current is None: self.run(self.now + 10 * MIN); continue
+                    if self.current is None: self._launch(); self.run(self.now + 10 * MIN); continue
                     self.current.rec.stop()
                     p = self.current
                     self.at(self.now + HOUR, lambda: None)
@@ -702,10 +705,10 @@ class Weeks(Machine):
                     w = w[np.lexsort((w["side"], w["born"]))]
                     if any(got[f] != w[f].tolist() for f in w.dtype.names): self.violated("hot", f"{name}: {table}: {len(got['born'])} stored, {len(w)} are so")
     def _flat(self):
-        "Memory and handles: after a third of the time, and at the end."
+        "Memory and handles: after a fifth of the time, and at the end."
         up = [s for s in self.samples if s[-1]]
         if len(up) < 4: return
-        a, b = up[max(1, min(len(up) // 3, 11))], up[-1]
+        a, b = up[len(up) // 5], up[-1]  # of fourteen days: the third
         if b[2] > a[2] + 4: self.violated("handles", f"{a[2]} open after {(a[0] - BEGIN) / DAY:.1f} days, {b[2]} after {(b[0] - BEGIN) / DAY:.1f}")
         if b[4] > a[4] + 2: self.violated("threads", f"{a[4]} threads after {(a[0] - BEGIN) / DAY:.1f} days, {b[4]} at the end")
         if self.plan.days >= 6:
