@@ -47,6 +47,9 @@ test-all: lint nbs  ## slow and adversarial tests as well
 chaos: $(READY)  ## two thousand days of faults around the live trader, in virtual time
 	$(BIN)/python -m tests.chaos --days 2000 --jobs 2
 
+weeks: $(READY)  ## two weeks of recorder and schedule with faults, on an accelerated clock
+	$(BIN)/python -m tests.weeks --days 14 --seed 1
+
 bench: setup  ## throughput, memory, start times
 	$(BIN)/python -m benchmarks
 
@@ -66,4 +69,4 @@ clean:  ## caches and builds; environment, runs and data stay
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 	@[ ! -x $(BIN)/nbdev-clean ] || $(BIN)/nbdev-clean
 
-.PHONY: help setup demo lint house nbs test test-all chaos bench lab docs readme clean
+.PHONY: help setup demo lint house nbs test test-all chaos weeks bench lab docs readme clean

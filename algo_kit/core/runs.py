@@ -86,7 +86,7 @@ def read_table(path: str | Path) -> dict:  # Column name to NumPy array
     t = pq.ParquetFile(path).read()
     return {k: t[k].to_numpy() for k in t.column_names}
 
-# %% ../../nbs/core/070_runs.ipynb #b3b17bdd
+# %% ../../nbs/core/070_runs.ipynb #750c44f8
 class Lock:
     "An exclusive lock on a file, held by this process until `release` or its end."
     def __init__(self, path): self.path, self.fd = Path(path), None
@@ -102,9 +102,10 @@ class Lock:
                 os.close(fd)
                 raise RefusedByGate(f"{self.path.parent.name} is being written by another process: {who or 'unknown'}", "lock", who, "one writer per run",
                                     "stop that one first, or start another run with --fresh") from None
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, f"pid {os.getpid()} on {socket.gethostname()} since {iso(wall_ns() // 10**9 * 10**9)}\n".encode(), 0)
         self.fd = fd
+        with suppress(OSError):  # a full disk: it is held, whatever it says of its holder
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, f"pid {os.getpid()} on {socket.gethostname()} since {iso(wall_ns() // 10**9 * 10**9)}\n".encode(), 0)
         return self
     def release(self):
         if self.fd is not None: os.close(self.fd); self.fd = None

@@ -6,7 +6,7 @@
 __all__ = ['META', 'TAPE', 'EVENTS', 'INSERT', 'OUT', 'SNAP', 'NOTE', 'END', 'SETTINGS', 'FRAME_NAMES', 'HEAD', 'MARK', 'CHAIN',
            'OUT_DTYPES', 'pack_out', 'unpack_out', 'all_out', 'die', 'Journal', 'Scan', 'scan', 'reseal']
 
-# %% ../../nbs/engine/540_journal.ipynb #0e178ada
+# %% ../../nbs/engine/540_journal.ipynb #f9cf1f95
 import gc
 import hashlib
 import json
@@ -67,7 +67,7 @@ def die():
     "End this process at once, as by `kill -9`."
     os.kill(os.getpid(), 9)
 
-# %% ../../nbs/engine/540_journal.ipynb #d3cf733c
+# %% ../../nbs/engine/540_journal.ipynb #478dfcb2
 class Journal:
     "The writer of one run's journal."
     def __init__(self,
@@ -86,7 +86,10 @@ class Journal:
         self.n, self.chain, self.end, self.torn = (r.n, r.chain, r.end, r.torn) if r else (0, bytes(CHAIN), 0, 0)
         self.found = r  # what was there, checked: whoever goes on from it need not scan again
         self.fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
-        sync_folder(self.folder)
+        try: sync_folder(self.folder)
+        except OSError:  # a full disk is tried again and again: no descriptor may stay each time
+            os.close(self.fd)
+            raise
         self.aside = False  # True: somebody else calls `due` and syncs the group, so that no write waits for the disk
         self._synced, self._dirty, self._sealing, self._writes, self._death = time.monotonic(), False, False, 0, _death()
 
@@ -145,7 +148,7 @@ class Journal:
             os.close(self.fd)
             self.fd = None
 
-# %% ../../nbs/engine/540_journal.ipynb #04b902f5
+# %% ../../nbs/engine/540_journal.ipynb #18cd7ed3
 class Scan:
     "Index of a journal: `frames` is a list of (kind, seq, offset of the payload, size)."
     def __init__(self, path):
