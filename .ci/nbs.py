@@ -5,6 +5,8 @@ collector's time.
 """
 import argparse, gc, importlib, os, signal, sys, time
 
+sys.path.pop(0)  # this folder, whose `secrets.py` would be taken for the standard library's
+
 FIRST = ("numba", "pandas", "pyarrow.parquet", "duckdb", "plotly.graph_objects", "IPython.core.interactiveshell", "ipywidgets", "scipy.stats",
          "algo_kit.engine.trader", "algo_kit.adapters.live", "algo_kit.research.tearsheet", "algo_kit.jobs.cli")
 
