@@ -56,4 +56,8 @@ def main(argv=None) -> int:
     if bad: print("failed:\n  " + "\n  ".join(str(x.relative_to(cfg.config_path)) for x in sorted(bad)), file=sys.stderr)
     return int(bool(bad))
 
-if __name__ == "__main__": sys.exit(main())
+if __name__ == "__main__":
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # what libraries say of themselves when a process that has only imported them ends is no news
