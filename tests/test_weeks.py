@@ -109,7 +109,7 @@ def caught(name, seeds, days):
     patches, words = DEFECTS[name]
     for seed in seeds:
         with ExitStack() as st:
-            w = Weeks(seed, days) if words != "job" else Weeks(seed, 8 if "night" in name else 2, recorder=False)
+            w = Weeks(seed, days) if words != "job" else Weeks(seed, 7.5 if "night" in name else 2, recorder=False)
             for p in patches: st.enter_context(patch.object(*p))
             try: w.run_weeks()
             finally: w.close()

@@ -11,11 +11,13 @@ from bisect import bisect_left
 from collections import Counter
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from errno import ENOSPC
 from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import patch
 from urllib.parse import parse_qs, urlsplit
+from zoneinfo import ZoneInfo
 
 import numpy as np
 
@@ -24,7 +26,7 @@ from baton import POLL_S, Actor, Condition, Event, Loop, Machine, MortalDisk, Pr
 from chaos.clockwork import MS, REAL, S
 from fake_binance import _Answer, _Asked, _Msg
 from test_schedule import Killed as Torn
-from test_schedule import Mortal
+from test_schedule import Mortal, naive
 
 from algo_kit.adapters import record
 from algo_kit.adapters.ccxt_feed import LiveFeed
@@ -259,7 +261,7 @@ def fate(seed, job, due, attempt):
     if x < ever + dead + bad: return STEP, "failed", 4 if job == "always_bad" or r.random() < .2 else 1
     return took, "finished", 0
 
-def parse_time_ns(text): return int(text[:-1]) * dict(h=HOUR, m=MIN, s=S)[text[-1]]
+def parse_time_ns(text): return int(text[:-1]) * dict(d=DAY, h=HOUR, m=MIN, s=S)[text[-1]]
 
 class Crew:
     "Processes of jobs: they take a step to begin, and go on whether a scheduler lives or not."
@@ -331,13 +333,20 @@ class Jobs:
             self._desk().turn()
     def _desk(self): return Desk(self.schedule, self.led, Hands(self.crew, self.world), self.root)
 
+def due_times(job, lo, hi):
+    "Later than `lo`, not later than `hi`, without the code under test: every minute there is; an interval by adding up."
+    how = JOBS[job][0]
+    if "cron" in how: return naive(how["cron"], how.get("zone", "UTC"), lo, hi)
+    t = int(datetime.fromisoformat(how["start"]).replace(tzinfo=ZoneInfo(how["zone"])).timestamp()) * S if "start" in how else 0
+    span = parse_time_ns(how["every"])
+    return list(range(t + ((lo - t) // span + 1) * span, hi + 1, span))
+
 class Kept:
     "What a policy promises of one job, said the slow way: every ten seconds, one job at a time, knowing only when somebody was there."
     def __init__(self, e, plan, zero):
         self.e, self.plan, self.through, self.rows, self.seen = e, plan, zero, [], None
         self.waits = self.starts = self.runs = self.ended = None  # at most one row each
-        lo, hi = BEGIN - DAY, plan.end + DAY
-        self.due = e.when.between(lo, hi, 100_000)
+        self.due = due_times(e.name, BEGIN, plan.end + HOUR)
     def row(self, due, state, attempt=1, missed=0, cause="schedule"):
         self.rows.append(r := dict(due=due, attempt=attempt, state=state, missed=missed, began=None, ended=None, code=None, cause=cause, earliest=0))
         return r
@@ -400,7 +409,7 @@ def jobs_are_kept(jobs, found):
         for what, xs in (("is in the ledger and should not be", a - b), ("should be in the ledger and is not", b - a)):
             for x in sorted(xs, key=str)[:2]: found("job", f"{e.name} due {iso(x[0])} attempt {x[1]}: {x[2:]} {what} ({sum(xs.values())} such)")
         n = sum(r[3] + (r[2] != "missed") for r in got if r[1] == 1)
-        m = len(e.when.between(BEGIN, jobs.quiet.marks()[e.name]["through_ns"], 100_000))
+        m = len(due_times(e.name, BEGIN, jobs.quiet.marks()[e.name]["through_ns"]))
         if n != m: found("job", f"{e.name}: {n} due times decided, {m} there were")
         for i, k in jobs.crew.begun.items():
             if k > 1: found("job", f"run {i} was begun {k} times")
@@ -554,10 +563,9 @@ class Weeks(Machine):
         for k in self.plan.kills: self.at(k[0], self.kill, *k[1:])
         for z in ("Europe/London", "Europe/Berlin"): self.hit("CK-4", self._changes(z))
         if any(b - a > DAY for a, b in self.plan.absent): self.hit("NB-12")
-        for k in range(1, 57): self.at(BEGIN + int(k / 56 * self.plan.days * DAY) - 1, self._sample)
+        n = 28 if self.plan.days >= 6 else 12
+        for k in range(1, n + 1): self.at(BEGIN + int(k / n * self.plan.days * DAY) - 1, self._sample)
     def _changes(self, zone):
-        from datetime import datetime
-        from zoneinfo import ZoneInfo
         return len({datetime.fromtimestamp(t // S, ZoneInfo(zone)).utcoffset() for t in range(BEGIN, self.plan.end, HOUR)}) - 1
     def _suspended(self, until): self.hit("CK-3"); self.suspend(until - self.now)
     def _cut(self):
@@ -581,6 +589,11 @@ class Weeks(Machine):
 
     # -- the whole
     def run_weeks(self):
+        gc.collect()
+        gc.freeze()  # modules and the like: counting them every time would take longer than all else
+        try: return self._run_weeks()
+        finally: gc.unfreeze()
+    def _run_weeks(self):
         log = logging.getLogger("asyncio")
         was, log.level = log.level, logging.CRITICAL  # tasks of the dead
         shims = SimpleNamespace(Thread=Actor, Event=Event, Condition=Condition, RLock=threading.RLock, current_thread=lambda: self.actor)
@@ -713,7 +726,7 @@ class Weeks(Machine):
         if b[4] > a[4] + 2: self.violated("threads", f"{a[4]} threads after {(a[0] - BEGIN) / DAY:.1f} days, {b[4]} at the end")
         if self.plan.days >= 6:
             if b[1] > a[1] * 1.1 + 24: self.violated("memory", f"{a[1]:.0f} MB after {(a[0] - BEGIN) / DAY:.1f} days, {b[1]:.0f} MB at the end")
-            if b[3] > a[3] * 1.1: self.violated("objects", f"{a[3]} after {(a[0] - BEGIN) / DAY:.1f} days, {b[3]} at the end")
+            if b[3] > a[3] * 1.1 + 10_000: self.violated("objects", f"{a[3]} after {(a[0] - BEGIN) / DAY:.1f} days, {b[3]} at the end")
 
 def one(seed, days, only=()):
     w = Weeks(seed, days, only)
