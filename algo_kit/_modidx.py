@@ -3986,6 +3986,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                           'algo_kit/adapters/record.py'),
                                           'algo_kit.adapters.record.Recorder._all': ( 'adapters/record.html#recorder._all',
                                                                                       'algo_kit/adapters/record.py'),
+                                          'algo_kit.adapters.record.Recorder._anew': ( 'adapters/record.html#recorder._anew',
+                                                                                       'algo_kit/adapters/record.py'),
                                           'algo_kit.adapters.record.Recorder._cut': ( 'adapters/record.html#recorder._cut',
                                                                                       'algo_kit/adapters/record.py'),
                                           'algo_kit.adapters.record.Recorder._fresh': ( 'adapters/record.html#recorder._fresh',

@@ -66,6 +66,15 @@ def test_layers_above_the_trading_path_have_a_folder_of_their_own(tmp_path, kit)
     path, digest = p.stdout.split()
     assert digest in path, "a kernel above is keyed by everything it can reach"
 
+def test_a_kernel_of_the_kit_is_in_the_kits_folder_whoever_imports_it_first(tmp_path, kit):
+    write, ask = kit
+    write(10)
+    ask()
+    code = "import algo_kit.core.cache as c\nwith c.cache_folder('mine'): import algo_kit.core.caller as k\nk.net(1.0); print(sum(k.net.stats.cache_hits.values()))"
+    env = os.environ | dict(PYTHONPATH=str(tmp_path), ALGO_KIT_CACHE=str(tmp_path/"ours"))
+    p = subprocess.run([sys.executable, "-c", code], env=env, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert p.stdout.split() == ["1"], "a strategy's file had the whole engine compiled again, into a folder of its own"
+
 def test_a_file_that_reaches_above_is_keyed_by_everything(tmp_path, monkeypatch):
     from algo_kit.core import cache
     f = tmp_path/"mine.py"

@@ -1,5 +1,5 @@
 "What was acknowledged is in the lake, once; what is stored is what the analyzers say; a full disk is said, waited for, and marked."
-import errno, json, os, subprocess, sys, time
+import errno, json, os, subprocess, sys, threading, time
 from collections import deque
 from pathlib import Path
 
@@ -291,6 +291,31 @@ def test_a_broken_feed_is_made_again_and_the_others_go_on(tmp_path, running):
     r.stop()
     until(lambda: r.join(.05))
     assert prefix(tmp_path) == 800
+
+def test_a_feed_made_again_is_asked_what_was_missed_and_no_other_waits_for_it(tmp_path, running):
+    made, asked, go = [], [], threading.Event()
+    class Knows(Hand):
+        def __init__(self): super().__init__(); self.instruments = [INS[0]]; made.append(self)
+        def missed(self, after):
+            asked.append(after)
+            assert go.wait(20)
+            return own(EV[:700], 0)[-180:], [dict(missing=0)]
+    class Other(Hand):
+        def __init__(self): super().__init__(); self.instruments = [INS[1]]
+    other, rows = Other(), own(EV[:400], 0)
+    _, r = running([Knows, other], **{"record.retry_s": .01})
+    made[0].q.extend([rows, KitError("the line is cut")])
+    until(lambda: asked)
+    other.q.append(own(EV[:400], 1))
+    until(lambda: r.events == 400)
+    go.set()
+    made[-1].q.append(own(EV[:800], 0)[-60:])
+    until(lambda: r.events == 400 + len(own(EV[400:800], 0)))
+    r.stop()
+    until(lambda: r.join(.05))
+    assert asked == [[[int(rows["ref"].max()), int(rows["ts"][-1])]]] and [m.gaps for m in r.markets] == [0, 0]
+    got = lake(tmp_path)[0]
+    assert got.tobytes() == own(EV[:800], 0).tobytes(), "once each, though it gave some of them again"
 
 def test_there_is_one_recorder_of_a_folder_and_each_market_once(tmp_path, running):
     _, r = running()

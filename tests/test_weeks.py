@@ -4,13 +4,14 @@ import os
 from contextlib import ExitStack
 from unittest.mock import patch
 
-import pytest
+import numpy as np, pytest
 from weeks import FAULTS, Weeks, one
 
 from algo_kit.adapters import record
 from algo_kit.adapters.decode_binance import BinanceDecoder
 from algo_kit.adapters.decoding import Decoder
 from algo_kit.adapters.record import HotSide, Recorder, WriteAhead
+from algo_kit.core.records import event_dt
 from algo_kit.core.runs import Lock
 from algo_kit.data.feeds import Hygiene
 from algo_kit.engine import journal as J
@@ -87,13 +88,17 @@ def _left_open(self):
     if self.journal is not None: os.dup(self.journal.fd)
     return _cut(self)
 
+_missed = Recorder._missed
+def _only_at_the_start(self, k, f, broke=False): return np.zeros(0, event_dt) if broke else _missed(self, k, f)
+
 def _no_mark(self, row, recv, missing=0): return None
 
 DEFECTS = {
     "trades are not known by their number": ([(BinanceDecoder, "_numbered", _twice), (Hygiene, "clean", lambda self, ev: ev)], "twice"),
     "a hole in the numbers is not looked at": ([(BinanceDecoder, "_numbered", _in_order)], ("unmarked", "missing")),
     "a gap is not marked": ([(Decoder, "gap", _no_mark)], "unmarked"),
-    "what was missed is not asked for": ([(Recorder, "_missed", lambda self, ends: None)], ("missing", "unmarked")),
+    "what was missed is not asked for": ([(Recorder, "_missed", lambda self, k, f, broke=False: np.zeros(0, event_dt))], ("missing", "unmarked")),
+    "a feed made anew is not asked": ([(Recorder, "_missed", _only_at_the_start)], ("missing", "unmarked")),
     "acknowledged before it is synced": ([(WriteAhead, "sync", _said_too_soon)], "acknowledged"),
     "the last piece is not taken up": ([(record, "pieces", lambda folder: _pieces(folder)[:-1])], ("acknowledged", "write-ahead")),
     "a file stays open": ([(WriteAhead, "cut", _left_open)], "handles"),

@@ -213,7 +213,6 @@ class Wire:
         if self.raises:
             self.raises = False
             self.hit("broken")
-            self.world.causes.append((w.now - MIN, w.now + 2 * MIN))  # a feed that is made anew does not ask for what it missed: marked, and gone
             raise KitError("the venue speaks another language", "feed")
         if self.plan.now("MD-6", w.now):
             self.hit("MD-6")
@@ -597,14 +596,14 @@ class Weeks(Machine):
         log = logging.getLogger("asyncio")
         was, log.level = log.level, logging.CRITICAL  # tasks of the dead
         shims = SimpleNamespace(Thread=Actor, Event=Event, Condition=Condition, RLock=threading.RLock, current_thread=lambda: self.actor)
-        world, write, missed = self, WriteAhead.write, Recorder._missed
+        world, write, recover = self, WriteAhead.write, Recorder._recover
         def wrote(wal, rows):
             first = write(wal, rows)
             world.wrote(wal, rows, first)
             return first
-        def before(rec, ends):
+        def again(rec):
+            recover(rec)
             world.recovered()
-            missed(rec, ends)
         def full(f):
             def g(*a, **k):
                 if world.disk.broken and world.now < world.disk.until: raise KitError("no space left while writing the hot file", "disk")
@@ -615,7 +614,7 @@ class Weeks(Machine):
             st.enter_context(self.disk.mounted())
             for obj, name, new in ((record, "threading", shims), (feeds, "threading", shims),
                                    (feeds, "queue", SimpleNamespace(Queue=Queue, Empty=queue.Empty, Full=queue.Full)),
-                                   (asyncio, "new_event_loop", lambda: Loop(limit_s=1e9)), (WriteAhead, "write", wrote), (Recorder, "_missed", before),
+                                   (asyncio, "new_event_loop", lambda: Loop(limit_s=1e9)), (WriteAhead, "write", wrote), (Recorder, "_recover", again),
                                    (HotStore, "write", full(HotStore.write)), (HotStore, "clean", full(HotStore.clean)),
                                    (rooms, "notify", lambda *a, **k: None)): st.enter_context(patch.object(obj, name, new))
             self.jobs = Jobs(self, self.plan, self.dir/"jobs", self.hit)

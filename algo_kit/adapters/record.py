@@ -271,7 +271,7 @@ class Recorder:
         self._queue, self._queued, self._done, self._more = deque(), 0, deque(), threading.Condition()  # rows for the hot side; pieces for the lake
         self._waiting, self._waits, self._retry, self.trouble = deque(), 0, 0., {}  # what the disk did not take; why, by place
         self.started, self.events, self.landed, self.compacted, self.repeated = 0, 0, 0, 0, 0
-        self._again, self._lost, self._kept, self._seen, self._closing = {}, {}, [], {}, False
+        self._again, self._made, self._lost, self._kept, self._seen, self._closing = {}, {}, {}, [], {}, False
 
     # -- start: what the last time left
     def _recover(self):
@@ -303,14 +303,13 @@ class Recorder:
         else: self._done.extend(p.folder for p in left)
         self.wal = WriteAhead(wal, self.instruments, last + 1)
         self._hygiene = Hygiene(len(self.markets), True)
-        self._floor, ends = np.zeros(len(self.markets), np.int64), [(0, 0)] * len(self.markets)
+        self._floor, self._ends = np.zeros(len(self.markets), np.int64), np.zeros((len(self.markets), 2), np.int64)
         for m in self.markets:
             rows = lake_last(m.ins.venue, m.ins.symbol, root=self.root)
             if not len(rows): continue
             rows["row"], self._floor[m.i] = m.i, rows["ts"][-1]
             self._hygiene.clean(rows)
-            ends[m.i] = int(rows["ref"].max()), int(rows["ts"][-1])
-        return ends
+            self._ends[m.i] = rows["ref"].max(), rows["ts"][-1]
 
     def _warm(self, m):
         rows = np.zeros(0, event_dt)
@@ -321,19 +320,17 @@ class Recorder:
             if t not in ("trade_executions", "strategy_performance", "feed_marks"): self.hot.store.forget(m.key, t)
         self.hot.warm(m, rows)
 
-    def _missed(self, ends):
-        "What was traded while nobody recorded, where the feed can tell; else a mark that says so."
-        for k, f in enumerate(self.feeds):
-            mine = ends[self._offset[k]:self._offset[k] + len(f.instruments)]
-            if not any(ts for _, ts in mine): continue
-            told = [dict(missing=None, why="the feed cannot be asked for it")] * len(mine)
-            if hasattr(f, "missed"):
-                try:
-                    rows, told = f.missed(mine)
-                    self._take(k, rows)
-                except KitError as e: self.note("what was missed cannot be had", "WARNING", why=str(e))
-            for j, (d, (_, ts)) in enumerate(zip(told, mine, strict=True)):
-                if ts and d["missing"] is None: self._take(k, _gap(self.now(), j, 0))
+    def _missed(self, k, f, broke: bool = False) -> np.ndarray:
+        "What was traded while nobody listened, where the feed can tell; else a mark that says so."
+        mine, rows = self._ends[self._offset[k]:self._offset[k] + len(f.instruments)].tolist(), np.zeros(0, event_dt)
+        if not (broke or any(ts for _, ts in mine)): return rows
+        told = [dict(missing=None)] * len(mine)
+        if hasattr(f, "missed"):
+            try: rows, told = f.missed(mine)
+            except KitError as e: self.note("what was missed cannot be had", "WARNING", why=str(e))
+        marked = set(rows["row"][rows["kind"] == COMMAND].tolist())
+        dark = [j for j, (d, (_, ts)) in enumerate(zip(told, mine, strict=True)) if d["missing"] is None and (ts or broke) and j not in marked]
+        return np.concatenate([rows, *(_gap(self.now(), j, 0) for j in dark)])
 
     # -- the first thread: take, write, acknowledge
     def _take(self, k, a):
@@ -349,6 +346,8 @@ class Recorder:
         a["seq"] = 0
         if not keep.all(): a = a[keep]
         if not len(a): return
+        t = a[a["kind"] == TRADE]
+        np.maximum.at(self._ends, t["row"], np.stack([t["ref"], t["ts"]], 1))
         self._waiting.append(a)
         self._waits += len(a)
         self._write()
@@ -419,17 +418,7 @@ class Recorder:
             self.note(e.message, "ERROR", place=where, hint=e.hint)
 
     def _next(self, k, wait):
-        if (again := self._again.get(k)) is not None:
-            if time.monotonic() < again or not callable(self._make[k]): return None
-            try:
-                f = self._make[k]()
-                if f.instruments != self.feeds[k].instruments: raise DataError("the feed came back with other instruments", "feed", k, "the same list")
-                self.feeds[k] = f
-                del self._again[k]
-            except KitError as e:
-                self._note_trouble(f"feed {k}", e)
-                self._again[k] = time.monotonic() + self.cfg.retry_s
-                return None
+        if (again := self._again.get(k)) is not None: return self._anew(k) if time.monotonic() >= again and callable(self._make[k]) else None
         try: a = self.feeds[k].next(wait)
         except EndOfFeed:
             self._again[k] = float("inf")
@@ -438,9 +427,35 @@ class Recorder:
             self._note_trouble(f"feed {k}", e)
             with suppress(Exception): self.feeds[k].close()
             self._again[k] = time.monotonic() + self.cfg.retry_s if callable(self._make[k]) else float("inf")
+            if callable(self._make[k]): return None  # it is asked what was missed when it is there again
             return np.concatenate([_gap(self.now(), j, 0) for j in range(len(self.feeds[k].instruments))])
         if a is not None: self.trouble.pop(f"feed {k}", None)
         return a
+
+    def _anew(self, k):
+        "A feed that broke, made again, and what was missed meanwhile; both in a thread of its own, for which no other feed waits."
+        if k not in self._made:
+            def make():
+                try:
+                    f = self._make[k]()
+                    if f.instruments != self.feeds[k].instruments: raise DataError("the feed came back with other instruments", "feed", k, "the same list")
+                    out.append((f, self._missed(k, f, True)))
+                except Exception as e: out.append(e)
+            out = []
+            self._made[k] = threading.Thread(target=make, name=f"record-feed-{k}", daemon=True), out
+            self._made[k][0].start()
+            return None
+        t, out = self._made[k]
+        if t.is_alive(): return None
+        del self._made[k]
+        if isinstance(e := out[0], KitError):
+            self._note_trouble(f"feed {k}", e)
+            self._again[k] = time.monotonic() + self.cfg.retry_s
+            return None
+        if isinstance(e, Exception): raise e
+        self.feeds[k], rows = e
+        del self._again[k]
+        return rows if len(rows) else None
 
     def _all(self, k, wait):  # what a feed has, together: a write costs the same for one row and for a thousand
         a = self._next(k, wait)
@@ -568,13 +583,13 @@ class Recorder:
         self.started = self.now()
         self._hot_thread, lake = threading.Thread(target=self._guarded, args=(self._hot_main,), name="record-hot", daemon=True), \
             threading.Thread(target=self._guarded, args=(self._lake_main,), name="record-lake", daemon=True)
-        ends = self._recover()
+        self._recover()
         for m in self.markets: self.hot.mark(m, "started", self.started)
         self._hot_thread.start()
         lake.start()
         if self._door_wanted: self.door = HotServer(self.hot.store, fresh=self._fresh, state=self.status)
         try:
-            self._missed(ends)
+            for k, f in enumerate(self.feeds): self._take(k, self._missed(k, f))
             self._intake()
         finally:
             self._stop.set()

@@ -53,8 +53,8 @@ def njit(
 ):
     "`numba.njit` with the kit's cache, without the GIL, and with NumPy's rules for division by zero."
     if f is None: return partial(njit, **options)
-    above = re.match(rf"algo_kit\.({'|'.join(ABOVE)})\.", f.__module__)
-    with cache_folder(KIT_DIGEST) if above else nullcontext():
+    kit = re.match(r"algo_kit\.(\w+)\.", f.__module__)  # its kernels are where they belong, even when a strategy's file is the first that needs them
+    with cache_folder(KIT_DIGEST if kit[1] in ABOVE else CODE_DIGEST) if kit else nullcontext():
         d = numba.njit(f, **dict(cache=f.__module__ != "__main__", nogil=True, error_model="numpy") | options)
     template = d.get_call_template
     d.get_call_template = lambda args, kws: template(tuple(map(_widened, args)), {k: _widened(v) for k, v in kws.items()})
