@@ -70,7 +70,8 @@ def test_a_kernel_of_the_kit_is_in_the_kits_folder_whoever_imports_it_first(tmp_
     write, ask = kit
     write(10)
     ask()
-    code = "import algo_kit.core.cache as c\nwith c.cache_folder('mine'): import algo_kit.core.caller as k\nk.net(1.0); print(sum(k.net.stats.cache_hits.values()))"
+    code = ("import algo_kit.core.cache as c\nwith c.cache_folder('mine'): import algo_kit.core.caller as k\n"
+            "k.net(1.0); print(sum(k.net.stats.cache_hits.values()))")
     env = os.environ | dict(PYTHONPATH=str(tmp_path), ALGO_KIT_CACHE=str(tmp_path/"ours"))
     p = subprocess.run([sys.executable, "-c", code], env=env, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert p.stdout.split() == ["1"], "a strategy's file had the whole engine compiled again, into a folder of its own"

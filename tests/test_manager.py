@@ -275,6 +275,27 @@ def test_or17_patience_asked_for_twice_makes_it_another_decision():
         assert len(d.account.open_orders()) == 1
     run(main)
 
+def test_what_was_decided_long_ago_does_not_leave():
+    "The engine's clock was behind: timers due while nobody was there fire, in their own time. Chaos, seed 1013: an entry left 98 s old after a restart."
+    async def main(d):
+        take, age = d.m.take, [61]
+        def later(dec):
+            dec = dec.copy()
+            dec["ts"] -= age[0] * S
+            take(dec)
+        d.m.take = later
+        d.ask(buy(0, qty=1.))
+        await quiet(d, 2)
+        assert not d.lots() and d.heard(REJECT)["ref"].tolist() == [V["too_late"]] and not [x for x in d.venue.sent if x[0] == "submit"]
+        age[0] = 59
+        d.ask(buy(0, qty=1.))
+        await quiet(d, 2)
+        age[0] = 1000
+        d.ask(sell(0, qty=0., reduce_only=1))  # what takes risk away is never too late
+        await quiet(d, 2)
+        assert not d.lots() and len([x for x in d.venue.sent if x[0] == "submit"]) == 2
+    run(main)
+
 BRACKET = lambda: (buy(0, qty=1.), sell(0, "stop", stop=95., link=LINK_CHILD, reduce_only=1), sell(0, "limit", px=105., link=LINK_CHILD, reduce_only=1))
 
 @pytest.mark.parametrize("ins", [spot, perp])

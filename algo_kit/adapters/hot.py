@@ -7,7 +7,7 @@ __all__ = ['TABLES', 'LISTS', 'SCHEMA', 'keep_ns', 'market_of', 'hot_path', 'hot
            'HotStore']
 
 # %% ../../nbs/adapters/636_hot.ipynb #47e4f66e
-import os, re, threading
+import os, re, threading, warnings
 from collections import OrderedDict
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -133,7 +133,8 @@ class HotStore:
                                 "one owner of a data folder",
                                 "ask that one, `algo sql --hot VENUE:SYMBOL`, or stop it with SIGTERM") from None
         self._duck, self._mutex, self._book, self._open = duckdb, threading.RLock(), threading.Lock(), OrderedDict()  # key -> times it is asked right now
-        self.opened, self.evicted = 0, 0
+        self.opened, self.evicted, self._asked = 0, 0, {}  # of statements: what they are
+        warnings.filterwarnings("ignore", "Arrow output on a DB-API result")  # of a copy, which is small here
         self.db = duckdb.connect(":memory:", config=dict(threads=threads, memory_limit=f"{self.cfg.memory_mb}MB", temp_directory=""))
         self.db.execute(f"SET allowed_directories = [{_text(str(self.folder.resolve()))}]")
         for s in ("enable_external_access = false", "python_enable_replacements = false"): self.db.execute(f"SET {s}")
@@ -276,19 +277,13 @@ class HotStore:
         self.selects(sql)
         own, limit = cursor is None, seconds or self.cfg.query_s
         c = self.cursor() if own else cursor
-        late = threading.Event()
-        def stop(): late.set(); c.interrupt()
-        timer = threading.Timer(limit, stop)
         try:
             with self._held(key):
-                timer.start()
                 try:
-                    c.execute(f"USE {_name(key)}")
-                    c.execute("BEGIN TRANSACTION READ ONLY")
-                    t = self._answer(c.sql(sql, params=params or None), sql)
-                    if late.is_set(): raise self._duck.InterruptException("late")
-                    return t
-                except self._duck.InterruptException:
+                    c.execute(f"SET SESSION max_execution_time = {max(round(limit * 1e3), 1)}; USE {_name(key)}; BEGIN TRANSACTION READ ONLY")
+                    return self._answer(c, sql, params)
+                except (self._duck.InterruptException, OSError) as e:
+                    if isinstance(e, OSError) and "INTERRUPT" not in str(e): raise
                     raise Timeout(f"the query took more than {limit:g} s", "sql", sql[:200], f"at most {limit:g} s: hot.query_s",
                                   "ask for less, or the lake: `algo sql`") from None
                 except self._duck.PermissionException:
@@ -299,24 +294,21 @@ class HotStore:
                     raise ConfigError(f"the query cannot be answered: {str(e).split(chr(10))[0][:300]}", "sql", sql[:200], "SQL of DuckDB",
                                       f"tables: {', '.join(TABLES)}") from None
                 finally:
-                    timer.cancel()
                     with suppress(self._duck.Error): c.execute("ROLLBACK")
         finally:
             if own: c.close()
 
-    def _answer(self, found, sql):
-        import pyarrow as pa
-        r, got, n = found.to_arrow_reader(65_536), [], 0
-        for b in r:
-            n += b.num_rows
-            if n > self.cfg.query_rows:
-                raise RefusedByGate(f"the answer has more than {self.cfg.query_rows:,} rows", "sql", sql[:200], "hot.query_rows",
-                                    "add a LIMIT, or ask the lake")
-            got.append(b)
-        return pa.Table.from_batches(got, r.schema)
+    def _answer(self, c, sql, params):  # `sql` of a connection would plan it twice: three times as long for what is quickly answered
+        most = self.cfg.query_rows
+        kind, one = self.selects(sql)
+        t = c.execute(f"SELECT * FROM ({one}\n) LIMIT {most + 1}" if kind == "SELECT" else one, params or None).to_arrow_table()
+        if t.num_rows > most:
+            raise RefusedByGate(f"the answer has more than {most:,} rows", "sql", sql[:200], "hot.query_rows", "add a LIMIT, or ask the lake")
+        return t
 
-    def selects(self, sql: str):
+    def selects(self, sql: str) -> tuple:  # SELECT or EXPLAIN; the statement alone
         "Refuse what is not one SELECT."
+        if sql in self._asked: return self._asked[sql]
         try: s = self._duck.extract_statements(sql)
         except self._duck.Error as e:
             raise ConfigError(f"not SQL: {str(e).split(chr(10))[0][:200]}", "sql", sql[:200], "one SELECT",
@@ -325,6 +317,9 @@ class HotStore:
         if len(kinds) != 1 or kinds[0] not in ("SELECT", "EXPLAIN"):
             raise RefusedByGate(f"only one SELECT is answered, not {' and '.join(kinds) or 'nothing'}", "sql", sql[:200], "one SELECT",
                                 "what is recorded is written by its owner alone")
+        if len(self._asked) >= 256: self._asked.clear()
+        self._asked[sql] = kinds[0], s[0].query.strip().rstrip(";")
+        return self._asked[sql]
 
     def cursor(self):
         "A connection for questions; to be used by one thread at a time."

@@ -247,8 +247,9 @@ class LiveDesk:
             self.tasks.append(self.loop.create_task(self._sync()))
         await self.manager.start()
         if self.stream is not None: self.tasks.append(self.loop.create_task(self._stream()))
-        self.hold("start")
         self.hold("reconcile", "the first comparison is not done")
+        if self.session.clock["started"]: self.command(CMD_GAP)  # what was seen before this process is stale, and timers due meanwhile find trading held
+        self.hold("start")
         self._again.set()
 
     def _same_units(self):

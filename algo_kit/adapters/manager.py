@@ -92,7 +92,7 @@ _FIELDS = [f for f in decision_dt.names if f != "snap"]
 _ROW = struct.Struct("<7q4dq4d2qi2h6bh")  # a `decision_dt`: NumPy takes several times as long to name its fields
 assert _ROW.size == decision_dt.itemsize
 _AT = {f: k + 3 * (k > 12) for k, f in enumerate(decision_dt.names)}  # `snap` are four
-_WISH, _ORDER, _GATE = (_AT[f] for f in ("wish", "order", "gate"))
+_WISH, _ORDER, _GATE, _TS = (_AT[f] for f in ("wish", "order", "gate", "ts"))
 _plain = itemgetter(*(_AT[f] for f in ("order", "row", "type", "side", "qty", "px", "tif", "post_only", "parent", "group", "reduce_only")))
 
 def _passed(raw):
@@ -143,6 +143,7 @@ def _dash(self, x, now, fire):
     if fire is None or kind not in _SIMPLE or tif not in _AT_ONCE or parent or group or reduce_only: return None
     if order in self.lives or self.out or self._starting or self.closed or self.faults or not self.clean: return None
     if now < self.broken_until or now < self.quiet_until or now < self.hush_until or self._room(now) or self.may_place(): return None
+    if now - x[_TS] > self.rules.fresh and order: return None
     if kind != LIMIT: px, tif, post = 0, GTC, 0
     o = Order(self.ids.make(order), self.symbols[row], side, kind, lots, px, 0, 0, tif, post > 0)
     try: return fire(o)
@@ -175,6 +176,9 @@ def _place(self, d, now, given=None):
     self._native(life)
     self._sizes(life)
     life.begin(now)
+    if now - life.ts > self.rules.fresh and life.legs and not life.reduce_only:  # the engine's clock was behind: a timer that fell due long ago
+        self._note(f"{life.symbol}: decided {(now - life.ts) / S:.0f} s ago: not sent", "WARNING", order=life.order)
+        life.refused_here(life.legs[0], "too_late", now)
     self._after(life)
 
 @_patch

@@ -235,12 +235,15 @@ class Strategy:
         return out
 
     @property
-    def param_dt(self): return np.dtype([(p.name, {"int": "i8", "bool": "i8"}.get(p.type, "f8")) for p in self.params] or [("none", "i8")], align=True)
+    def param_dt(self):
+        own = self.params if self.on_event is not None else [p for p in self.params if p.name == "size"]  # of pandas strategies: one loop for all of them
+        return np.dtype([(p.name, {"int": "i8", "bool": "i8"}.get(p.type, "f8")) for p in own] or [("none", "i8")], align=True)
 
     def record(self, values: dict | None = None) -> np.ndarray:
         "Parameters as the one-row table that the kernel reads."
         a = np.zeros(1, self.param_dt)
-        for k, v in self.check(values).items(): a[0][k] = v
+        v = self.check(values)
+        for k in a.dtype.names: a[0][k] = v.get(k, 0)
         return a
 
     @property
