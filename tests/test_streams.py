@@ -119,6 +119,19 @@ def test_a_gap_is_unknown_before_anything_else_and_then_one_snapshot():
         await ended(w)
     run(main)
 
+def test_a_line_of_trades_that_falls_takes_no_question_about_the_book_with_it():
+    "Chaos, seed 1325: the snapshot was under way, and was asked for by nobody again."
+    async def main(loop):
+        w = await started(Watched(loop, 3, futures=True))
+        trades, book = sorted(w.venue.sockets, key=lambda s: "depth" in str(s.names))
+        w.venue.snapshot_s = 1.
+        book.end()
+        while w.stream.decoder.synced(0) or ("snapshot", 0) not in w.stream._jobs or w.stream._jobs["snapshot", 0].done(): await asyncio.sleep(.05)
+        trades.end()
+        await w.settle(10.)
+        await ended(w)
+    run(main)
+
 def test_silence_is_noticed_within_the_bound_and_a_quiet_market_is_not_silence():
     async def main(loop):
         w = await started(Watched(loop, 4, settings=LiveSettings(silence_s=10)))

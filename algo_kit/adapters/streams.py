@@ -367,7 +367,7 @@ class MarketStream:
     def _lost(self, line, why):
         now = self.clock.now_ns()
         self.note("market stream lost", "WARNING", venue=self.venue, why=without_secrets(why, 120), line=line.n)
-        for row in line.rows: self._stop_job(("snapshot", row))
+        for row in line.books: self._stop_job(("snapshot", row))  # of books on another line nobody would ask again
         self.decoder.lost(now, "", line.books)
         self._out()
         self.stale.append((now, 0, why))
