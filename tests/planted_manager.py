@@ -4,6 +4,7 @@ from dataclasses import replace
 import algo_kit.adapters.managed as A
 import algo_kit.adapters.manager as B
 from algo_kit.adapters.protocol import REFUSED, TAKEN, UNSURE, Broken, Outcome
+from algo_kit.adapters.reports import FORCED
 from algo_kit.core.records import CANCELED_, INITIALIZED
 
 S = 1_000_000_000
@@ -70,7 +71,7 @@ def trades_are_forgotten_over_a_restart(right):
 def open_orders_are_forgotten_over_a_restart(right): return lambda self, dec, ans: None
 @plant(B.Manager, "restore")
 def after_a_restart_only_the_first_name_is_looked_for(right):
-    def wrong(self, dec, ans): right(self, dec, ans[ans["flags"] & B.NUMBER == 0])
+    def wrong(self, dec, ans): right(self, dec, ans[ans["flags"] & A.NUMBER == 0])
     return wrong
 @plant(A.Life, "lost")
 def what_was_under_way_at_the_crash_is_sent_again(right):
@@ -165,7 +166,7 @@ def dust_is_forgotten(right):
 @plant(B.Manager, "_mode")
 def the_mode_of_the_account_is_not_looked_at(right): return lambda self, h: None
 @plant(B.Manager, "_seen")
-def the_venues_own_closing_is_not_ours(right): return lambda self, s, now: right(self, s if s.reason not in B.FORCED else replace(s, reason=""), now)
+def the_venues_own_closing_is_not_ours(right): return lambda self, s, now: right(self, s if s.reason not in FORCED else replace(s, reason=""), now)
 @plant(B.Manager, "cancel_everything")
 def the_kill_switch_does_not_look_back(right):
     async def wrong(self, timeout_s=60.):

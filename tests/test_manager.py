@@ -11,7 +11,7 @@ from market import amend, buy, perp, sell, spot, stop_asking
 from simloop import simulate
 
 from algo_kit.adapters.managed import Leg, Life, Rules
-from algo_kit.adapters.manager import FORCED
+from algo_kit.adapters.reports import FORCED
 from algo_kit.adapters.protocol import Clock, Fill, Order, Seen
 from algo_kit.core.records import (AMENDED, BUY, CANCELED, EXPIRED, EXTERNAL, FILL, FILLED, LIMIT, LINK_CHILD, LINK_OCO, PARTIALLY_FILLED, REJECT, SELL, STOP,
                                    TRADE, TRAIL, UNKNOWN, UNSURE, V, event_dt)

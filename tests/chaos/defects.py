@@ -4,7 +4,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from unittest.mock import patch
 
-from algo_kit.adapters import lease, live, managed, manager, reconcile
+from algo_kit.adapters import lease, live, managed, reconcile, reports
 from algo_kit.adapters.managed import Answer, Leg, Life, Rules
 from algo_kit.adapters.manager import Manager
 from algo_kit.adapters.protocol import REFUSED, TAKEN, UNSURE, Broken
@@ -59,7 +59,7 @@ nothing = lambda *a, **k: None
 def _():
     def f(old, self, x):
         row = self.rows.get(x.symbol)
-        self.known.discard((row, manager.id_number(x.trade_id)))
+        self.known.discard((row, reports.id_number(x.trade_id)))
         return old(self, x)
     return [around(Manager, "_fill", f)]
 @defect("dedupe forgotten at a restart", "ST-8", "OR-10")
