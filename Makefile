@@ -5,6 +5,7 @@ VENV  := .venv
 BIN   := $(VENV)/bin
 READY := $(VENV)/.setup-done
 export PYTHONUNBUFFERED = 1
+export PYTHONDONTWRITEBYTECODE =  # where it is set, every process of the tests compiles numba's sources anew: 1.1 s of each start
 
 help:  ## these lines
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | column -t -s $$'\t'
@@ -16,7 +17,7 @@ $(READY): pyproject.toml constraints.txt
 	[ -x $(BIN)/python ] || { echo "-- virtual environment with $$($$py --version)"; $$py -m venv $(VENV); }
 	@echo "-- dependencies, the versions of constraints.txt"
 	@$(BIN)/python -m pip install -q --disable-pip-version-check uv || true
-	@if [ -x $(BIN)/uv ]; then VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install -q -c constraints.txt -e '.[dev]' \
+	@if [ -x $(BIN)/uv ]; then VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install -q --compile-bytecode -c constraints.txt -e '.[dev]' \
 	  || $(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'; \
 	else $(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'; fi
 	@touch $@

@@ -91,6 +91,8 @@ def restart(folder, n):
             finally: marks[label] = since(t)
         setattr(owner, name, g)
     timed(live.LiveTrader, "recover", "recover"), timed(live, "history", "history"), timed(Manager, "restore", "manager")
+    from numba.core.registry import cpu_target  # what the first kernel loads of numba; here that would be one of the exchange, which is no part of a trader
+    cpu_target.typing_context.refresh(), cpu_target.target_context.refresh()
     imported, ev = since(t0), market(n + 10)[n:]
     x = an_exchange(int(ev["ts"][0]))
     t1 = now()

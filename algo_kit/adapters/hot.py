@@ -268,19 +268,18 @@ class HotStore:
         key: str,  # Market
         params=None,  # List or dict
         cursor=None,  # Of `cursor`; None: one for this question
-        seconds: float | None = None,  # Longest time; None: of the settings
     ):  # pyarrow Table
         "Ask; whatever would write, or reach a file, is refused."
         parse_key(key)
         if not hot_path(*parse_key(key), self.root).exists():
             raise NotFound(f"no hot data of {key}", "market", key, "a market that is recorded", f"there are: {', '.join(hot_ls(self.root)[:8]) or 'none'}")
         self.selects(sql)
-        own, limit = cursor is None, seconds or self.cfg.query_s
+        own, limit = cursor is None, self.cfg.query_s
         c = self.cursor() if own else cursor
         try:
             with self._held(key):
                 try:
-                    c.execute(f"SET SESSION max_execution_time = {max(round(limit * 1e3), 1)}; USE {_name(key)}; BEGIN TRANSACTION READ ONLY")
+                    c.execute(f"USE {_name(key)}; BEGIN TRANSACTION READ ONLY")
                     return self._answer(c, sql, params)
                 except (self._duck.InterruptException, OSError) as e:
                     if isinstance(e, OSError) and "INTERRUPT" not in str(e): raise
@@ -324,5 +323,6 @@ class HotStore:
     def cursor(self):
         "A connection for questions; to be used by one thread at a time."
         with self._mutex: c = self.db.cursor()
+        c.execute(f"SET SESSION max_execution_time = {max(round(self.cfg.query_s * 1e3), 1)}")
         c.execute("SET SESSION python_enable_replacements = false")  # our variables are no tables
         return c

@@ -226,7 +226,7 @@ class HotSide:
             m.lists = True
 
 # %% ../../nbs/adapters/639_record.ipynb #92664cca
-SLICE_S = 0.0005  # how long a thread keeps the interpreter while others wait: a question needs it several times, and three threads are at work
+SLICE_S = 0.0001  # how long a thread keeps the interpreter while others wait: a question needs it several times, and three threads are at work
 
 class Recorder:
     "Feeds into the lake and the hot store, until stopped."
