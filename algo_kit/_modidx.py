@@ -3808,6 +3808,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                              'algo_kit/adapters/protocol.py'),
                                             'algo_kit.adapters.protocol.id_number': ( 'adapters/protocol.html#id_number',
                                                                                       'algo_kit/adapters/protocol.py'),
+                                            'algo_kit.adapters.protocol.retry_after': ( 'adapters/protocol.html#retry_after',
+                                                                                        'algo_kit/adapters/protocol.py'),
                                             'algo_kit.adapters.protocol.since_boot': ( 'adapters/protocol.html#since_boot',
                                                                                        'algo_kit/adapters/protocol.py'),
                                             'algo_kit.adapters.protocol.text_of': ( 'adapters/protocol.html#text_of',

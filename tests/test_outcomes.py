@@ -193,5 +193,7 @@ def test_patience_is_bounded_and_read_from_everywhere():
     assert classify("binance", "query", Answer(429, "{}", {"retry-after": "7"})).retry_after_s == 7
     assert classify("binance", "query", Answer(429, "{}", {"Retry-After": "soon"})).retry_after_s == 0
     assert classify("binance", "query", Answer(418, "{}", {"Retry-After": "1e99"})).retry_after_s == 7 * 86_400
+    date = Answer(429, "{}", {"Retry-After": "Tue, 14 Nov 2023 22:13:27 GMT"})
+    assert classify("binance", "query", date, now_ns=1_700_000_000 * 10**9).retry_after_s == 7 and classify("binance", "query", date).retry_after_s == 0
     x = classify("bybit", "query", Answer(403, "access too frequent", {"X-Bapi-Limit-Reset-Timestamp": "1700000003000"}), now_ns=1_700_000_000 * 10**9)
     assert x.retry_after_s == 3.

@@ -10,12 +10,11 @@ import asyncio, json, random, re
 from collections import Counter, OrderedDict
 from contextlib import suppress
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from urllib.parse import quote
 
 from .limits import Breaker, Budget, again
 from .outcomes import Answer, classify
-from .protocol import VenueError, without_secrets
+from .protocol import VenueError, retry_after, without_secrets
 from ..core.errors import ConfigError, DataError, KitError
 from ..core.settings import secret
 from ..core.times import wall_ns
@@ -150,10 +149,7 @@ def retry_after_s(
     "How long a source asks to be left alone."
     h = {str(k).lower(): str(v).strip() for k, v in (headers or {}).items()}
     out = 0.
-    if x := h.get("retry-after", ""):
-        try: out = float(x)
-        except ValueError:
-            with suppress(ValueError, TypeError, OverflowError): out = parsedate_to_datetime(x).timestamp() - now_ns / 1e9
+    if x := h.get("retry-after", ""): out = retry_after(x, now_ns)
     elif status == 429:
         for k in ("ratelimit-reset", "x-ratelimit-reset"):
             with suppress(ValueError, OverflowError):

@@ -12,7 +12,7 @@ from functools import cache
 
 from ..core.errors import ConfigError, unknown
 from ..core.records import VENUE_REASONS
-from .protocol import REFUSED, TAKEN, UNSURE, Outcome, VenueError, without_secrets
+from .protocol import REFUSED, TAKEN, UNSURE, Outcome, VenueError, retry_after, without_secrets
 
 # %% ../../nbs/adapters/640_outcomes.ipynb #c41f454a
 @dataclass(frozen=True, slots=True)
@@ -309,9 +309,7 @@ def patience(
 ) -> float:  # Seconds; 0: not said
     "How long the venue asks to be left alone."
     h = {str(k).lower(): v for k, v in (answer.headers or {}).items()}
-    s = 0.
-    try: s = max(s, float(h.get("retry-after", 0)))
-    except ValueError: pass
+    s = retry_after(h.get("retry-after"), now_ns)
     if now_ns:
         until = [int(m) for m in _UNTIL.findall(answer.text or "")]
         reset = str(h.get("x-bapi-limit-reset-timestamp", ""))
@@ -319,7 +317,7 @@ def patience(
         try: until.append(int(answer.body["data"]["retryAfter"]))  # Binance over a WebSocket: the ms at which it listens again
         except (TypeError, KeyError, ValueError): pass
         for ms in until: s = max(s, ms / 1e3 - now_ns / 1e9)
-    return min(s, 7 * 86_400.) if s == s else 0.
+    return min(s, 7 * 86_400.)
 
 # %% ../../nbs/adapters/640_outcomes.ipynb #61e3b5e8
 def _match(r, status, code, text, ask):

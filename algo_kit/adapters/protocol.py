@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TAKEN', 'REFUSED', 'UNSURE', 'MASK', 'LEAST', 'PIECE', 'whole', 'text_of', 'id_number', 'ClientIds', 'Order',
            'Outcome', 'Seen', 'Fill', 'Balance', 'Held', 'Payment', 'Balances', 'Broken', 'Status', 'VenueError',
-           'Facts', 'since_boot', 'Clock', 'Venue', 'hide', 'hide_environment', 'without_secrets',
+           'Facts', 'since_boot', 'retry_after', 'Clock', 'Venue', 'hide', 'hide_environment', 'without_secrets',
            'doc_without_secrets', 'hide_assigned']
 
 # %% ../../nbs/adapters/600_protocol.ipynb #454deafe
@@ -216,6 +216,19 @@ class Facts:
 
 # %% ../../nbs/adapters/600_protocol.ipynb #26c1a84b
 def since_boot(): return time.clock_gettime_ns(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+def retry_after(
+    value,  # Of the header: seconds, or a date (RFC 9110)
+    now_ns: int,  # ns UTC; 0: a date says nothing
+) -> float:  # Seconds from now; 0: not said
+    "How long whoever answered asks to be left alone."
+    text = str(value or "0").strip()
+    try: s = float(text)
+    except ValueError:
+        from email.utils import parsedate_to_datetime  # which takes longer to import than a start may
+        try: s = parsedate_to_datetime(text).timestamp() - now_ns / 1e9 if now_ns else 0.
+        except (ValueError, TypeError, OverflowError): return 0.
+    return max(s, 0.) if s == s else 0.
 
 class Clock:
     """The only place where adapters ask what time it is; `offset_ns` brings it to the venue's. It goes on with the time since boot, sleep included: a wall

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from .decoders import decoder, venue_name
-from .protocol import Clock, without_secrets
+from .protocol import Clock, retry_after, without_secrets
 from ..core.errors import ConfigError, KitError, unknown
 from ..core.records import COMMAND, TRADE, event_dt
 from ..core.settings import LiveSettings
@@ -442,7 +442,7 @@ class MarketStream:
     async def _get(self, url):  # status, seconds to wait, body; status 0: no answer
         try:
             async with asyncio.timeout(self.cfg.timeout_s), self.session.get(url) as r:
-                return r.status, float(r.headers.get("Retry-After") or 0) if r.status in (418, 429) else 0., await r.read()
+                return r.status, min(retry_after(r.headers.get("Retry-After"), self.clock.now_ns()), 86_400.) if r.status in (418, 429) else 0., await r.read()
         except KitError: raise
         except Exception: return 0, 0., b""
 
