@@ -98,6 +98,18 @@ def test_damage_is_found_and_named(tmp_path, fault):
     c = lake_check(tmp_path)[0]
     assert c["verdict"] == "damaged" and list(c["damaged"]) == [files[1].name] and c["passport"] is None
 
+def test_a_changed_byte_of_a_column_that_is_one_value_is_found(tmp_path):
+    "Our reader takes it from the metadata; SQL reads the column."
+    import pyarrow.parquet as pq
+    f = import_trades("sample", root=tmp_path)["files"][1]
+    m = pq.read_metadata(f)
+    c = next(m.row_group(0).column(k) for k in range(m.num_columns) if m.row_group(0).column(k).path_in_schema == "row")
+    at = c.data_page_offset + c.total_compressed_size - 1
+    b = bytearray(f.read_bytes())
+    b[at] ^= 1
+    f.write_bytes(b)
+    assert lake_check(tmp_path)[0]["verdict"] == "damaged"
+
 def test_a_cut_file_is_a_data_error_when_read(tmp_path):
     f = import_trades("sample", root=tmp_path)["files"][0]
     f.write_bytes(f.read_bytes()[:-50])

@@ -125,7 +125,7 @@ def _write_day(path, rows, ins, source, **more):
     t = pa.table({f: np.ascontiguousarray(rows[f]) for f in event_dt.names}).replace_schema_metadata({"algo_kit": json.dumps(info)})
     with whole_file(path) as tmp:
         raw = _RISING + (("px", "qty") if _span(path) else ())  # a dictionary of prices: a third smaller, four times as long; not for a part
-        pq.write_table(t, tmp, compression="zstd", row_group_size=1 << 17, use_dictionary=[f for f in event_dt.names if f not in raw],
+        pq.write_table(t, tmp, compression="zstd", row_group_size=1 << 17, write_page_checksum=True, use_dictionary=[f for f in event_dt.names if f not in raw],
                        column_encoding=dict.fromkeys(_RISING, "DELTA_BINARY_PACKED"))
 
 def _join(path, old, new):
@@ -356,7 +356,9 @@ def lake_ls(
 
 def _fault(path):
     import pyarrow.parquet as pq
-    try: info, rows = _meta(path), _read([path], -2**62, 2**62)
+    try:
+        info, rows = _meta(path), _read([path], -2**62, 2**62)
+        pq.ParquetFile(path, page_checksum_verification=True).read(list(info.get("fixed", {})))  # which `_read` takes from the metadata, and SQL does not
     except (DataError, OSError, ValueError) as e: return f"cannot be read: {str(e)[:100]}"
     if info.get("hash") != rows_hash(rows): return "its rows are not those that were written"
     t, day = rows["ts"], _day(path)
