@@ -144,8 +144,8 @@ class Watch:
             ours, theirs = (int(w.rows["ins"]["margin_e8"][row]) for w in (proc.session.world, day.account.world))
             if ours < theirs:
                 self.broke("I5", f"{what[0]} leaves at {1e8 / ours:g} times, {(now - self.lever_at) / S:.0f} s after the venue went to {1e8 / theirs:g}")
-        if now < proc.patient_until - S // 10:
-            self.broke("I10", f"{what[0]} leaves {(proc.patient_until - now) / S:.1f} s before the venue's patience is over")
+        if proc.now() < proc.patient_until - S // 10:  # in its own time: the disk may have held it since the callback began
+            self.broke("I10", f"{what[0]} leaves {(proc.patient_until - proc.now()) / S:.1f} s before the venue's patience is over")
         if risk and day.halted_at and now > day.halted_at + S // 2:
             self.broke("I10", f"{what[0]} leaves {(now - day.halted_at) / S:.1f} s after the stop button")
         self.first_sent.setdefault(what[0], now)
