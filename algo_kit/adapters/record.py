@@ -347,7 +347,7 @@ class Recorder:
         if not keep.all(): a = a[keep]
         if not len(a): return
         t = a[a["kind"] == TRADE]
-        np.maximum.at(self._ends, t["row"], np.stack([t["ref"], t["ts"]], 1))
+        for j, f in enumerate(("ref", "ts")): np.maximum.at(self._ends[:, j], t["row"], t[f])
         self._waiting.append(a)
         self._waits += len(a)
         self._write()
