@@ -287,13 +287,13 @@ class Replayed:
     async def wait(self):
         t = self.t()
         while t.desk.holds: await asyncio.sleep(.01)
-        for k in range(0, len(self.ev), 50):
+        for k in range(len(self.ev)):
             if k == 3_000:
                 self.edit()
                 while not t.changes: await asyncio.sleep(.05)
-            self.x.market(self.ev[k:k + 50])
-            self.sink(self.ev[k:k + 50].copy())
-            await asyncio.sleep(0)
+            self.x.market(self.ev[k:k + 1])
+            self.sink(self.ev[k:k + 1].copy())
+            if k % 50 == 0: await asyncio.sleep(0)
         t.stop()
     async def close(self): pass
     def quiet_s(self): return 0.
