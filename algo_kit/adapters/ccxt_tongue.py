@@ -13,8 +13,8 @@ from decimal import Decimal
 from ..core.errors import ConfigError, KitError
 from ..core.records import (ACCEPTED, BUY, CANCELED_, EXPIRED_, FILLED, LIMIT, MARKET, PARTIALLY_FILLED, REJECTED, SELL, STOP_LIMIT, TAKE_LIMIT)
 from ..data.instruments import Instrument, instrument
-from .ccxt_inside import Hooks, Requests, lost, patch_to, tap
-from .protocol import REFUSED, TAKEN, UNSURE, Broken, Fill, Outcome, Seen, Status, VenueError, whole, without_secrets
+from .ccxt_inside import Hooks, Requests, lost, tap
+from .protocol import REFUSED, TAKEN, UNSURE, Broken, Fill, Outcome, Seen, Status, VenueError, patch_to, whole, without_secrets
 from .venue_facts import kind_of, own_id, wire_id
 
 # %% ../../nbs/adapters/664_ccxt_tongue.ipynb #e6e62686

@@ -13,11 +13,10 @@ from ..core.errors import KitError
 from ..core.records import ACCEPTED, FILLED, PARTIALLY_FILLED
 from .ccxt_binance import Binance, Usdm
 from .ccxt_bybit import Bybit
-from .ccxt_inside import patch_to
 from .ccxt_okx import Okx
 from .ccxt_others import Hyper, Kraken
 from .ccxt_tongue import Reader
-from .protocol import REFUSED, TAKEN, UNSURE, Clock, Order, Outcome, Seen, VenueError
+from .protocol import REFUSED, TAKEN, UNSURE, Clock, Order, Outcome, Seen, VenueError, patch_to
 from .venue_facts import ccxt_order, refusal, venue_facts
 
 # %% ../../nbs/adapters/669_ccxt_venue.ipynb #a34fd5ce

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['TAKEN', 'REFUSED', 'UNSURE', 'MASK', 'LEAST', 'PIECE', 'whole', 'text_of', 'id_number', 'ClientIds', 'Order',
            'Outcome', 'Seen', 'Fill', 'Balance', 'Held', 'Payment', 'Balances', 'Broken', 'Status', 'VenueError',
-           'Facts', 'since_boot', 'retry_after', 'Clock', 'Venue', 'hide', 'hide_environment', 'without_secrets',
-           'doc_without_secrets', 'hide_assigned']
+           'Facts', 'patch_to', 'since_boot', 'retry_after', 'Clock', 'Venue', 'hide', 'hide_environment',
+           'without_secrets', 'doc_without_secrets', 'hide_assigned']
 
 # %% ../../nbs/adapters/600_protocol.ipynb #454deafe
 import base64, html, json, os
@@ -215,6 +215,13 @@ class Facts:
     notes: tuple = ()  # For people
 
 # %% ../../nbs/adapters/600_protocol.ipynb #26c1a84b
+def patch_to(cls):
+    "Add functions to a class, a cell at a time."
+    def f(fn):
+        setattr(cls, fn.__name__, fn)
+        return fn
+    return f
+
 def since_boot(): return time.clock_gettime_ns(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 def retry_after(

@@ -14,8 +14,8 @@ import numpy as np
 from ..core.records import (ACCEPTED, AMEND, CANCELED, CANCELED_, CASH, COIN_FEE, DEPOSIT, EXTERNAL, FEE, FILL, LIMIT, PARTIALLY_FILLED, PLACE,
                                    STOP_LIMIT, TAKE_LIMIT, TRAIL, UNKNOWN)
 from ..engine.account import LEVERAGE
-from .managed import BASE, INFERRED, NUMBER, SIDE, Leg, S, method_of
-from .protocol import VenueError, without_secrets
+from .managed import BASE, INFERRED, NUMBER, SIDE, Leg, S
+from .protocol import VenueError, patch_to, without_secrets
 from .reconcile import Books, Finding, compare
 
 # %% ../../nbs/adapters/659_reconciling.ipynb #d8fdc00e
@@ -23,7 +23,7 @@ _STANDS = ("mode", "external")  # findings that looking again does not change
 
 class Reconciling:
     "The part of `Manager` that begins anew and compares."
-_patch = method_of(Reconciling)
+_patch = patch_to(Reconciling)
 
 # %% ../../nbs/adapters/659_reconciling.ipynb #4a711811
 @_patch

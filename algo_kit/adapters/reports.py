@@ -15,8 +15,8 @@ import numpy as np
 from ..core.records import (AMENDED, CASH, COIN_FEE, DEPOSIT, EXTERNAL, FEE, FILL, INSURANCE, INTEREST, LIQUIDATION_FEE, PAID_FUNDING, SWAP,
                                    UNKNOWN, event_dt)
 from ..engine.account import LEVERAGE
-from .managed import INFERRED, OVER, SIDE, Leg, method_of
-from .protocol import Balances, Broken, Fill, Held, Payment, Seen, Status, id_number
+from .managed import INFERRED, OVER, SIDE, Leg
+from .protocol import Balances, Broken, Fill, Held, Payment, Seen, Status, id_number, patch_to
 
 # %% ../../nbs/adapters/658_reports.ipynb #42f5cebd
 _PAID = dict(funding=PAID_FUNDING, interest=INTEREST, swap=SWAP, deposit=DEPOSIT, withdrawal=DEPOSIT, transfer=DEPOSIT, liquidation_fee=LIQUIDATION_FEE,
@@ -25,7 +25,7 @@ FORCED = ("liquidation", "adl")  # reasons of an order that the venue has placed
 
 class Reports:
     "The part of `Manager` that hears."
-_patch = method_of(Reports)
+_patch = patch_to(Reports)
 
 # %% ../../nbs/adapters/658_reports.ipynb #621887f9
 @_patch

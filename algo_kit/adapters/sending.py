@@ -14,8 +14,8 @@ import numpy as np
 
 from ..core.records import (AMEND, BUY, CANCEL, CANCELED_, CASH, EXPIRED, FOK, GTC, GTD, IOC, LIMIT, MARKET, PLACE, SELL, STATE_NAMES, STOP,
                                    STOP_LIMIT, SUBMITTED, TAKE, TAKE_LIMIT, TRAIL, UNKNOWN, decision_dt)
-from .managed import NUMBER, Do, Life, S, method_of
-from .protocol import REFUSED, UNSURE, Order, Outcome, Seen, VenueError, without_secrets
+from .managed import NUMBER, Do, Life, S
+from .protocol import REFUSED, UNSURE, Order, Outcome, Seen, VenueError, patch_to, without_secrets
 
 # %% ../../nbs/adapters/652_sending.ipynb #363b0a49
 _SIMPLE, _AT_ONCE = (MARKET, LIMIT), (GTC, IOC, FOK)
@@ -23,7 +23,7 @@ _PROTECTS = (STOP, TRAIL, STOP_LIMIT)
 
 class Sending:
     "The part of `Manager` that carries out."
-_patch = method_of(Sending)
+_patch = patch_to(Sending)
 
 # %% ../../nbs/adapters/652_sending.ipynb #4ba014a2
 _FIELDS = [f for f in decision_dt.names if f != "snap"]
