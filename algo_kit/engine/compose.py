@@ -6,6 +6,7 @@
 __all__ = ['driver_source', 'driver']
 
 # %% ../../nbs/engine/530_compose.ipynb #f6b70c44
+import hashlib
 import importlib
 import re
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from ..core.cache import CODE_DIGEST, PACKAGE, cache_base, cache_folder
 from ..core.errors import KitError
+from .state import own_dtype
 from ..strategies.contract import Strategy, _write_once, on_signal
 
 # %% ../../nbs/engine/530_compose.ipynb #db26a7d8
@@ -24,38 +26,42 @@ def driver_source(
     function: str,  # Its name there
 ) -> str:
     "Source of the driver module for one strategy."
-    src = (PACKAGE/"engine"/"step.py").read_text(encoding="utf-8")
-    if src.count(_HOOK) != 1: raise KitError("engine.step has lost its strategy hook", rule=_HOOK, hint="export the notebook engine/520_step")
+    src = (PACKAGE/"engine"/"loop.py").read_text(encoding="utf-8")
+    if src.count(_HOOK) != 1: raise KitError("engine.loop has lost its strategy hook", rule=_HOOK, hint="export the notebook engine/525_loop")
     src = src.replace(_HOOK, f"from {module} import {function} as on_event" if module else "on_event = None  # set by compose")
     return re.sub(r"^from \.(?=\w)", "from algo_kit.engine.", src.replace("from ..", "from algo_kit."), flags=re.M)
 
 def driver(
     s: Strategy,  # Loaded strategy
-):  # Module with `run`, `drain` and `_sample`
+):  # Module with `run` and `drain`
     "The compiled loop around `s`."
     f = s.on_event if s.on_event is not None else on_signal  # one driver for all pandas strategies
     name = f.py_func.__name__
     module = next((m for m in (s.module, f.py_func.__module__) if m != "__main__" and getattr(sys.modules.get(m), name, None) is f), "")
-    if not module: return _uncached(f)
+    own, params = own_dtype(s), s.param_dt
+    shape = hashlib.sha256(repr((own, params)).encode()).hexdigest()[:8]  # one function may serve strategies with other gates, or other windows
+    if not module: return _uncached(f, shape, own, params)
     folder = Path(s.folder) if s.folder and f is not on_signal else cache_base()/CODE_DIGEST
-    key = f"driver_{module.replace('.', '_')}_{name}"
+    key = f"driver_{module.replace('.', '_')}_{name}_{shape}"
     if (folder, key) in _LOADED: return _LOADED[folder, key]
     with cache_folder(folder.name):
         _write_once(folder/f"{key}.py", driver_source(module, name).encode())
         sys.path[:0] = [str(folder)]
         try:
             importlib.invalidate_caches()
-            _LOADED[folder, key] = importlib.import_module(key)
+            mod = importlib.import_module(key)
         finally: sys.path.remove(str(folder))
-    return _LOADED[folder, key]
+    mod.OWN, mod.PARAMS = own, params
+    return _LOADED.setdefault((folder, key), mod)
 
-def _uncached(f):
+def _uncached(f, shape, own, params):
     "A kernel defined in a notebook cell has no file to digest: compiled for this session only, so that it can never be stale."
     import types
     mod = types.ModuleType(f"driver_cell_{id(f)}")
-    if f in _LOADED: return _LOADED[f]
+    if (f, shape) in _LOADED: return _LOADED[f, shape]
     src = driver_source("", "").replace("from algo_kit.core.cache import njit",
                                         "from functools import partial\nimport numba\nnjit = partial(numba.njit, nogil=True, error_model='numpy')")
     mod.on_event = f
     exec(compile(src.replace("on_event = None  # set by compose", ""), mod.__name__, "exec"), mod.__dict__)
-    return _LOADED.setdefault(f, mod)
+    mod.OWN, mod.PARAMS = own, params
+    return _LOADED.setdefault((f, shape), mod)
