@@ -2715,6 +2715,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                    'algo_kit/adapters/lease.py'),
                                          'algo_kit.adapters.lease.Lease.acquire': ( 'adapters/lease.html#lease.acquire',
                                                                                     'algo_kit/adapters/lease.py'),
+                                         'algo_kit.adapters.lease.Lease.check': ( 'adapters/lease.html#lease.check',
+                                                                                  'algo_kit/adapters/lease.py'),
                                          'algo_kit.adapters.lease.Lease.due': ( 'adapters/lease.html#lease.due',
                                                                                 'algo_kit/adapters/lease.py'),
                                          'algo_kit.adapters.lease.Lease.ok': ('adapters/lease.html#lease.ok', 'algo_kit/adapters/lease.py'),
