@@ -1,5 +1,5 @@
 "The compile cache: an edit in a callee reaches a fresh process."
-import os, shutil, subprocess, sys
+import os, shutil, subprocess, sys, time
 from pathlib import Path
 
 import pytest
@@ -102,3 +102,33 @@ def test_a_persons_file_is_keyed_by_all_it_reaches(tmp_path):
     assert d() != a
     (tmp_path/"lib/deep.py").write_text("X = 1\n")
     assert d() == a
+
+def test_a_process_stamps_the_folder_it_opens_even_when_all_is_compiled(tmp_path, kit):
+    write, ask = kit
+    write(10)
+    ask()
+    (folder,) = (tmp_path/"ours").iterdir()
+    os.utime(folder, (0, 0))
+    assert ask() == (11., 1) and time.time() - folder.stat().st_mtime < 60, "clean_up would take what is used every day"
+
+def test_clean_up_takes_what_no_process_has_used_and_says_how_much(tmp_path, monkeypatch):
+    from algo_kit.core.cache import CODE_DIGEST, KIT_DIGEST
+    from algo_kit.core.runs import new_run
+    from algo_kit.jobs.chores import clean_up
+    base, old, new, going = tmp_path/"cache", "0" * 16, "1" * 16, "2" * 16
+    monkeypatch.setenv("ALGO_KIT_CACHE", str(base))
+    for k, v in dict(RUNS="runs", DATA="data").items(): monkeypatch.setenv(f"ALGO_KIT_PATHS__{k}", str(tmp_path/v))
+    for d in (CODE_DIGEST, KIT_DIGEST, old, new, going, "peers"):
+        (base/d/"engine").mkdir(parents=True)
+        (base/d/"engine/k.nbc").write_bytes(b"x" * 1000)
+        os.utime(base/d, (days := time.time() - (13 if d == new else 15) * 86_400, days))
+    run = new_run(tmp_path/"runs", "s", "k" * 8, code_digest=going)
+    try:
+        dry = clean_up(dry=True)
+        assert dry["cache_bytes"] == 5000 and (base/old).is_dir()
+        done = clean_up()
+        assert done["removed"] == dry["removed"] == [dict(what="compiled kernels", path=str(base/old), bytes=1000)]
+        assert done["cache_bytes"] == 4000 and {p.name for p in base.iterdir()} == {CODE_DIGEST, KIT_DIGEST, new, going, "peers"}
+        assert not clean_up(cache_days=0)["removed"]
+    finally: run.release()
+    assert [x["path"] for x in clean_up()["removed"]] == [str(base/going)], "its run has ended"

@@ -2,8 +2,8 @@
 import numpy as np, pytest
 
 from algo_kit.core.errors import KitError
-from algo_kit.core.records import BUY, CANCEL, CMD_FLATTEN, CMD_GAP, CMD_HALT, CMD_REDUCE, CMD_RESUME, PLACE, REJECT, SELL, R, V
-from market import MS, T0, Ask, books, buy, command, perp, play, quiet, sell, session, spot, stop_asking, trade
+from algo_kit.core.records import BUY, CANCEL, CMD_FLATTEN, CMD_GAP, CMD_HALT, CMD_REDUCE, CMD_RESUME, PAUSED, PLACE, REJECT, SELL, R, V
+from market import MS, T0, Ask, amend, books, buy, command, perp, play, quiet, sell, session, spot, stop_asking, trade
 
 HELD = [trade(0, 100.), buy(1, qty=1.), trade(2, 100.)]  # 1.00 bought at 100
 
@@ -77,6 +77,18 @@ def test_absurd_sizes_are_refused_by_name():
 def test_neither_side_nor_type_unknown():
     assert last(play([trade(0, 100.), Ask(1, 0, qty=1.)])) == ("finite", 0., 0.)
     for t in (0, 7): assert last(play([trade(0, 100.), Ask(1, BUY, qty=1., type=t)]))[0] == "finite"
+
+@pytest.mark.parametrize("bad", [buy(3, "limit", qty=1., px=NAN), buy(3, qty=INF), sell(3, "limit", px=NAN, reduce_only=1), amend(3, 99, qty=NAN)])
+def test_a_number_that_is_none_pauses_entries_for_a_minute_and_nothing_else(bad):
+    for ms in (3, 30_000, 59_999): assert last(play(HELD + [bad, buy(ms, qty=.01)])) == ("trading_state", PAUSED, 0.)
+    for ms in (60_000, 61_000): assert last(play(HELD + [bad, buy(ms, qty=.01)]))[0] == "", "it ends by itself within a minute (I11)"
+    p = play(HELD + [buy(2.5, "limit", qty=1., px=90.), bad, stop_asking(4), sell(5, qty=1., reduce_only=1), trade(6, 80.)])
+    assert p.s.world.rows[0]["pos"]["lots"] == 0 and quiet(p), "what rests can be taken back, what is held can be sold"
+
+def test_a_pause_is_in_the_state_and_a_bad_sign_is_no_number_missing():
+    p, q = (play(HELD + [buy(3, "limit", qty=x, px=90.)]) for x in (NAN, -1.))
+    assert refused(p) == refused(q) == ["finite"] and p.s.hash != q.s.hash, "a replay from a snapshot would go on trading"
+    assert last(play([buy(4, qty=.01)], q.s))[0] == ""
 
 def test_nothing_before_the_first_price():
     assert last(play([buy(0, qty=1.), trade(1, 100.)])) == ("finite", 0., 0.)
@@ -201,6 +213,7 @@ def test_a_runaway_loop_is_bounded_by_the_rate():
     p = play([trade(20 * k, 100.) for k in range(6000)], greedy(1, risk__max_orders_per_minute=120), chunk=997)
     placed = p.dec["ts"][p.dec["gate"] == 0]
     assert len(p.dec) == 6000 and len(placed) == 240 and set(refused(p)) == {"order_rate"}
+    assert np.diff(placed)[119] > 58 * 10**9, "what it used up in two seconds pauses it for the rest of the minute"
     assert books(p)
 
 def test_many_wishes_an_event_lose_no_decision():

@@ -42,6 +42,22 @@ def test_what_only_takes_away_is_not_asked():
     assert p.gates == ["", ""], "the loss has made it 3.5 times, and it may be reduced"
     assert last(play([buy(5, qty=1.)], p.s, drain=False))[0] == "exposure"
 
+@pytest.mark.parametrize("gate, limit", [("stale", dict(stale_ns=0)), ("open_orders", dict(max_open=0)), ("order_rate", dict(max_rate=0)),
+                                         ("order_size", dict(max_order_frac=1e-9)), ("position_size", dict(max_position_frac=1e-9)),
+                                         ("positions", dict(max_positions=1)), ("exposure", dict(max_exposure=1e-9)), ("leverage", dict(max_leverage=1e-9)),
+                                         ("margin_buffer", dict(margin_free=.999)), ("collar", dict(collar=1e-9))])
+def test_no_limit_refuses_a_reduction(gate, limit):
+    "Whatever a limit was lowered to, and whatever somebody else holds on the account: an entry is refused by it, what takes away goes."
+    p = play(rows(100., 100., 100.) + [buy(1, qty=5.), sell(1, row=1, qty=5.), trade(2, 100.), trade(2, 100., row=1)], made(n=3))
+    assert lots(p) == [500, -500, 0]
+    for k, v in limit.items(): p.s.world.k["cfg"][k] = v
+    p.s.world.rows["pos"]["external"][:2] = 10**6, -10**6
+    assert last(play([buy(3, "limit", row=2, qty=1., px=99.)], p.s, drain=False))[0] == gate
+    out = [sell(4, "limit", qty=1., px=101., reduce_only=1), sell(4, "stop", stop=90., reduce_only=1), sell(4, qty=1., reduce_only=1),
+           buy(4, row=1, qty=1., reduce_only=1), buy(4, row=1, reduce_only=1)]
+    p = play([*out, trade(5, 100.), trade(5, 100., row=1)], p.s)
+    assert p.gates == [""] * 5 and lots(p) == [400, 0, 0]
+
 STOP = [(1, 99.5), (-1, 100.5)]
 @pytest.mark.parametrize("side, stop", STOP)
 def test_risk_is_notional_times_the_distance_of_the_stop(side, stop):

@@ -194,3 +194,46 @@ def test_a_changed_file_has_a_changed_hash_even_with_its_time_set_back(tmp_path)
 def test_whole_file_leaves_no_litter(tmp_path):
     with pytest.raises(ZeroDivisionError), whole_file(tmp_path/"x") as t: t.write_text("y"); 1 / 0  # noqa: B018
     assert list(tmp_path.iterdir()) == []
+
+# a run that is refused
+
+def folders(root): return sorted(p.name for p in root.glob("*") if not p.name.startswith("."))
+
+def test_a_run_that_cannot_be_prepared_leaves_no_folder_and_one_that_began_keeps_its_own(tmp_path):
+    from algo_kit.core.settings import load_settings
+    from algo_kit.engine.trader import RunSpec, Trader, prepare
+    s = load_settings({"paths.runs": str(tmp_path/"runs"), "paths.data": str(tmp_path/"data")}, home=None)
+    class Refused(Trader):
+        def __init__(self, *a): raise ConfigError("no such market")
+    class Broken(Trader):
+        def recover(self):
+            super().recover()
+            self.journal.close()
+            raise ConfigError("after its first frame")
+    for fresh in (False, True):
+        with pytest.raises(ConfigError, match="no such market"): prepare(RunSpec("breakout", "sample", stage="paper", fresh=fresh), s, trader=Refused)
+    assert folders(tmp_path/"runs") == []
+    spec = RunSpec("breakout", "sample", stage="paper")
+    with pytest.raises(ConfigError, match="first frame"): prepare(spec, s, trader=Broken)
+    [run] = folders(tmp_path/"runs")
+    with pytest.raises(ConfigError, match="no such market"): prepare(spec, s, trader=Refused)
+    m = RunDir(tmp_path/"runs"/run).manifest
+    assert folders(tmp_path/"runs") == [run] and (m["status"], m["error"]) == ("failed", "no such market")
+    (tmp_path/"mine").mkdir()
+    with pytest.raises(ConfigError, match="no such market"): prepare(RunSpec("breakout", "sample", stage="paper", out=str(tmp_path/"mine")), s, trader=Refused)
+    assert (tmp_path/"mine/manifest.json").is_file(), "a folder that a person named is theirs"
+
+def test_a_live_run_of_its_own_is_refused_before_it_has_a_folder(tmp_path, monkeypatch):
+    from algo_kit.adapters import connect
+    from algo_kit.adapters.lease import Lease
+    from algo_kit.core.settings import load_settings
+    from algo_kit.engine.trader import RunSpec
+    s = load_settings({"paths.runs": str(tmp_path/"runs"), "paths.data": str(tmp_path/"data")}, home=None)
+    spec = RunSpec("order_flow", stage="live", venue="binance", symbol="BTC/USDT", fresh=True)
+    def asked(*a): raise KitError("the venue is asked")
+    monkeypatch.setattr(connect, "signing_of", asked)
+    with pytest.raises(RefusedByGate, match="nothing to resume"): connect.live_trader(spec, s, True, resume="the feed was wrong")
+    with Lease(tmp_path/"data", "binance.main", "order_flow", "the-other-run", 60):
+        with pytest.raises(RefusedByGate, match="the-other-run"): connect.live_trader(spec, s, True)
+    with pytest.raises(KitError, match="the venue is asked"): connect.live_trader(spec, s, True)
+    assert not (tmp_path/"runs").exists() or folders(tmp_path/"runs") == []

@@ -14,6 +14,7 @@ from algo_kit.core.errors import ConfigError, KitError
 from algo_kit.core.records import HALTED
 from algo_kit.core.settings import load_settings
 from algo_kit.engine.trader import RunSpec, prepare
+from algo_kit.strategies.contract import ENGINE_GATES
 from test_notify import KEY, Receiver, until, verify
 
 NOTES = [  # as adapters and engine write them: (what, level, fields), the event, what it is about
@@ -79,6 +80,15 @@ def test_fills_positions_limits_and_days():
     d = heard[6][2]
     assert (d["day"], d["equity"], d["change"], d["fills"], d["fees"]) == ("1970-01-06", 990., -10., 3, 4.5) and "5.10%" in heard[7][2]["why"]
     assert len({k for n, k, _ in heard if n == "Fill"}) == 3, "each fill is news of its own"
+
+def test_a_number_that_is_none_is_told_once_a_minute():
+    heard = []
+    t, _, _ = stand_in()
+    t = told(t, SimpleNamespace(tell=lambda name, key="", **f: heard.append((name, key, f))))
+    bad = dict(gate=ENGINE_GATES.index("finite") + 1, wish=1, value=float("nan"))
+    t.recorder._out(*out(dec=[bad, bad | dict(ts=59 * 10**9), bad | dict(ts=61 * 10**9), bad | dict(value=-1.)]))
+    assert [(n, k, f["symbol"]) for n, k, f in heard] == [("RiskBreach", f"r1 paused {m}", "BTC/USDT") for m in (0, 0, 1)], "the same key is the same news"
+    assert "nan" in heard[0][2]["why"]
 
 def test_a_trader_trades_on_whatever_becomes_of_what_it_says():
     def broken(*a, **k): raise RuntimeError("no")

@@ -9,11 +9,13 @@ __all__ = ['VENUES', 'port_of', 'signing_of', 'open_venue', 'stream_urls', 'open
 import asyncio, functools, re
 from contextlib import suppress
 
-from ..core.errors import ConfigError, unknown
-from .live import look, prepare_live
+from ..core.errors import ConfigError, RefusedByGate, unknown
+from .lease import Lease
+from .live import going_on, look, prepare_live
 from .protocol import hide_environment
 from .protocol import Clock
 from .streams import STREAMS, MarketStream
+from ..strategies.contract import load_strategy
 
 # %% ../../nbs/adapters/690_connect.ipynb #a78921c5
 VENUES = ("binance", "binanceusdm", "bybit", "okx", "kraken", "hyperliquid")
@@ -99,8 +101,15 @@ def live_trader(
     "Look, check, wire."
     symbols = [s for s in spec.symbol.split(",") if s]
     if not symbols: raise ConfigError("no market was named", "symbol", "", "--symbol BTC/USDT", "again for more")
+    strategy = load_strategy(spec.strategy)
+    if not going_on(settings, spec, strategy, strategy.check(spec.params)):  # a run of its own: what is refused here leaves no folder behind
+        if more.get("resume"):
+            raise RefusedByGate("no unfinished run of this command: there is nothing to resume", key="resume", value=more["resume"],
+                                rule="a run that was stopped with `algo stop --now`", hint="the same command without --resume")
+        account = f"{spec.venue}.{settings.live.account or 'main'}"
+        if more.get("lease", True): Lease(settings.paths.data, account, strategy.name, spec.name, settings.live.lease_s).check()
     signing, clock = signing_of(settings), Clock()
     seen = asyncio.run(look(open_venue(spec.venue, symbols, settings, at, testnet, signing, clock), symbols, patience_s, tell))
     venue = open_venue(spec.venue, symbols, settings, at, testnet, signing, clock)
     make = functools.partial(open_stream, spec.venue, seen["instruments"], settings, kinds, at, clock=clock)
-    return prepare_live(spec, settings, seen, venue, lambda sink: make(sink=sink), make().market, accepted, **more)
+    return prepare_live(spec, settings, seen, venue, lambda sink: make(sink=sink), make().market, accepted, strategy, **more)

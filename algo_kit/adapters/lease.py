@@ -89,6 +89,11 @@ class Lease:
         self.token, self._pid, self.why = token, me["pid"], ""
         self._set(t)
         return token
+    def check(self):
+        "RefusedByGate when somebody else has it now. Nothing is taken."
+        me, t, w = this_process(), self.now(), self.wall()
+        with self.db.transaction(write=False) as c: old = _current(c, self.account, self.strategy)
+        if old and not _ended(old, me, t, w): raise self._taken(old, me, t, w)
     def _set(self, t): self._until, self._renew = t + self._ns - self._ns // 5, t + self._ns // 3
     def ok(self) -> bool:
         "May a request leave now?"

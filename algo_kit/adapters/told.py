@@ -6,7 +6,7 @@
 __all__ = ['NOTES', 'HOLD_EVENTS', 'event_of', 'told', 'job_told']
 
 # %% ../../nbs/adapters/697_told.ipynb #a352c76d
-import functools, re, threading
+import functools, math, re, threading
 from contextlib import contextmanager, suppress
 
 from .notices import templates
@@ -15,6 +15,7 @@ from ..core.errors import ConfigError, NotFound
 from ..core.records import HALTED, PLACE, REASONS, REDUCING, TRADING_STATES
 from ..core.times import iso
 from ..engine.journal import unpack_out
+from ..strategies.contract import ENGINE_GATES
 
 # %% ../../nbs/adapters/697_told.ipynb #719769c9
 NOTES = (  # pattern of the note, event (empty: nobody), name of the group or field that it is about
@@ -56,6 +57,8 @@ def event_of(
     return None
 
 # %% ../../nbs/adapters/697_told.ipynb #8759b907
+_FINITE = ENGINE_GATES.index("finite") + 1
+
 class _Ear:
     "What comes out of the steps of a run, as notices."
     def __init__(self, trader, tell):
@@ -75,6 +78,9 @@ class _Ear:
                 self.tell("Signal", f"{int(d['order'])}", symbol=s.instruments[row].symbol, side="buy" if d["side"] > 0 else "sell",
                           qty=round(int(d["qty"]) * self.unit(row, "lot"), 12), price=float(d["arrival_px"]), order=int(d["order"]),
                           why=REASONS[int(d["reason"])] if int(d["reason"]) < len(REASONS) else "")
+            if d["gate"] == _FINITE and not math.isfinite(d["value"]):
+                self.tell("RiskBreach", f"paused {int(d['ts']) // 60_000_000_000}", symbol=s.instruments[int(d["row"])].symbol,
+                          what="entries are paused for a minute", why=f"the strategy asked for an order with {d['value']} in it")
         for f in out["fil"]:
             row = int(f["row"])
             lot, tick, cash = self.unit(row, "lot"), self.unit(row, "tick"), s.cash_unit

@@ -46,6 +46,7 @@ CODE_DIGEST = sources_digest(PACKAGE, *machine_words(), skip=(*ABOVE, "_modidx.p
 KIT_DIGEST = sources_digest(PACKAGE, *machine_words(), skip=("_modidx.py",))  # everything: the cache of kernels above the trading path
 CACHE_DIR = cache_base()/CODE_DIGEST
 config.CACHE_DIR = str(CACHE_DIR)
+_OPENED = set()  # folders that this process has stamped
 
 def njit(
     f=None,  # Function; None when used with options
@@ -105,7 +106,10 @@ class cache_folder:
     "While active, functions that are decorated are cached in the folder of `digest`."
     def __init__(self, digest: str): self.folder = cache_base()/digest
     def __enter__(self):
-        self.folder.mkdir(parents=True, exist_ok=True)
+        if self.folder not in _OPENED:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            os.utime(self.folder)  # the stamp; inside, Numba writes into folders below it, which leaves its time as it is
+            _OPENED.add(self.folder)
         self.old, config.CACHE_DIR = config.CACHE_DIR, str(self.folder)
         return self.folder
     def __exit__(self, *_): config.CACHE_DIR = self.old

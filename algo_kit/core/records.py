@@ -9,14 +9,14 @@ __all__ = ['event_dt', 'TRADE', 'QUOTE', 'DEPTH', 'BAR_OHL', 'BAR', 'MARK', 'FUN
            'SELL', 'MARKET', 'LIMIT', 'STOP', 'TRAIL', 'STOP_LIMIT', 'TAKE', 'TAKE_LIMIT', 'TYPE_NAMES', 'GTC', 'IOC',
            'FOK', 'GTD', 'TIF_NAMES', 'LINK_OCO', 'LINK_CHILD', 'INITIALIZED', 'SUBMITTED', 'ACCEPTED',
            'PARTIALLY_FILLED', 'FILLED', 'CANCELED_', 'REJECTED', 'EXPIRED_', 'UNKNOWN', 'STATE_NAMES', 'ACTIVE',
-           'REDUCING', 'HALTED', 'WARMING', 'TRADING_STATES', 'CMD_CANCEL_ALL', 'CMD_REDUCE', 'CMD_HALT', 'CMD_RESUME',
-           'CMD_FLATTEN', 'CMD_GAP', 'CMD_WARM', 'CMD_OPEN', 'COMMAND_NAMES', 'REASONS', 'R', 'VENUE_REASONS', 'V',
-           'CASH_NAMES', 'FEE', 'PAID_FUNDING', 'INTEREST', 'SWAP', 'LIQUIDATION_FEE', 'INSURANCE', 'TRANSFER_OUT',
-           'TRANSFER_IN', 'TRANSFER_FEE', 'DEPOSIT', 'COIN_FEE', 'PLACE', 'AMEND', 'CANCEL', 'TRANSFER', 'WISH_NAMES',
-           'order_dt', 'decision_dt', 'fill_dt', 'SPOT', 'PERP', 'FUTURE', 'FX', 'CFD', 'MARKETS', 'PAID', 'LINEAR',
-           'INVERSE', 'INS_KINDS', 'N_TIERS', 'instrument_dt', 'position_dt', 'RATE_S', 'account_dt', 'wallet_dt',
-           'request_dt', 'verdict_dt', 'change_dt', 'equity_dt', 'mark_dt', 'candle_dt', 'SECOND', 'TIMEFRAMES',
-           'columns']
+           'REDUCING', 'HALTED', 'WARMING', 'PAUSED', 'TRADING_STATES', 'CMD_CANCEL_ALL', 'CMD_REDUCE', 'CMD_HALT',
+           'CMD_RESUME', 'CMD_FLATTEN', 'CMD_GAP', 'CMD_WARM', 'CMD_OPEN', 'COMMAND_NAMES', 'REASONS', 'R',
+           'VENUE_REASONS', 'V', 'CASH_NAMES', 'FEE', 'PAID_FUNDING', 'INTEREST', 'SWAP', 'LIQUIDATION_FEE',
+           'INSURANCE', 'TRANSFER_OUT', 'TRANSFER_IN', 'TRANSFER_FEE', 'DEPOSIT', 'COIN_FEE', 'PLACE', 'AMEND',
+           'CANCEL', 'TRANSFER', 'WISH_NAMES', 'order_dt', 'decision_dt', 'fill_dt', 'SPOT', 'PERP', 'FUTURE', 'FX',
+           'CFD', 'MARKETS', 'PAID', 'LINEAR', 'INVERSE', 'INS_KINDS', 'N_TIERS', 'instrument_dt', 'position_dt',
+           'RATE_S', 'account_dt', 'wallet_dt', 'request_dt', 'verdict_dt', 'change_dt', 'equity_dt', 'mark_dt',
+           'candle_dt', 'SECOND', 'TIMEFRAMES', 'columns']
 
 # %% ../../nbs/core/020_records.ipynb #b8ef46be
 import numpy as np
@@ -60,8 +60,8 @@ TIF_NAMES = {GTC: "GTC", IOC: "IOC", FOK: "FOK", GTD: "GTD"}
 LINK_OCO, LINK_CHILD = 1, 2  # with the order asked for just before: one cancels the other; protects it once it is filled
 INITIALIZED, SUBMITTED, ACCEPTED, PARTIALLY_FILLED, FILLED, CANCELED_, REJECTED, EXPIRED_, UNKNOWN = range(1, 10)
 STATE_NAMES = dict(enumerate("INITIALIZED SUBMITTED ACCEPTED PARTIALLY_FILLED FILLED CANCELED REJECTED EXPIRED UNKNOWN".split(), 1))
-ACTIVE, REDUCING, HALTED, WARMING = 0, 1, 2, 3
-TRADING_STATES = {ACTIVE: "ACTIVE", REDUCING: "REDUCING", HALTED: "HALTED", WARMING: "WARMING"}
+ACTIVE, REDUCING, HALTED, WARMING, PAUSED = 0, 1, 2, 3, 4
+TRADING_STATES = {ACTIVE: "ACTIVE", REDUCING: "REDUCING", HALTED: "HALTED", WARMING: "WARMING", PAUSED: "PAUSED"}
 CMD_CANCEL_ALL, CMD_REDUCE, CMD_HALT, CMD_RESUME, CMD_FLATTEN, CMD_GAP = 1, 2, 3, 4, 5, 6
 CMD_WARM, CMD_OPEN = 7, 8  # rows that only warm the strategy follow; from here on it trades
 COMMAND_NAMES = {CMD_CANCEL_ALL: "cancel_all", CMD_REDUCE: "reduce", CMD_HALT: "halt", CMD_RESUME: "resume", CMD_FLATTEN: "flatten", CMD_GAP: "gap",

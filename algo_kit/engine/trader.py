@@ -7,6 +7,7 @@ __all__ = ['STAGES', 'TARGET_S', 'IDLE_S', 'WIND_S', 'RunSpec', 'prepare', 'run_
            'write_tables']
 
 # %% ../../nbs/engine/560_trader.ipynb #4a63743b
+import shutil
 import threading
 import time
 from contextlib import suppress
@@ -90,7 +91,7 @@ def prepare(
     source = tape.hash if tape is not None else spec.feed or type(feed).__name__
     on = [source, spec.for_ns] if warm is None else [source, spec.for_ns, warm.hash if tape is not None else "warm"]
     key_of = lambda s: run_key(dict(strategy=[strategy.name, strategy.digest], params=params, settings=digest(s), tape=on, stage=spec.stage, seed=s.run.seed))
-    kitdb = kitdb if kitdb is not None else KitDB(settings.paths.data)
+    kitdb, own = kitdb if kitdb is not None else KitDB(settings.paths.data), run is None and not spec.out
     run = run or new_run(settings.paths.runs, spec.name or strategy.name, key_of(settings), spec.fresh, spec.out, strategy=strategy.name,
                          stage=spec.stage)
     try:
@@ -121,9 +122,11 @@ def prepare(
         t.changed_meanwhile(wanted)
         return t
     except BaseException as e:
-        with suppress(KitError):  # the disk may be what failed
-            run.log(str(e), "ERROR", cause=type(e).__name__)
-            run.update(status="failed", ended=iso(wall_ns()), error=str(e))
+        with suppress(KitError, OSError):  # the disk may be what failed
+            if own and not run.resumed and not (run/"journal").exists(): shutil.rmtree(run.path)  # refused: nothing has happened in it
+            else:
+                run.log(str(e), "ERROR", cause=type(e).__name__)
+                run.update(status="failed", ended=iso(wall_ns()), error=str(e))
         run.release()
         raise
 

@@ -7,7 +7,7 @@ __all__ = ['values', 'day_report', 'show_day', 'walk', 'check_data', 'judge_data
            'clean_up']
 
 # %% ../../nbs/jobs/922_chores.ipynb #12aee4e8
-import os, shutil
+import os, re, shutil
 from contextlib import suppress
 from pathlib import Path
 
@@ -138,14 +138,17 @@ def clean_up(
     reports_days: float = 0,  # Daily reports; 0: never
     ledger_days: float = 400,  # Rows of what was due
     runs_days: float = 0,  # Finished runs that are not live; 0: never
+    cache_days: float = 14,  # Compiled kernels of code that no process has used since; 0: never
     dry: bool = False,  # Only tell
-) -> dict:  # removed: list of dict(what, path, bytes); rows; bytes
+) -> dict:  # removed: list of dict(what, path, bytes); rows; bytes; cache_bytes: what compiled kernels take now
     "Remove what is older than asked."
+    from algo_kit.core.cache import CODE_DIGEST, KIT_DIGEST, cache_base
     s = load_settings()
     now, runs, gone = due_ns(), Path(s.paths.runs), []
     old = lambda p, days: days > 0 and p.stat().st_mtime_ns < now - int(days * 86_400 * 10**9)
+    def size_of(p): return sum(f.stat().st_size for f in p.rglob("*") if f.is_file()) if p.is_dir() else p.stat().st_size
     def take(what, p):
-        size = sum(f.stat().st_size for f in p.rglob("*") if f.is_file()) if p.is_dir() else p.stat().st_size
+        size = size_of(p)
         if not dry: shutil.rmtree(p) if p.is_dir() else p.unlink()
         gone.append(dict(what=what, path=str(p), bytes=size))
     led = Ledger(KitDB(s.paths.data))
@@ -163,5 +166,14 @@ def clean_up(
                 r.lock()
                 try: take("run", r.path)
                 finally: r.release()
+    going = [RunDir(x["dir"]).manifest for x in list_runs(runs) if x["status"] == "running"] if cache_days else []
+    keep = {CODE_DIGEST, KIT_DIGEST} | {m.get(k) for m in going for k in ("code_digest", "strategy_digest")}
+    kernels = [p for p in sorted(cache_base().glob("*")) if re.fullmatch("[0-9a-f]{16}", p.name) and p.is_dir()]  # nobody else's folders beside them
+    for p in kernels:
+        with suppress(OSError):  # somebody compiles into it at this moment: another time
+            if p.name not in keep and old(p, cache_days): take("compiled kernels", p)
+    left = 0
+    for p in kernels:
+        with suppress(OSError): left += size_of(p) if p.is_dir() else 0
     rows = 0 if dry else led.forget(now - int(ledger_days * 86_400 * 10**9))
-    return dict(removed=gone, rows=rows, bytes=sum(g["bytes"] for g in gone), dry=dry)
+    return dict(removed=gone, rows=rows, bytes=sum(g["bytes"] for g in gone), cache_bytes=left, dry=dry)
