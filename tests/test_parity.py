@@ -183,6 +183,7 @@ def test_an_unrecorded_feed(tmp_path, strategy):
 
 def test_a_feed_with_a_clock(tmp_path):
     "The market's own clock stamps receipt and goes on when nothing trades; both replays agree with what happened."
+    run(tmp_path/"kernels", "order_flow", "sim:7", flags=SMALL | dict(sim__events=100))  # this market does not wait for a compiler
     with serve_events(SimMarket(7, 2), speed=20_000, events=40_000) as server:
         a = run(tmp_path, "order_flow", feed=f"socket:127.0.0.1:{server.port}", flags=SMALL | dict(venue__feed_latency_ms=0))
     assert a.r["fills"] > 0

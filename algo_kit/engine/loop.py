@@ -17,7 +17,8 @@ from .matching import lots_of
 from .orders import take_requests
 from .queue import queue_mean
 from .state import FOREVER, TRADES, Desk, own_dtype
-from .step import Mine, advance, answered, begin, close_candles, emptied, feed_lag, full, handle
+from .step import (Mine, advance, answered, begin, cash, close_candles, emptied, equity, feed_lag,  # noqa: F401
+                                  full, handle, sample)  # three are for who holds a driver
 from .venue import venue_part, venue_trade
 from ..strategies.contract import Out, Strategy
 from ..strategies.contract import hold as on_event

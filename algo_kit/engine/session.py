@@ -19,7 +19,6 @@ from .compose import driver
 from .journal import EVENTS, INSERT, OUT, OUT_DTYPES, SETTINGS, SNAP, TAPE, _death, all_out, die
 from .setup import engine_config, engine_instruments, engine_venues, engine_wallets
 from .state import BBO, BOOK, TRADES, Outbox, clock_dt, new_world, pack, run_dt, state_hash, unpack
-from .step import cash, equity, sample
 from ..strategies.contract import Strategy
 
 # %% ../../nbs/engine/550_session.ipynb #105f0441
@@ -75,11 +74,11 @@ class Session:
     @property
     def equity(self):
         "Equity now, reporting currency."
-        return float(equity(*self._engine)) * self.cash_unit
+        return float(self.driver.equity(*self._engine)) * self.cash_unit
     @property
     def cash(self):
         "All wallets now, reporting currency."
-        return float(cash(*self._engine)) * self.cash_unit
+        return float(self.driver.cash(*self._engine)) * self.cash_unit
 
     def hold_to(self, settings):
         "Let other limits hold: the numbers that the step reads."
@@ -141,7 +140,7 @@ class Session:
         "After the last event: yield what the venue still had to say, and a last equity sample."
         empty = empty or self.outbox.take
         while not self.driver.drain(*self.world): yield empty()
-        sample(*self._engine)
+        self.driver.sample(*self._engine)
         yield empty()
 
 # %% ../../nbs/engine/550_session.ipynb #8bfebd92
@@ -366,7 +365,7 @@ class Walk:
             for out in s.drain(): self._keep(out)
         else:
             while s.seq + 1 >= self._next_answer(): self._venue_says()
-            sample(*s._engine)
+            s.driver.sample(*s._engine)
             self._keep(s.outbox.take())
 
     def outputs(self, which):
