@@ -3931,6 +3931,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                         'algo_kit/adapters/record.py'),
                                           'algo_kit.adapters.record.Recorder._threaded': ( 'adapters/record.html#recorder._threaded',
                                                                                            'algo_kit/adapters/record.py'),
+                                          'algo_kit.adapters.record.Recorder._waited_for': ( 'adapters/record.html#recorder._waited_for',
+                                                                                             'algo_kit/adapters/record.py'),
                                           'algo_kit.adapters.record.Recorder._warm': ( 'adapters/record.html#recorder._warm',
                                                                                        'algo_kit/adapters/record.py'),
                                           'algo_kit.adapters.record.Recorder._write': ( 'adapters/record.html#recorder._write',

@@ -423,3 +423,23 @@ def test_what_the_next_cleaning_would_remove_is_not_stored_but_known(tmp_path):
         assert side.picture.st.tobytes() == once.st.tobytes()
         side.clean(side.markets[0], now[0])
         assert ask() == n[a["ts"] >= a["ts"][-5]].tolist()
+
+def test_pieces_do_not_pile_up_until_the_next_cleaning(tmp_path, running):
+    "At a million rows a second they would be 4 GB a minute."
+    f, r = running(**{"hot.clean_s": 3_600})
+    f.q.extend(EV[k:k + 500] for k in range(0, len(EV), 500))
+    until(lambda: r.landed >= len(EV) - 2_000)
+    until(lambda: len(pieces(r.dir/"wal")) <= 4)
+    r.stop()
+    until(lambda: r.join(.05))
+    assert prefix(tmp_path) == len(EV)
+    stored_is_said(tmp_path)
+
+def test_a_piece_is_read_into_rows_that_nobody_needs(tmp_path):
+    w = WriteAhead(tmp_path/"wal", INS, 1)
+    w.write(EV[:700])
+    w.write(EV[700:1000])
+    at, room = w.cut(), np.zeros(1_200, event_dt)
+    p = Piece(at, room)
+    assert p.rows.tobytes() == EV[:1000].tobytes() and np.shares_memory(p.rows, room) and p.last == 1000
+    assert not np.shares_memory(q := Piece(at, room[:999]).rows, room) and q.tobytes() == EV[:1000].tobytes()

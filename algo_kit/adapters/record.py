@@ -39,17 +39,18 @@ def _joined(parts):  # arrays of rows as one
 
 class Piece:
     "A piece of the write-ahead file that was read again."
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, room: np.ndarray | None = None):  # room: rows that nobody needs any more, to be used again
         self.folder, self.first = folder, int(folder.name)
         s = self.scan = scan(folder/"journal.bin")
         self.instruments = [instrument_from(i) for i in s.json(0)["instruments"]] if s.n else []
         frames = [s.frames[i][2:] for i in s.of(EVENTS)]
-        self.rows = np.empty(sum(size for _, size in frames) // event_dt.itemsize, event_dt)
-        room, k = memoryview(self.rows.view(np.uint8)), 0
+        n = sum(size for _, size in frames) // event_dt.itemsize
+        self.rows = room[:n] if room is not None and len(room) >= n else np.empty(n, event_dt)
+        into, k = memoryview(self.rows.view(np.uint8)), 0
         with open(s.path, "rb", buffering=0) as f:
             for at, size in frames:  # right to where they belong: they are 128 MB, and memory costs more than to copy
                 f.seek(at)
-                while size: size, k = size - (n := f.readinto(room[k:k + size])), k + n
+                while size: size, k = size - (n := f.readinto(into[k:k + size])), k + n
         self.last, self.whole = self.first + len(self.rows) - 1, bool(s.of(END))
     def numbers(self) -> np.ndarray: return np.arange(self.first, self.last + 1)
 
@@ -588,9 +589,14 @@ class Recorder:
                 runs_at = now + every
                 self._quietly(self._runs)
             m = min(self.markets, key=lambda m: m.cleaned)
-            if now - m.cleaned >= every:
-                self._quietly(self.hot.clean, m, self.now())
-                m.cleaned = now
+            for k in [m] if now - m.cleaned >= every else self._waited_for():
+                self._quietly(self.hot.clean, k, self.now())
+                k.cleaned = now
+
+    def _waited_for(self):  # far behind, pieces that only wait for a state to be saved would fill the disk: 4 GB a minute
+        kept = self._kept
+        if sum(n for _, _, n in kept) < 2 * self.cfg.segment_rows: return []
+        return [m for r, n in kept[0][1].items() if (m := self.markets[r]).saved < n <= m.n]
 
     def _runs(self): collect(self.hot.store, self.hot.keys, self.settings.paths.runs, self._seen, self.now())
 
@@ -616,19 +622,21 @@ class Recorder:
 
     # -- the third: the lake
     def _lake_main(self):
-        landed = deque()  # pieces that the lake has; they go when the hot store has saved what is behind them
+        landed, room = deque(), None  # pieces that the lake has; they go when the hot store has saved what is behind them
         while True:
             with self._more:
                 if not self._done and not self._closing: self._more.wait(0.5)
                 at = self._done[0] if self._done else None
             if at is not None:
                 try:
-                    p = Piece(at)
-                    land_piece(p, self.root, 2 if self._closing or len(self._done) > 1 else 1)  # when it is behind; else a question is in more of a hurry
+                    behind = self._closing or len(self._done) > 1
+                    p = Piece(at, room)
+                    room = None if len(p.rows) < self.cfg.segment_rows else p.rows if room is None else max(room, p.rows, key=len)
+                    land_piece(p, self.root, 2 if behind else 1)  # a question is in more of a hurry than the lake
                     self.landed += len(p.rows)
                     last = np.full(len(self.markets), -1)
                     last[p.rows["row"]] = np.arange(len(p.rows))
-                    landed.append((at, {r: p.first + k for r, k in enumerate(last.tolist()) if k >= 0}))
+                    landed.append((at, {r: p.first + k for r, k in enumerate(last.tolist()) if k >= 0}, len(p.rows)))
                     self._done.popleft()
                     c = compact(self.root, self.now(), self.cfg.parts)
                     self.compacted += c["written"]

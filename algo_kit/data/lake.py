@@ -169,7 +169,8 @@ def _write_day(path, rows, ins, source, **more):
     import pyarrow as pa, pyarrow.parquet as pq
     cols, fixed = _columns(rows)  # what is fixed a reader need not look at
     info = dict(schema=SCHEMA, instruments=[ins.as_dict()], source=source, rows=len(rows), hash=rows_hash(rows), fixed=fixed) | more
-    t = pa.table(cols).replace_schema_metadata({"algo_kit": json.dumps(info)})
+    fields = [pa.field(f, pa.from_numpy_dtype(event_dt[f]), nullable=False) for f in cols]  # nothing is missing, so nobody need write or read that
+    t = pa.table(cols, schema=pa.schema(fields, {"algo_kit": json.dumps(info)}))
     with whole_file(path) as tmp:
         raw = _RISING + (("px", "qty") if _span(path) else ())  # a dictionary of prices: a third smaller, four times as long; not for a part
         pq.write_table(t, tmp, compression="zstd", row_group_size=1 << 17, write_page_checksum=True, use_dictionary=[f for f in event_dt.names if f not in raw],
