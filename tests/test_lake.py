@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np, pytest
 
 from algo_kit.core.errors import ConfigError, DataError, KitError, NotFound
-from algo_kit.data.lake import import_trades, lake_check, lake_events, lake_folder, lake_ls, parse_lake
+from algo_kit.data.lake import _as, _columns, import_trades, lake_check, lake_events, lake_folder, lake_last, lake_ls, land, parse_lake
 from algo_kit.data.tapes import bar_rows, open_tape, read_rows, sample_path, save_npy, trade_rows
 from algo_kit.data.instruments import instrument
 
@@ -47,6 +47,33 @@ def test_a_period_is_half_open(tmp_path, a, b):
     t = open_tape(f"lake:binance:BTC/USDT:{lo}:{hi}", root=tmp_path)
     assert t.events.tobytes() == want.tobytes()
     assert read_rows(f"lake:binance:BTC/USDT:{lo}:{hi}", 5, 9, root=tmp_path).tobytes() == want[5:9].tobytes()
+
+def test_many_parts_of_many_groups_are_read_as_one(tmp_path):
+    "By several threads; rows of a later part that are late lie where their time is, behind those that were there."
+    ev, i = trades(600_000, 1), instrument("binance", "BTC/USDT")
+    ev["ts"] = ev["ts"] // 10**9 * 10**9
+    ev["row"], ev["recv"] = 0, ev["ts"] + 5
+    came = np.concatenate([ev[:300_000], ev[350_000:], ev[300_000:350_000]])
+    for a, b in ((0, 200_000), (200_000, 270_000), (270_000, 590_000), (590_000, 600_000)): land(came[a:b], i, a + 1, b, root=tmp_path)
+    want = came[np.argsort(came["ts"], kind="stable")]
+    assert lake_events("binance", "BTC/USDT", root=tmp_path).tobytes() == want.tobytes()
+    for a, b in ((0, 1), (7, 299_990), (299_990, 420_000), (131_072, 131_073), (500_000, 599_999)):
+        lo, hi = int(want["ts"][a]), int(want["ts"][b]) + 1
+        assert lake_events("binance", "BTC/USDT", lo, hi, root=tmp_path).tobytes() == want[(want["ts"] >= lo) & (want["ts"] < hi)].tobytes()
+    assert lake_last("binance", "BTC/USDT", root=tmp_path).tobytes() == want[want["ts"] == want["ts"][-1]].tobytes()
+
+@pytest.mark.parametrize("rows", [1, 2, 1000])
+def test_what_is_one_value_throughout_is_so_bit_for_bit(rows):
+    ev = trades(rows)
+    ev["spare"], ev["px"] = np.nan, 0.
+    ev["px"][-1] = -0. if rows > 1 else 0.
+    cols, fixed = _columns(ev)
+    assert all(c.tobytes() == ev[n].tobytes() for n, c in cols.items()) and list(cols) == list(ev.dtype.names)
+    want = {n: ev[n][0].item() for n in ev.dtype.names if ev[n].tobytes() == ev[n][:1].tobytes() * rows and n != "spare"}  # NaN is no JSON
+    assert fixed == want and ("px" in fixed) == (rows == 1) and {"row", "kind", "recv"} <= set(fixed)
+
+def test_a_column_that_is_too_short_never_reaches_the_kernel():
+    with pytest.raises(ValueError, match="column px has 9 rows, not 10"): _as(np.zeros(9), "px", 10)
 
 def test_candles_have_a_folder_of_their_own(tmp_path):
     b = bar_rows(20_000 * DAY + np.arange(1, 3_000) * 60 * 10**9, *[np.full(2_999, 5.)] * 4, np.ones(2_999))

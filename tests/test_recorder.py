@@ -7,12 +7,12 @@ import numpy as np, pytest
 
 from algo_kit.adapters.hot import HotStore, hot_key, keep_ns
 from algo_kit.adapters.hot_door import HotClient
-from algo_kit.adapters.record import Picture, Piece, Recorder, pieces
+from algo_kit.adapters.record import _KIND, HotSide, Picture, Piece, Recorder, WriteAhead, _apart, land_piece, pieces
 from algo_kit.analyzers.flow import windows
 from algo_kit.analyzers.picture import FLOW_COLUMNS
 from algo_kit.analyzers.profile import profile
-from algo_kit.core.errors import ConfigError, KitError, NotFound, RefusedByGate
-from algo_kit.core.records import CMD_GAP, COMMAND, SECOND, TRADE, event_dt
+from algo_kit.core.errors import ConfigError, DataError, KitError, NotFound, RefusedByGate
+from algo_kit.core.records import CMD_GAP, COMMAND, DEPTH, QUOTE, SECOND, TRADE, event_dt
 from algo_kit.core.settings import HotSettings, load_settings
 from algo_kit.data.candles import candles
 from algo_kit.data.feeds import Feed, TapeFeed
@@ -358,3 +358,88 @@ def test_an_altered_write_ahead_file_is_refused_by_name(tmp_path):
     (at/"journal.bin").write_bytes(b)
     with pytest.raises(KitError, match="fails its seal"): Recorder(Hand(), settings(d), now=lambda: NOW, door=False).run()
     with pytest.raises(KitError): Piece(at)
+
+def test_rows_of_every_market_and_kind_are_found_as_they_came():
+    rng, rows = np.random.default_rng(3), np.zeros(5_000, event_dt)
+    rows["row"], rows["kind"], rows["ref"] = rng.integers(0, 4, 5_000), rng.choice([TRADE, DEPTH, QUOTE, COMMAND, 300, -1], 5_000), np.arange(5_000)
+    rows["row"][rows["row"] == 2] = 5
+    kind = _KIND[np.clip(rows["kind"], 0, 255)]
+    got = _apart(rows, 6, _KIND)
+    want = [(r, k, np.flatnonzero((rows["row"] == r) & (kind == k)).tolist()) for r in (0, 1, 3, 5) for k in range(5)]
+    assert [(r, k, at.tolist()) for r, k, at in got] == [w for w in want if w[2]]
+    assert [(r, len(at)) for r, _, at in _apart(rows, 6)] == [(r, int((rows["row"] == r).sum())) for r in (0, 1, 3, 5)] and _apart(rows[:0], 6) == []
+    for bad in (-1, 6):
+        rows["row"][7] = bad
+        with pytest.raises(DataError, match="no market"): _apart(rows, 6)
+
+def test_a_piece_lands_the_same_by_one_thread_or_two(tmp_path):
+    w = WriteAhead(tmp_path/"wal", INS, 1)
+    for k in range(0, len(EV), 700): w.write(EV[k:k + 700])
+    w.write(EV[::-1][:3])  # rows that are not contiguous
+    p, made = Piece(w.cut()), []
+    assert p.rows.tobytes() == EV.tobytes() + EV[::-1][:3].tobytes() and p.last == len(EV) + 3
+    for k in (1, 2):
+        assert land_piece(p, tmp_path/str(k), k) > 1
+        made.append({x.relative_to(tmp_path/str(k)): x.read_bytes() for x in (tmp_path/str(k)).rglob("*.parquet")})
+    assert made[0] == made[1]
+
+def test_what_is_no_trade_is_neither_looked_at_nor_lost(tmp_path, running):
+    "Books and trades of one feed, rows of markets that it does not have, a trade that comes twice; the feed's array stays as it is."
+    f, r = running()
+    a = EV[:300].copy()
+    a["kind"][::3], a["qty"][3] = DEPTH, 0.  # of a book that is: the level is gone
+    a["row"][[10, 20]] = 2, -1
+    a["seq"] = 7
+    before, want = a.tobytes(), a[(a["row"] >= 0) & (a["row"] < 2)]
+    a.flags.writeable = False
+    class Once(Hand):
+        def next(self, timeout_s=1.): return self.q.popleft() if self.q else time.sleep(.001)
+    r.feeds[0] = one = Once()
+    one.q.extend([a, a[a["kind"] == TRADE]])
+    until(lambda: r.status()["duplicates"] == (want["kind"] == TRADE).sum())
+    r.stop()
+    until(lambda: r.join(.05))
+    assert a.tobytes() == before and r.status()["rejected"] == 0 and r.events == len(want)
+    want["seq"] = 0
+    for kind, name in ((TRADE, "trades"), (DEPTH, "depth")):
+        for row, got in enumerate(lake(tmp_path, name)): assert got.tobytes() == own(want[want["kind"] == kind], row).tobytes()
+
+def test_what_the_next_cleaning_would_remove_is_not_stored_but_known(tmp_path):
+    "A recorder far behind: the analyzers see all of it, the file gets what it keeps, and a start after a kill knows how far it got."
+    cfg, a = HotSettings(), own(EV, 0)
+    n, now = np.arange(1, len(a) + 1), [int(a["ts"][-1]) + 3600 * SECOND]
+    with HotStore(tmp_path) as h:
+        side = HotSide(h, INS[:1], cfg, lambda: now[0])
+        side.add(a[:-10], n[:-10])
+        side.flush(side.markets[0])
+        ask = lambda: h.query("SELECT n FROM ticks ORDER BY n", KEYS[0]).to_pydict()["n"]
+        assert ask() == [len(a) - 10] and side.resume(side.markets[0])[0] == len(a) - 10
+        now[0] = int(a["ts"][-5]) + keep_ns(cfg)["ticks"]
+        side.add(a[-10:], n[-10:])
+        side.flush(side.markets[0])
+        assert ask() == [len(a) - 10, *n[-10:][a["ts"][-10:] >= a["ts"][-5]].tolist()]
+        once = Picture(1)
+        once.add(0, a)
+        assert side.picture.st.tobytes() == once.st.tobytes()
+        side.clean(side.markets[0], now[0])
+        assert ask() == n[a["ts"] >= a["ts"][-5]].tolist()
+
+def test_pieces_do_not_pile_up_until_the_next_cleaning(tmp_path, running):
+    "At a million rows a second they would be 4 GB a minute."
+    f, r = running(**{"hot.clean_s": 3_600})
+    f.q.extend(EV[k:k + 500] for k in range(0, len(EV), 500))
+    until(lambda: r.landed >= len(EV) - 2_000)
+    until(lambda: len(pieces(r.dir/"wal")) <= 4)
+    r.stop()
+    until(lambda: r.join(.05))
+    assert prefix(tmp_path) == len(EV)
+    stored_is_said(tmp_path)
+
+def test_a_piece_is_read_into_rows_that_nobody_needs(tmp_path):
+    w = WriteAhead(tmp_path/"wal", INS, 1)
+    w.write(EV[:700])
+    w.write(EV[700:1000])
+    at, room = w.cut(), np.zeros(1_200, event_dt)
+    p = Piece(at, room)
+    assert p.rows.tobytes() == EV[:1000].tobytes() and np.shares_memory(p.rows, room) and p.last == 1000
+    assert not np.shares_memory(q := Piece(at, room[:999]).rows, room) and q.tobytes() == EV[:1000].tobytes()

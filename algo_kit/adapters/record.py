@@ -8,7 +8,9 @@ __all__ = ['LAYOUT', 'SLICE_S', 'Piece', 'pieces', 'WriteAhead', 'land_piece', '
 # %% ../../nbs/adapters/639_record.ipynb #381b355f
 import hashlib, os, shutil, sys, threading, time
 from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,7 @@ from .hot_door import HotServer
 from .hot_runs import collect
 from ..analyzers.picture import Picture, picture_dt
 from ..analyzers.profile import SHAPES
+from ..core.cache import njit
 from ..core.errors import ConfigError, DataError, KitError, NotFound, RefusedByGate
 from ..core.records import BAR, BAR_OHL, CMD_GAP, COMMAND, DEPTH, QUOTE, SECOND, TRADE, event_dt
 from ..core.runs import Lock, no_space, write_json
@@ -29,14 +32,25 @@ from ..data.lake import compact, lake_events, lake_last, lake_span, land
 from ..engine.journal import END, EVENTS, META, Journal, scan
 
 # %% ../../nbs/adapters/639_record.ipynb #e98ce922
+_BYTES = np.dtype(("V", event_dt.itemsize))  # a row as NumPy copies it best: it takes those of `event_dt` a field at a time
+
+def _joined(parts):  # arrays of rows as one
+    return np.concatenate([a.view(_BYTES) for a in parts]).view(event_dt) if len(parts) > 1 else parts[0]
+
 class Piece:
     "A piece of the write-ahead file that was read again."
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, room: np.ndarray | None = None):  # room: rows that nobody needs any more, to be used again
         self.folder, self.first = folder, int(folder.name)
         s = self.scan = scan(folder/"journal.bin")
         self.instruments = [instrument_from(i) for i in s.json(0)["instruments"]] if s.n else []
-        got = [np.frombuffer(s.payload(i), event_dt) for i in s.of(EVENTS)]
-        self.rows = np.concatenate(got) if got else np.zeros(0, event_dt)
+        frames = [s.frames[i][2:] for i in s.of(EVENTS)]
+        n = sum(size for _, size in frames) // event_dt.itemsize
+        self.rows = room[:n] if room is not None and len(room) >= n else np.empty(n, event_dt)
+        into, k = memoryview(self.rows.view(np.uint8)), 0
+        with open(s.path, "rb", buffering=0) as f:
+            for at, size in frames:  # right to where they belong: they are 128 MB, and memory costs more than to copy
+                f.seek(at)
+                while size: size, k = size - (n := f.readinto(into[k:k + size])), k + n
         self.last, self.whole = self.first + len(self.rows) - 1, bool(s.of(END))
     def numbers(self) -> np.ndarray: return np.arange(self.first, self.last + 1)
 
@@ -66,7 +80,7 @@ class WriteAhead:
     def write(self, rows: np.ndarray) -> int:  # Number of the first of them
         "They survive this process from here on; a power cut from the next `sync` on."
         if self.journal is None: self._begin()
-        self.journal.write(EVENTS, rows.tobytes())
+        self.journal.write(EVENTS, memoryview(np.ascontiguousarray(rows).view(np.uint8)))
         first, self.next = self.next, self.next + len(rows)
         return first
     def due(self, ms: float) -> bool: return self.next - 1 > self.synced and (time.monotonic() - self._synced) * 1e3 >= ms
@@ -90,19 +104,45 @@ _KIND = np.full(256, 4, np.int8)
 _KIND[[TRADE, BAR_OHL, BAR, DEPTH, QUOTE]] = 0, 1, 1, 2, 3
 _LAKE = ("trades", "candles", "depth", "bbo", "events")
 
-def land_piece(p: Piece, root="data") -> int:  # Files written
+@njit
+def _places(rows, kinds, order, ends):
+    "Where the rows of each market and kind are, as they came; `ends`: one past the last of each. False: a row of no market."
+    width = ends.shape[1]
+    for k in range(rows.size):
+        e = rows[k]
+        if e.row < 0 or e.row >= ends.shape[0]: return False
+        ends[e.row, kinds[max(min(e.kind, 255), 0)]] += 1
+    at, n = np.zeros(ends.size, np.int64), 0
+    for j in range(ends.size):
+        at[j] = n
+        n += ends[j // width, j % width]
+        ends[j // width, j % width] = n
+    for k in range(rows.size):
+        j = rows[k].row * width + kinds[max(min(rows[k].kind, 255), 0)]
+        order[at[j]] = k
+        at[j] += 1
+    return True
+
+def _apart(rows, markets, kinds=np.zeros(256, np.int8)):  # (market, kind, places of its rows) of those that have any
+    order, ends = np.empty(len(rows), np.int64), np.zeros((markets, int(kinds.max()) + 1), np.int64)
+    if not _places(rows, kinds, order, ends): raise DataError("a row is of no market", "row", int(rows["row"].max()), f"0 to {markets - 1}")
+    ends = ends.ravel().tolist()
+    return [(*divmod(j, int(kinds.max()) + 1), order[a:b]) for j, (a, b) in enumerate(pairwise([0, *ends])) if b > a]
+
+def land_piece(
+    p: Piece,
+    root="data",
+    threads: int = 1,  # Markets at a time
+) -> int:  # Files written
     "A piece into the lake; again changes nothing."
-    n = 0
-    if not len(p.rows): return 0
-    key = p.rows["row"].astype(np.int64) * 8 + _KIND[p.rows["kind"]]
-    order = np.argsort(key, kind="stable")
-    cuts = np.flatnonzero(np.diff(key[order], prepend=-1))
-    for a, b in zip(cuts, [*cuts[1:], len(order)], strict=True):
-        row, kind = divmod(int(key[order[a]]), 8)
-        rows = p.rows[order[a:b]]
+    def one(part):
+        row, kind, at = part
+        rows = p.rows.take(at)
         rows["row"] = 0
-        n += len(land(rows, p.instruments[row], p.first, p.last, _LAKE[kind], root))
-    return n
+        return len(land(rows, p.instruments[row], p.first, p.last, _LAKE[kind], root))
+    parts = _apart(p.rows, len(p.instruments), _KIND)
+    if threads < 2: return sum(map(one, parts))
+    with ThreadPoolExecutor(threads) as ex: return sum(ex.map(one, parts))
 
 # %% ../../nbs/adapters/639_record.ipynb #8e278cb0
 LAYOUT = hashlib.sha256(repr(picture_dt.descr).encode()).hexdigest()[:16]
@@ -126,8 +166,8 @@ class _Market:
 
 class HotSide:
     "Rows to the tables of the hot store."
-    def __init__(self, store: HotStore, instruments: list, cfg):
-        self.store, self.cfg, self.picture, self.mutex = store, cfg, Picture(len(instruments)), threading.RLock()
+    def __init__(self, store: HotStore, instruments: list, cfg, now=wall_ns):
+        self.store, self.cfg, self.now, self.picture, self.mutex = store, cfg, now, Picture(len(instruments)), threading.RLock()
         self.markets = [_Market(i, ins) for i, ins in enumerate(instruments)]
         self.keys, self.keep, self.writes, self.took, self.trouble = {m.key: m for m in self.markets}, keep_ns(cfg), 0, 0., ""
 
@@ -142,16 +182,15 @@ class HotSide:
         "To their markets; the analyzers see them when the market is written."
         if not len(rows): return
         with self.mutex:
-            order, now = np.argsort(rows["row"], kind="stable"), time.monotonic()
-            cuts = np.flatnonzero(np.diff(rows["row"][order], prepend=-1))
-            for a, b in zip(cuts, [*cuts[1:], len(order)], strict=True):
-                m, at = self.markets[int(rows["row"][order[a]])], order[a:b]
+            now = time.monotonic()
+            for row, _, at in _apart(rows, len(self.markets)):
+                m = self.markets[row]
                 m.n = int(numbers[at[-1]])
                 if known is not None and (there := numbers[at] <= known[m.i]).any():
-                    self.picture.add(m.i, rows[at[there]])
+                    self.picture.add(m.i, rows.take(at[there]))
                     at = at[~there]
                 if len(at):
-                    m.pend.append((rows[at], numbers[at]))
+                    m.pend.append((rows.take(at), numbers.take(at)))
                     m.since = m.since or now
 
     def _one(self, m, rows, numbers):
@@ -160,7 +199,9 @@ class HotSide:
             for g in rows[(rows["kind"] == COMMAND) & (rows["ref"] == CMD_GAP)]: self.mark(m, "gap", int(g["ts"]), max(0, int(g["qty"])), "the feed lost rows")
             rows, numbers = rows[trade], numbers[trade]
         if not len(rows): return
-        self._put(m, "ticks", _ticks(rows, numbers))
+        stays = rows["ts"] >= self.now() - self.keep["ticks"]  # when it is far behind, most would be removed by the next cleaning
+        stays[-1] = True  # by its number it is known how far the file got
+        self._put(m, "ticks", _ticks(rows, numbers) if stays.all() else _ticks(rows.compress(stays), numbers.compress(stays)))
         self._said(m, self.picture.add(m.i, rows), int(rows["ts"][-1]))
 
     def _said(self, m, got, end):
@@ -172,7 +213,7 @@ class HotSide:
         "Write what waits of a market, in one transaction."
         with self.mutex:
             if m.pend:
-                rows, numbers = (np.concatenate(x) if len(m.pend) > 1 else x[0] for x in zip(*m.pend, strict=True))
+                rows, numbers = _joined([a for a, _ in m.pend]), np.concatenate([n for _, n in m.pend])
                 m.pend = []
                 self._one(m, rows, numbers)
             if not m.ready and not m.lists:
@@ -226,6 +267,41 @@ class HotSide:
             m.lists = True
 
 # %% ../../nbs/adapters/639_record.ipynb #92664cca
+@njit
+def _admitted(a, markets, offset, floor, out):
+    "Rows of a feed as rows of the recorder, without trades that are older than the last one in the lake: rows, trades among them, trades left out."
+    n = trades = known = 0
+    for k in range(a.size):
+        e = a[k]
+        if e.row < 0 or e.row >= markets: continue
+        row = e.row + offset
+        if e.kind == TRADE:
+            if e.ts < floor[row]:
+                known += 1
+                continue
+            trades += 1
+        out[n] = e
+        out[n].row, out[n].seq = row, 0
+        n += 1
+    return n, trades, known
+
+@njit
+def _newest(a, ends):
+    "Highest id and time of the trades of each market."
+    for k in range(a.size):
+        e = a[k]
+        if e.kind == TRADE: ends[e.row, 0], ends[e.row, 1] = max(ends[e.row, 0], e.ref), max(ends[e.row, 1], e.ts)
+
+@njit
+def _tally(a, rows):
+    "Count the rows of each market; how many tell of a hole."
+    holes = 0
+    for k in range(a.size):
+        e = a[k]
+        rows[e.row] += 1
+        holes += e.kind == COMMAND and e.ref == CMD_GAP
+    return holes
+
 SLICE_S = 0.0001  # how long a thread keeps the interpreter while others wait: a question needs it several times, and three threads are at work
 
 class Recorder:
@@ -262,7 +338,7 @@ class Recorder:
             keys = [hot_key(i.venue, i.symbol) for i in self.instruments]
             if twice := sorted({k for k in keys if keys.count(k) > 1}):
                 raise ConfigError(f"{twice[0]} is recorded twice", "feed", twice[0], "each market once", "leave it out of one feed")
-            self.hot = HotSide(HotStore(self.root, s.hot, self.note), self.instruments, s.hot)
+            self.hot = HotSide(HotStore(self.root, s.hot, self.note), self.instruments, s.hot, now)
         except BaseException:
             self._lock.release()
             raise
@@ -334,20 +410,19 @@ class Recorder:
 
     # -- the first thread: take, write, acknowledge
     def _take(self, k, a):
-        a = a[(a["row"] >= 0) & (a["row"] < len(self.feeds[k].instruments))]  # a copy: the feed's stays its own
-        a["row"] += self._offset[k]
-        trade = a["kind"] == TRADE
-        known = trade & (a["ts"] < self._floor[a["row"]])
-        self.repeated += int(known.sum())
-        a["seq"] = np.arange(len(a))
-        let_in = self._hygiene.clean(a[trade & ~known])["seq"]
-        keep = ~trade
-        keep[let_in] = True
-        a["seq"] = 0
-        if not keep.all(): a = a[keep]
+        a, own = np.ascontiguousarray(a).view(), np.empty(len(a), event_dt)  # a copy: the feed's stays its own
+        a.flags.writeable = False
+        n, trades, known = _admitted(a, len(self.feeds[k].instruments), self._offset[k], self._floor, own)
+        self.repeated += known
+        a = own[:n]
+        if trades == n: a = self._hygiene.clean(a)
+        else:  # only trades are looked at
+            keep, a["seq"] = a["kind"] != TRADE, np.arange(n)
+            keep[self._hygiene.clean(a[~keep])["seq"]] = True
+            a["seq"] = 0
+            if not keep.all(): a = a[keep]
         if not len(a): return
-        t = a[a["kind"] == TRADE]
-        for j, f in enumerate(("ref", "ts")): np.maximum.at(self._ends[:, j], t["row"], t[f])
+        _newest(a, self._ends)
         self._waiting.append(a)
         self._waits += len(a)
         self._write()
@@ -382,15 +457,17 @@ class Recorder:
 
     def _hand(self, a, first):
         self.events += len(a)
-        t, rows = self.now(), np.bincount(a["row"], minlength=len(self.markets))
+        t, rows = self.now(), np.zeros(len(self.markets), np.int64)
+        holes = _tally(a, rows)
         for r in np.flatnonzero(rows).tolist():
             m = self.markets[r]
             m.heard, m.rows = t, m.rows + int(rows[r])
             if m.stale:
                 m.stale = False
                 self.hot.mark(m, "fresh", t)
-        g = a[(a["kind"] == COMMAND) & (a["ref"] == CMD_GAP)]
-        for e in g: self.markets[e["row"]].gaps += 1; self.markets[e["row"]].missing += max(0, int(e["qty"]))
+        for e in a[(a["kind"] == COMMAND) & (a["ref"] == CMD_GAP)] if holes else ():
+            self.markets[e["row"]].gaps += 1
+            self.markets[e["row"]].missing += max(0, int(e["qty"]))
         with self._more:
             while self._queued > self.cfg.waiting_rows and self._hot_thread.is_alive(): self._more.wait(0.2)
             self._queue.append((a, first))
@@ -464,7 +541,7 @@ class Recorder:
         while n < 65_536 and (a := self._next(k, 0)) is not None:
             got.append(a)
             n += len(a)
-        return np.concatenate(got) if len(got) > 1 else got[0]
+        return _joined(got)
 
     def _intake(self):
         end, told, n = time.monotonic() + self.for_s if self.for_s else float("inf"), 0., len(self.feeds)
@@ -512,9 +589,14 @@ class Recorder:
                 runs_at = now + every
                 self._quietly(self._runs)
             m = min(self.markets, key=lambda m: m.cleaned)
-            if now - m.cleaned >= every:
-                self._quietly(self.hot.clean, m, self.now())
-                m.cleaned = now
+            for k in [m] if now - m.cleaned >= every else self._waited_for():
+                self._quietly(self.hot.clean, k, self.now())
+                k.cleaned = now
+
+    def _waited_for(self):  # far behind, pieces that only wait for a state to be saved would fill the disk: 4 GB a minute
+        kept = self._kept
+        if sum(n for _, _, n in kept) < 2 * self.cfg.segment_rows: return []
+        return [m for r, n in kept[0][1].items() if (m := self.markets[r]).saved < n <= m.n]
 
     def _runs(self): collect(self.hot.store, self.hot.keys, self.settings.paths.runs, self._seen, self.now())
 
@@ -530,7 +612,9 @@ class Recorder:
             with self._more:
                 got, self._queue, self._queued = self._queue, deque(), 0
                 self._more.notify_all()
-            if got: self.hot.add(np.concatenate([a for a, _ in got]), np.concatenate([np.arange(n, n + len(a)) for a, n in got]))
+            if sum(len(a) for a, _ in got) < 4096 * len(got):  # drops, of many markets
+                got = [(_joined([a for a, _ in got]), np.concatenate([np.arange(n, n + len(a)) for a, n in got]))]
+            for a, n in got: self.hot.add(a, n if isinstance(n, np.ndarray) else np.arange(n, n + len(a)))
 
     def _fresh(self, key):  # for a question that wants everything
         self._think()
@@ -538,17 +622,21 @@ class Recorder:
 
     # -- the third: the lake
     def _lake_main(self):
-        landed = deque()  # pieces that the lake has; they go when the hot store has saved what is behind them
+        landed, room = deque(), None  # pieces that the lake has; they go when the hot store has saved what is behind them
         while True:
             with self._more:
                 if not self._done and not self._closing: self._more.wait(0.5)
                 at = self._done[0] if self._done else None
             if at is not None:
                 try:
-                    p = Piece(at)
-                    land_piece(p, self.root)
+                    behind = self._closing or len(self._done) > 1
+                    p = Piece(at, room)
+                    room = None if len(p.rows) < self.cfg.segment_rows else p.rows if room is None else max(room, p.rows, key=len)
+                    land_piece(p, self.root, 2 if behind else 1)  # a question is in more of a hurry than the lake
                     self.landed += len(p.rows)
-                    landed.append((at, {int(r): p.first + int(np.flatnonzero(p.rows["row"] == r)[-1]) for r in np.unique(p.rows["row"])}))
+                    last = np.full(len(self.markets), -1)
+                    last[p.rows["row"]] = np.arange(len(p.rows))
+                    landed.append((at, {r: p.first + k for r, k in enumerate(last.tolist()) if k >= 0}, len(p.rows)))
                     self._done.popleft()
                     c = compact(self.root, self.now(), self.cfg.parts)
                     self.compacted += c["written"]

@@ -223,7 +223,7 @@ class TapeFeed(Feed):
                     due = k + int(np.searchsorted(ev["ts"][k:m], now, "right"))
                     if due > k: m = due; break
                     if self._stop.wait(_until(int(ev["ts"][k]) - now, self.speed)): return
-                chunk = np.array(ev[k:m])
+                chunk = np.array(ev[k:m].view(f"V{event_dt.itemsize}")).view(event_dt)  # as bytes: NumPy copies rows a field at a time
                 if self._hygiene is not None:
                     self._hygiene.clean(chunk)
                     if n := self._hygiene.counts["rejected"]:

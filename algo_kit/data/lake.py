@@ -7,11 +7,14 @@ __all__ = ['DAY', 'KINDS', 'SCHEMA', 'lake_folder', 'lake_events', 'import_trade
            'lake_venues', 'trades', 'parse_lake', 'lake_tape', 'lake_ls', 'lake_check']
 
 # %% ../../nbs/data/140_lake.ipynb #2c5c7ef8
-import json, re
+import json, os, re
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
+from ..core.cache import njit
 from ..core.errors import ConfigError, DataError, NotFound, unknown
 from ..core.records import event_dt, QUOTE, DEPTH, F_CLEAR
 from ..core.runs import Lock, whole_file
@@ -58,31 +61,63 @@ def _files(folder, lo, hi):
                 upto = _span(p)[1]
     return out
 
-def _rows(path, lo, hi):
+@njit
+def _fill(out, ts, recv, seq, px, qty, ref, spare, row, kind, side, flags):
+    "Columns into rows, in one pass; the lowest and the highest time, and whether they only rise."
+    lo, hi, rising = ts[0], ts[0], True
+    for k in range(out.size):
+        e, t = out[k], ts[k]
+        e.ts, e.recv, e.seq, e.px, e.qty, e.ref, e.spare = t, recv[k], seq[k], px[k], qty[k], ref[k], spare[k]
+        e.row, e.kind, e.side, e.flags = row[k], kind[k], side[k], flags[k]
+        rising &= t >= hi
+        lo, hi = min(lo, t), max(hi, t)
+    return lo, hi, rising
+
+def _as(a, name, n):  # a column as the kernel takes it: never written to, of the type of the row, as long as it should be
+    a = np.asarray(a, event_dt[name])
+    if a.shape != (n,): raise ValueError(f"column {name} has {len(a):,} rows, not {n:,}")
+    a.flags.writeable = False
+    return a
+
+def _groups(path, lo, hi):  # row groups of a file that may have something of the period
     import pyarrow.parquet as pq
     f = pq.ParquetFile(path)
-    fixed, at = _checked(path, f.schema_arrow.metadata).get("fixed", {}), f.schema_arrow.get_field_index("ts")
-    groups = [g for g in range(f.num_row_groups) if (s := f.metadata.row_group(g).column(at).statistics) is None or s.max >= lo and s.min < hi]
-    names = [n for n in event_dt.names if n not in fixed]
-    t = f.read_row_groups(groups, columns=names) if groups else f.schema_arrow.empty_table().select(names)
-    out = np.empty(t.num_rows, event_dt)
-    for n, v in fixed.items(): out[n] = v
-    for n in names:
-        col, k = out[n], 0
-        for c in t[n].chunks:
-            col[k:k + len(c)] = c.to_numpy()
-            k += len(c)
-    ts = out["ts"]
-    return out if not len(out) or ts.min() >= lo and ts.max() < hi else out[(ts >= lo) & (ts < hi)]
+    m, fixed, at = f.metadata, _checked(path, f.schema_arrow.metadata).get("fixed", {}), f.schema_arrow.get_field_index("ts")
+    sizes = [(g, m.row_group(g).num_rows) for g in range(m.num_row_groups)
+             if (s := m.row_group(g).column(at).statistics) is None or s.max >= lo and s.min < hi]
+    return [(path, m, fixed, g, n) for g, n in sizes if n]
+
+def _fetch(jobs, out, facts):
+    "Some row groups, each to its place among the rows."
+    import pyarrow.parquet as pq
+    open_ = most = None
+    for k, a, (path, meta, fixed, g, n) in jobs:
+        if open_ != path: f, names = pq.ParquetFile(path, metadata=meta), [x for x in event_dt.names if x not in fixed]
+        if open_ != path or n != most: open_, most, ones = path, n, {x: _as(np.full(n, v, event_dt[x]), x, n) for x, v in fixed.items()}
+        t = f.read_row_group(g, columns=names, use_threads=False)
+        facts[k] = _fill(out[a:a + n], *(ones[x] if x in fixed else _as(t[x].combine_chunks().to_numpy(zero_copy_only=True), x, n) for x in event_dt.names))
+
+def _rows(files, lo, hi):  # rows of the period, and whether they are in order
+    jobs = [j for p in files for j in _groups(p, lo, hi)]
+    ends = np.cumsum([0, *(j[-1] for j in jobs)]).tolist()
+    out, facts, jobs = np.empty(ends[-1], event_dt), [None] * len(jobs), list(zip(range(len(jobs)), ends, jobs, strict=False))
+    threads = min(os.cpu_count() or 1, 4, len(out) >> 18)  # reading and filling leave the interpreter to others; a short read is not worth a thread
+    if threads < 2: _fetch(jobs, out, facts)
+    else:
+        share = -(-len(jobs) // threads)
+        with ThreadPoolExecutor(threads) as ex: list(ex.map(lambda k: _fetch(jobs[k:k + share], out, facts), range(0, len(jobs), share)))
+    rising = all(r for _, _, r in facts) and all(a[1] <= b[0] for a, b in pairwise(facts))
+    if all(a >= lo and b < hi for a, b, _ in facts): return out, rising
+    if not rising: return out.compress((out["ts"] >= lo) & (out["ts"] < hi)), False
+    a, b = np.searchsorted(out["ts"], [lo, hi])
+    return out[a:b] if 2 * (b - a) > len(out) else out[a:b].copy(), True  # a few rows shall not hold the memory of many
 
 def _read(files, lo, hi):
-    out = np.zeros(0, event_dt)
-    try: got = [_rows(p, lo, hi) for p in files]
+    try: out, rising = _rows(files, lo, hi)
     except (OSError, ValueError, KeyError, TypeError) as e:  # what pyarrow raises for a damaged file
         raise DataError(f"the lake cannot be read: {str(e)[:160]}", key="lake", rule="whole Parquet files of event rows",
                         hint="`algo data check` names the damaged file") from None
-    if got: out = got[0] if len(got) == 1 else np.concatenate(got)
-    return out if (np.diff(out["ts"]) >= 0).all() else out[np.argsort(out["ts"], kind="stable")]  # a late trade may lie in a later part
+    return out if rising else out.take(np.argsort(out["ts"], kind="stable"))  # a late trade may lie in a later part
 
 def _checked(path, meta):
     info = json.loads((meta or {}).get(b"algo_kit", b"{}"))
@@ -114,15 +149,28 @@ def lake_events(
 # %% ../../nbs/data/140_lake.ipynb #e01fa48f
 _RISING = ("ts", "ref")  # stored as differences
 
-def _same(a):  # is one value all there is, bit for bit?
-    b = np.ascontiguousarray(a).view(f"u{a.dtype.itemsize}")
-    return len(b) > 0 and (b == b[0]).all()
+@njit
+def _spread(rows, words, differ, ts, recv, seq, px, qty, ref, spare, row, kind, side, flags):
+    "Rows into columns, in one pass, and which of their bits differ from those of the first."
+    for k in range(rows.size):
+        e = rows[k]
+        ts[k], recv[k], seq[k], px[k], qty[k], ref[k], spare[k] = e.ts, e.recv, e.seq, e.px, e.qty, e.ref, e.spare
+        row[k], kind[k], side[k], flags[k] = e.row, e.kind, e.side, e.flags
+        for w in range(differ.size): differ[w] |= words[k, w] ^ words[0, w]
+
+def _columns(rows):  # all of them, and the value of those that have one throughout, bit for bit
+    rows, differ = np.ascontiguousarray(rows), np.zeros(event_dt.itemsize // 8, np.uint64)
+    cols = {f: np.empty(len(rows), event_dt[f]) for f in event_dt.names}
+    _spread(rows, rows.view(np.uint64).reshape(len(rows), -1), differ, *cols.values())
+    bits = differ.view(event_dt)[0]
+    return cols, {f: rows[f][0].item() for f in event_dt.names if len(rows) and not bits[f].tobytes().strip(b"\0") and rows[f][0] == rows[f][0]}
 
 def _write_day(path, rows, ins, source, **more):
     import pyarrow as pa, pyarrow.parquet as pq
-    fixed = {f: rows[f][0].item() for f in event_dt.names if _same(rows[f]) and not rows[f][0] != rows[f][0]}  # a reader need not look at them
+    cols, fixed = _columns(rows)  # what is fixed a reader need not look at
     info = dict(schema=SCHEMA, instruments=[ins.as_dict()], source=source, rows=len(rows), hash=rows_hash(rows), fixed=fixed) | more
-    t = pa.table({f: np.ascontiguousarray(rows[f]) for f in event_dt.names}).replace_schema_metadata({"algo_kit": json.dumps(info)})
+    fields = [pa.field(f, pa.from_numpy_dtype(event_dt[f]), nullable=False) for f in cols]  # nothing is missing, so nobody need write or read that
+    t = pa.table(cols, schema=pa.schema(fields, {"algo_kit": json.dumps(info)}))
     with whole_file(path) as tmp:
         raw = _RISING + (("px", "qty") if _span(path) else ())  # a dictionary of prices: a third smaller, four times as long; not for a part
         pq.write_table(t, tmp, compression="zstd", row_group_size=1 << 17, write_page_checksum=True, use_dictionary=[f for f in event_dt.names if f not in raw],
@@ -200,8 +248,9 @@ def land(
     folder, out = lake_folder(ins.venue, ins.symbol, kind, root), []
     if not len(rows): return out
     folder.mkdir(parents=True, exist_ok=True)
-    rows = rows[np.argsort(rows["ts"], kind="stable")]
-    day = rows["ts"] // DAY
+    ts = np.ascontiguousarray(rows["ts"])
+    if not (ts[1:] >= ts[:-1]).all(): rows, ts = rows.take(order := np.argsort(ts, kind="stable")), ts[order]
+    day = ts[:1] // DAY if ts[0] // DAY == ts[-1] // DAY else ts // DAY
     cuts = np.flatnonzero(np.diff(day, prepend=day[0] - 1))
     with Lock(folder/".lock").acquire(30):
         for a, b in zip(cuts, [*cuts[1:], len(rows)], strict=True):
