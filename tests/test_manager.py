@@ -337,16 +337,21 @@ def test_or18_protection_refused_for_good_closes_the_position():
         await quiet(d)
     run(main, ins=[perp()])
 
+def names(d): return [i for m, i, _ in d.venue.sent if m == "submit"]
+
+async def half_filled(d):
+    "An entry that has traded in part, and its protection: the names of both."
+    d.ask(buy(0, "limit", qty=1., px=100.), sell(0, "stop", stop=95., link=LINK_CHILD, reduce_only=1))
+    await d.wait(1)
+    d.trade(100., .2, SELL)
+    await d.wait(1)
+    assert 0 < d.lots() < 100 and len(names(d)) == 2
+    return names(d)
+
 def test_a_name_that_could_not_be_written_down_does_not_leave():
     "Protection grows with its entry by an order more; without its name in the journal the next process would use it again."
     async def main(d):
-        d.ask(buy(0, "limit", qty=1., px=100.), sell(0, "stop", stop=95., link=LINK_CHILD, reduce_only=1))
-        await d.wait(1)
-        d.trade(100., .2, SELL)
-        await d.wait(1)
-        first = [i for m, i, _ in d.venue.sent if m == "submit"]
-        n = d.lots()
-        assert 0 < n < 100 and len(first) == 2
+        first, n = await half_filled(d), d.lots()
         d.full = True
         e = np.zeros(1, event_dt)
         e["ts"] = e["recv"] = d.loop.now_ns
@@ -354,12 +359,11 @@ def test_a_name_that_could_not_be_written_down_does_not_leave():
         d.x.market(e)
         await d.wait(1.5)
         more = d.m.lots[0]
-        assert n < more < 100 and [i for m, i, _ in d.venue.sent if m == "submit"] == first
+        assert n < more < 100 and names(d) == first
         d.full = False
         await d.wait(8)
         assert d.lots() == more and sum(s.lots for s in d.account.open_orders() if s.stop) == more
-        names = [i for m, i, _ in d.venue.sent if m == "submit"]
-        assert len(set(names)) == len(names) == 3
+        assert len(set(names(d))) == len(names(d)) == 3
     run(main, ins=[perp()], exchange=dict(levels=0))
 
 def test_nothing_is_asked_before_the_venue_is_known_to_count_as_we_do():
@@ -381,19 +385,14 @@ def test_nothing_is_asked_before_the_venue_is_known_to_count_as_we_do():
 def test_a_name_that_would_not_survive_a_power_cut_does_not_leave():
     "Where decisions are synced before they leave, the name of an order more is too; chaos, seed 1187."
     async def main(d):
-        d.ask(buy(0, "limit", qty=1., px=100.), sell(0, "stop", stop=95., link=LINK_CHILD, reduce_only=1))
-        await d.wait(1)
-        d.trade(100., .2, SELL)
-        await d.wait(1)
-        names = lambda: [i for m, i, _ in d.venue.sent if m == "submit"]
-        first, asked = names(), []
+        first, asked = await half_filled(d), []
         d.m.secure = lambda: asked.append(1) or "wait: the journal cannot be synced"
         d.trade(100., .2, SELL)
         await d.wait(2)
-        assert names() == first and asked and len(first) == 2
+        assert names(d) == first and asked
         d.m.secure = str
         await d.wait(8)
-        assert len(set(names())) == len(names()) == 3 and sum(s.lots for s in d.account.open_orders() if s.stop) == d.lots()
+        assert len(set(names(d))) == len(names(d)) == 3 and sum(s.lots for s in d.account.open_orders() if s.stop) == d.lots()
     run(main, ins=[perp()], exchange=dict(levels=0))
 
 def test_no_more_orders_leave_in_a_minute_than_may_also_when_the_limit_changes():
