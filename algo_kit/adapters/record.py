@@ -90,7 +90,10 @@ _KIND = np.full(256, 4, np.int8)
 _KIND[[TRADE, BAR_OHL, BAR, DEPTH, QUOTE]] = 0, 1, 1, 2, 3
 _LAKE = ("trades", "candles", "depth", "bbo", "events")
 
-def land_piece(p: Piece, root="data") -> int:  # Files written
+def land_piece(
+    p: Piece, root="data",
+    calm=lambda: None,  # f(): before each file, waits while somebody has the right of way
+) -> int:  # Files written
     "A piece into the lake; again changes nothing."
     n = 0
     if not len(p.rows): return 0
@@ -99,6 +102,7 @@ def land_piece(p: Piece, root="data") -> int:  # Files written
     cuts = np.flatnonzero(np.diff(key[order], prepend=-1))
     for a, b in zip(cuts, [*cuts[1:], len(order)], strict=True):
         row, kind = divmod(int(key[order[a]]), 8)
+        calm()
         rows = p.rows[order[a:b]]
         rows["row"] = 0
         n += len(land(rows, p.instruments[row], p.first, p.last, _LAKE[kind], root))
@@ -470,6 +474,7 @@ class Recorder:
         end, told, n = time.monotonic() + self.for_s if self.for_s else float("inf"), 0., len(self.feeds)
         while not self._stop.is_set() and time.monotonic() < end:
             got = 0
+            self.hot.store.calm(.005)
             for k in range(n):
                 a = self._all(k, 0.02 if n == 1 else 0)
                 if a is not None:
@@ -506,13 +511,16 @@ class Recorder:
                 over = self._closing and not self._queue
             if over: return
             self._think()
-            for m in self.hot.due(): self._quietly(self.hot.flush, m)
+            for m in self.hot.due():
+                self.hot.store.calm()
+                self._quietly(self.hot.flush, m)
             now = time.monotonic()
             if now >= runs_at:
                 runs_at = now + every
                 self._quietly(self._runs)
             m = min(self.markets, key=lambda m: m.cleaned)
             if now - m.cleaned >= every:
+                self.hot.store.calm()
                 self._quietly(self.hot.clean, m, self.now())
                 m.cleaned = now
 
@@ -546,7 +554,7 @@ class Recorder:
             if at is not None:
                 try:
                     p = Piece(at)
-                    land_piece(p, self.root)
+                    land_piece(p, self.root, self.hot.store.calm)
                     self.landed += len(p.rows)
                     landed.append((at, {int(r): p.first + int(np.flatnonzero(p.rows["row"] == r)[-1]) for r in np.unique(p.rows["row"])}))
                     self._done.popleft()
