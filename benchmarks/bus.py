@@ -10,7 +10,7 @@ import argparse, json, subprocess, sys, tempfile, time
 
 import numpy as np
 
-from algo_kit.adapters.bus import Bus, Coder, Message, ZmqLine, ZmqListener, address
+from algo_kit.adapters.bus import MARK, Bus, Coder, Message, ZmqLine, ZmqListener, address
 
 TICK = dict(symbol="BTC/USDT", px=60_123.45, qty=0.01234, side=1, trade=4_182_736_455)
 
@@ -41,8 +41,7 @@ def hear(url, how, n):
             s.connect(url)
             print("ready", flush=True)
             while got < n:
-                try: a, d = await asyncio.wait_for(s.recv_multipart(), 3) if how == "patient" else await s.recv_multipart()
-                except TimeoutError: break
+                a, _, d = (await s.recv()).partition(MARK)
                 ms, now = c.messages(a, d), time.time_ns()
                 first, last, got = first or now, now, got + len(ms)
                 late.extend(now - m.ts_ns for m in (ms if len(ms) < 64 else ms[::16]))

@@ -3,7 +3,7 @@ import os, socket, subprocess, sys, threading, time
 
 import numpy as np, pytest
 
-from algo_kit.adapters import hot as H
+from algo_kit.adapters import hot as H, hot_door as D
 from algo_kit.adapters.hot import TABLES, HotStore, hot_key, hot_ls, hot_path, keep_ns, parse_key
 from algo_kit.adapters.hot_door import HotClient, HotServer, door_path
 from algo_kit.core.errors import ConfigError, KitError, NotFound, NotRunning, RefusedByGate, Timeout
@@ -143,6 +143,70 @@ def test_a_question_writes_nothing_and_reads_no_file(tmp_path):
         assert ask.query('SELECT count(*) AS n FROM "binance:BTC/USDT".ticks', KEY).to_pylist() == [dict(n=3)]
     h.close()
     assert not list(tmp_path.rglob("x.*"))
+
+@pytest.mark.parametrize("sql, one", [("SELECT 1 AS one; -- words", 1), ("SELECT 1 AS one -- words", 1), ("SELECT 1 AS one; /* a; b */ ; -- c\n", 1),
+                                      ("-- ü\nSELECT 'ü;--' AS one ; -- ü;", "ü;--"), ("SELECT $$;--$$ AS one;--", ";--"), ("SELECT 1 /* ; */ AS one ;;", 1)])
+def test_words_behind_a_semicolon_are_no_matter(hot, sql, one):
+    hot.open(KEY)
+    assert hot.query(sql, KEY).to_pylist() == [dict(one=one)]
+    with pytest.raises(RefusedByGate, match="only one SELECT"): hot.query(sql + "\n; DROP TABLE ticks", KEY)
+
+def test_rows_on_their_way_in_are_no_table_of_a_question(hot):
+    hot.write(KEY, dict(ticks=rows("ticks", [1])))
+    for t in ("_in_ticks", "temp._in_ticks", "temp.main._in_ticks"):
+        with pytest.raises(ConfigError, match="cannot be answered"): hot.query(f"SELECT * FROM {t}", KEY)
+
+def test_columns_become_what_the_table_says_and_what_cannot_is_refused_whole(hot):
+    r = rows("ticks", [1, 2])
+    for more in (dict(n=[1, 2], side=[1, -1]), dict(ts=np.array([1., 2.]), px=np.array([1, 2])), dict(id=np.array([1, 2], "i4"))):
+        hot.write(KEY, dict(ticks=r | more))
+    hot.write(KEY, dict(market_profile=rows("market_profile", [1]) | dict(shape=np.array(["P"]))))
+    assert n(hot, "ticks") == 6 and n(hot, "market_profile") == 1
+    for bad in (dict(ts=np.array([1.5, 2.])), dict(px=["x", "y"]), dict(n=[1]), dict(side=[300, 1])):
+        with pytest.raises(KitError): hot.write(KEY, dict(order_flow=rows("order_flow", [1]), ticks=r | bad))
+    assert n(hot, "ticks") == 6 and n(hot, "order_flow") == 0
+
+def test_writing_lets_a_question_go_first_but_not_for_ever(hot):
+    hot.open(KEY)
+    write, took = lambda: hot.write(KEY, dict(ticks=rows("ticks", [1]), order_flow=rows("order_flow", [1]))), []
+    for _ in range(3): write()
+    def timed():
+        t = time.monotonic()
+        write()
+        took.append(time.monotonic() - t)
+    with hot.answering():
+        with hot.answering(): timed()
+        w = threading.Thread(target=timed)
+        w.start()
+        time.sleep(H.CALM_S / 4)
+        assert len(took) == 1, "it waits while one is still answered"
+    w.join()
+    timed()
+    assert took[0] >= H.CALM_S and took[0] < 1, took
+    assert took[2] < H.CALM_S, took
+
+def test_questions_may_come_in_pieces_or_several_at_once(tmp_path):
+    h = HotStore(tmp_path)
+    with HotServer(h), HotClient(tmp_path) as ask:
+        ask.markets()
+        one = b'{"what": "markets"}'
+        one = len(one).to_bytes(4, "little") + one
+        for k in (1, 3, 5, len(one) - 1):
+            ask._s.sendall(one[:k])
+            time.sleep(.02)
+            ask._s.sendall(one[k:] + one * 2 + one[:2])
+            time.sleep(.02)
+            ask._s.sendall(one[2:])
+            for _ in range(4):
+                size, kind = D._ANSWER.unpack(D._exactly(ask._s, 5))
+                assert (kind, D._exactly(ask._s, size)) == (D.DOC, b"[]")
+    h.close()
+
+def test_short_turns_are_taken_or_not_there():
+    t = threading.Thread(target=lambda: got.append(D.short_turns()))
+    got = []
+    t.start(), t.join()
+    assert got in ([True], [False])
 
 def test_a_question_that_takes_too_long_or_asks_for_too_much_is_ended(tmp_path):
     with HotStore(tmp_path, HotSettings(query_s=.3, query_rows=1000)) as h:

@@ -133,10 +133,12 @@ def land_piece(
     p: Piece,
     root="data",
     threads: int = 1,  # Markets at a time
+    calm=lambda: None,  # f(): before each file, waits while somebody has the right of way
 ) -> int:  # Files written
     "A piece into the lake; again changes nothing."
     def one(part):
         row, kind, at = part
+        calm()
         rows = p.rows.take(at)
         rows["row"] = 0
         return len(land(rows, p.instruments[row], p.first, p.last, _LAKE[kind], root))
@@ -547,6 +549,7 @@ class Recorder:
         end, told, n = time.monotonic() + self.for_s if self.for_s else float("inf"), 0., len(self.feeds)
         while not self._stop.is_set() and time.monotonic() < end:
             got = 0
+            self.hot.store.calm(.005)
             for k in range(n):
                 a = self._all(k, 0.02 if n == 1 else 0)
                 if a is not None:
@@ -583,13 +586,16 @@ class Recorder:
                 over = self._closing and not self._queue
             if over: return
             self._think()
-            for m in self.hot.due(): self._quietly(self.hot.flush, m)
+            for m in self.hot.due():
+                self.hot.store.calm()
+                self._quietly(self.hot.flush, m)
             now = time.monotonic()
             if now >= runs_at:
                 runs_at = now + every
                 self._quietly(self._runs)
             m = min(self.markets, key=lambda m: m.cleaned)
             for k in [m] if now - m.cleaned >= every else self._waited_for():
+                self.hot.store.calm()
                 self._quietly(self.hot.clean, k, self.now())
                 k.cleaned = now
 
@@ -632,7 +638,7 @@ class Recorder:
                     behind = self._closing or len(self._done) > 1
                     p = Piece(at, room)
                     room = None if len(p.rows) < self.cfg.segment_rows else p.rows if room is None else max(room, p.rows, key=len)
-                    land_piece(p, self.root, 2 if behind else 1)  # a question is in more of a hurry than the lake
+                    land_piece(p, self.root, 2 if behind else 1, self.hot.store.calm)  # a question is in more of a hurry than the lake
                     self.landed += len(p.rows)
                     last = np.full(len(self.markets), -1)
                     last[p.rows["row"]] = np.arange(len(p.rows))
