@@ -35,6 +35,15 @@ def test_every_table_and_column_says_what_it_is(hot):
     c = hot.query("SELECT table_name, column_name, comment FROM duckdb_columns() WHERE database_name = $d", KEY, dict(d=KEY)).to_pylist()
     assert all(x["comment"] for x in [*t, *c]) and len(c) == sum(len(x[2]) for x in TABLES.values())
 
+def test_cleaning_and_the_state_are_one(hot):
+    "A restart learns from ticks and state how far a file got: with the ticks gone and the state not there it would tell of the same candles twice."
+    hot.write(KEY, dict(ticks=rows("ticks", [NOW - 20 * MIN, NOW])))
+    bad = rows("saved", [NOW]) | dict(n=["no number"])
+    with pytest.raises((KitError, ValueError, TypeError)): hot.clean(KEY, NOW, bad)
+    assert n(hot, "ticks") == 2
+    hot.clean(KEY, NOW, rows("saved", [NOW]))
+    assert n(hot, "ticks") == 1 and n(hot, "saved") == 1
+
 def test_what_is_too_old_goes_and_nothing_else(hot):
     ages = [0, 14, 16, 59, 61, 23 * 60, 25 * 60]  # minutes
     hot.write(KEY, {t: rows(t, [NOW - a * MIN for a in ages]) for t in TABLES if t != "saved"})

@@ -257,44 +257,46 @@ class HotStore:
             self._rows[t] = x
         x.put(cols)
         return f"_in_{t}"
+    @contextmanager
+    def _whole(self, key):  # all of it or nothing
+        try:
+            self.db.execute("BEGIN")
+            yield
+            self.db.execute("COMMIT")
+        except Exception as e:
+            with suppress(self._duck.Error): self.db.execute("ROLLBACK")
+            self._rows.clear()  # views that were made in it are gone
+            if isinstance(e, (self._duck.Error, self._arrow)): raise hot_error(e, f"the hot file of {key}") from e
+            raise
+    def _put(self, key, t, cols):
+        if t not in TABLES: raise KeyError(t)
+        if t in LISTS: self.db.execute(f"DELETE FROM {_name(key)}.{t}")
+        if len(next(iter(cols.values()))): self.db.execute(f"INSERT INTO {_name(key)}.{t} SELECT * FROM {self._incoming(t, cols)}")
     def write(self, key: str, tables: dict):  # table -> dict of columns; lists are replaced, all others added to
         "All of it in one transaction; nothing of it when that fails."
         with self._mutex:
             self.open(key)
-            db, end = self.db, time.monotonic() + CALM_S
-            try:
-                db.execute("BEGIN")
+            end = time.monotonic() + CALM_S
+            with self._whole(key):
                 for t, cols in tables.items():
-                    if t not in TABLES: raise KeyError(t)
                     self.calm(max(0., end - time.monotonic()))
-                    if t in LISTS: db.execute(f"DELETE FROM {_name(key)}.{t}")
-                    if not len(next(iter(cols.values()))): continue
-                    db.execute(f"INSERT INTO {_name(key)}.{t} SELECT * FROM {self._incoming(t, cols)}")
-                db.execute("COMMIT")
-            except Exception as e:
-                with suppress(self._duck.Error): db.execute("ROLLBACK")
-                if isinstance(e, (self._duck.Error, self._arrow)): raise hot_error(e, f"the hot file of {key}") from e
-                raise
+                    self._put(key, t, cols)
 
     def clean(self, key: str, now_ns: int, saved: dict | None = None) -> int:  # rows removed
         "Remove what is too old, keep `saved`, and put it all on the disk."
         with self._mutex:
             self.open(key)
-            n, db, end = 0, self.db, time.monotonic() + CALM_S
-            try:
-                db.execute("BEGIN")
+            n, end = 0, time.monotonic() + CALM_S
+            with self._whole(key):
                 for t, ns in keep_ns(self.cfg).items():
                     self.calm(max(0., end - time.monotonic()))
-                    n += db.execute(f"DELETE FROM {_name(key)}.{t} WHERE ts < $t", dict(t=now_ns - ns)).fetchall()[0][0]
-                n += db.execute(f"DELETE FROM {_name(key)}.fair_value_gaps WHERE born < $t",
-                                dict(t=now_ns - int(self.cfg.gaps_h * 3600 * SECOND))).fetchall()[0][0]
-                db.execute("COMMIT")
-                self.calm()
-                if saved: self.write(key, dict(saved=saved))
-                db.execute(f"CHECKPOINT {_name(key)}")
-            except self._duck.Error as e:
-                with suppress(self._duck.Error): db.execute("ROLLBACK")
-                raise hot_error(e, f"the hot file of {key}") from e
+                    n += self.db.execute(f"DELETE FROM {_name(key)}.{t} WHERE ts < $t", dict(t=now_ns - ns)).fetchall()[0][0]
+                n += self.db.execute(f"DELETE FROM {_name(key)}.fair_value_gaps WHERE born < $t",
+                                     dict(t=now_ns - int(self.cfg.gaps_h * 3600 * SECOND))).fetchall()[0][0]
+                if saved: self._put(key, "saved", saved)  # with the deletions: ticks and this tell a restart how far the file got
+            self.calm()
+            try: self.db.execute(f"CHECKPOINT {_name(key)}")
+            except self._duck.Error as e: raise hot_error(e, f"the hot file of {key}") from e
         return n
 
     def forget(self, key: str, table: str, run: str | None = None):
