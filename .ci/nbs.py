@@ -20,7 +20,8 @@ def main(argv=None) -> int:
     from nbdev.doclinks import nbglob
     from nbdev.test import test_nb
     cfg = get_config()
-    todo = [f.absolute() for x in a.nbs or [None] for f in sorted(nbglob(x, as_path=True)) if not (f.parent/".notest").exists()]
+    low = lambda f: (not f.name[:3].isdigit(), f.name)  # lowest layer first: kernels are compiled where they are explained, not by two at once that need all
+    todo = [f.absolute() for x in a.nbs or [None] for f in sorted(nbglob(x, as_path=True), key=low) if not (f.parent/".notest").exists()]
     how = dict(skip_flags=cfg.tst_flags.split() if isinstance(cfg.tst_flags, str) else cfg.tst_flags, force_flags=a.flags.split(), basepath=cfg.config_path,
                cell_timeout=cfg.cell_timeout or None)
     for m in FIRST: importlib.import_module(m)
