@@ -83,11 +83,11 @@ def on_event(st, row, e, acct, p, out):
     if e.kind == TRADE and s.n == 0:
         s.n = 1
         place(out, row, BUY, MARKET, 0.5)
-    if e.kind == TRADE and e.px > 103.0: place(out, row, BUY, MARKET, 0.01)
+    if e.kind == TRADE and e.px > 103.0: place(out, row, BUY, MARKET, 0.1)
 
 strategy = Strategy("resting", "Orders that rest.", (), np.dtype([("n", "i8")]), on_event)
 '''
-ALONE = {"run.on_stop": "leave", "run.cash": 100_000, "risk.guard_s": 0, "risk.max_positions": 0}
+ALONE = {"run.on_stop": "leave", "run.cash": 100_000, "risk.guard_s": 0, "risk.max_positions": 0, "risk.duplicate_s": 0}
 
 def start(home, x, name, kinds="trades", for_ns=0):
     (home/"resting.py").write_text(RESTING)
@@ -124,6 +124,7 @@ def test_what_was_missed_is_settled_before_anything_new_is_decided(home, kinds):
         wait(lambda: c.run_dir.read_json("passport.json").get("missed"))
         m = c.run_dir.manifest["missed"][0]
         assert m["trades"] == 10 and m["missing"] == 0 and m["held"] and c.run_dir.read_json("passport.json")["missed"] == [m]
+        x.trade(99.)  # the second temptation is on its way for longer than the pause before the last trade
         wait(lambda: b.status()["fills"] >= n + 4)
         assert c.status()["fills"] == n + 2, "the limit and the stop, and nothing else"
         for t in (c, b): t.stop(now=True)
